@@ -1,0 +1,46 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+PYTEST := .venv/bin/python -m pytest
+UV_VERSION := 0.13.9
+
+.PHONY: help demo test test-fast lint lock generate clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: ## cluster, images, chart and one training job; NIH_DIR=folder for real X-rays
+	@$(PYTHON) dev/demo
+
+test: .venv/ready ## every test that needs no accelerator, on a real control plane and node
+	$(PYTEST) tests/unit tests/contract tests/integration tests/e2e
+
+test-fast: .venv/ready ## unit and contract tests
+	$(PYTEST) tests/unit tests/contract
+
+lint: .venv/ready ## format, lint, types, import rules, generated files
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy operator/xray_operator trainer-image/xray_trainer
+	.venv/bin/mypy --explicit-package-bases dev
+	cd operator && ../.venv/bin/lint-imports --no-cache
+	diff -r crds charts/xray-operator/crds
+
+generate: ## copy the canonical CRDs into the chart
+	rm -rf charts/xray-operator/crds && cp -r crds charts/xray-operator/crds
+
+lock: .venv/ready ## write the lock files anew
+	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml -o operator/requirements.txt
+	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml trainer-image/pyproject.toml --all-extras --group pyproject.toml:dev -o requirements-dev.txt
+
+.venv/ready: requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install -q uv==$(UV_VERSION)
+	.venv/bin/uv pip sync -q --python .venv/bin/python requirements-dev.txt
+	touch $@
+
+clean: ## stop the cluster and remove what demo and tests left (the list is printed); keeps built tools
+	$(PYTHON) dev/cluster down --purge
+	rm -rf build .venv

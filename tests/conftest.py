@@ -1,0 +1,52 @@
+"""Fixtures of more than one kind of test: real radiographs in NIH layout."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+LABELS_FILE = "Data_Entry_2017_v2020.csv"
+
+
+@pytest.fixture(scope="session")
+def nih_sample_dir() -> Path:
+    """A folder with real radiographs (`images/`) and the full label table; NIH_SAMPLE_DIR names it.
+
+    Unset, the tests that need it are left out and say so; set, it must be right.
+    """
+    value = os.environ.get("NIH_SAMPLE_DIR")
+    if not value:
+        pytest.skip("NIH_SAMPLE_DIR is not set: tests on real radiographs are left out")
+    folder = Path(value)
+    if not (folder / "images").is_dir() or not (folder / f"{LABELS_FILE}.gz").is_file():
+        pytest.fail(f"NIH_SAMPLE_DIR: {folder} has no images/ or no {LABELS_FILE}.gz")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pack_nih_sample(nih_sample_dir: Path) -> Callable[[Path], list[str]]:
+    """A function that writes the sample in the original layout, images_001.tar.gz and the CSV cut to its images,
+    and returns the images' names."""
+
+    def pack(target: Path) -> list[str]:
+        target.mkdir(parents=True, exist_ok=True)
+        images = sorted((nih_sample_dir / "images").glob("*.png"))
+        with tarfile.open(target / "images_001.tar.gz", "w:gz", compresslevel=1) as archive:
+            for image in images:
+                archive.add(image, f"images/{image.name}")
+        names = [image.name for image in images]
+        with gzip.open(nih_sample_dir / f"{LABELS_FILE}.gz", "rt", newline="") as source:
+            header, *rows = csv.reader(source)
+        with (target / LABELS_FILE).open("w", newline="") as labels:
+            writer = csv.writer(labels)
+            writer.writerow(header)
+            writer.writerows(row for row in rows if row[0] in set(names))
+        return names
+
+    return pack

@@ -1,0 +1,27 @@
+"""The whole stack on a real node, brought up once for all e2e tests; a second run finds it there."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from dev.demo.stack import Kube, build_images, install_chart, namespace, remove_volumes, start_cluster
+
+
+@pytest.fixture(scope="session")
+def kube() -> Kube:
+    """The cluster with this tree's images and chart on it."""
+    kube = start_cluster(4)
+    install_chart(kube, build_images("operator", "prepare", "torch"))
+    return kube
+
+
+@pytest.fixture(scope="module")
+def module_namespace(kube: Kube) -> Iterator[str]:
+    """A namespace of the test module under Pod Security `restricted`, gone after it."""
+    name = f"e2e-{uuid.uuid4().hex[:8]}"
+    kube.apply(namespace(name))
+    yield name
+    kube.kubectl("delete", "namespace", name, "--wait=true", "--timeout=180s")
+    remove_volumes(kube, name)

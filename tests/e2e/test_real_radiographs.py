@@ -1,0 +1,172 @@
+"""The whole way on real radiographs: apply, prepare, fine-tune, evaluate, price."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dev.demo.stack import Kube, Manifest, claim
+from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTConfig, ViTForImageClassification
+
+pytestmark = [pytest.mark.e2e, pytest.mark.nih_sample]
+
+SAMPLE_IMAGES = 750
+DEADLINE_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: the resource, the folder of its claims on this machine, the images' names."""
+
+    job: Manifest
+    folder: Path
+    names: list[str]
+    namespace: str
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return dict(self.job["status"])
+
+    @property
+    def outputs(self) -> Path:
+        return self.folder / self.status["results"]["folder"]
+
+
+def manifest() -> Manifest:
+    """Fine-tune a small Vision Transformer that lies on the claim, on the flavor with 4 stand-in IPUs."""
+    return {
+        "apiVersion": "xray.training/v1alpha1",
+        "kind": "XRayTrainingJob",
+        "metadata": {"name": "real-radiographs"},
+        "spec": {
+            "flavor": "demo-vpod4",
+            "model": {"name": "weights/vit-small", "claimName": "work"},
+            "dataset": {"source": {"pvc": {"claimName": "work", "path": "nih"}}, "imageSize": 56},
+            "training": {"epochs": 2, "globalBatchSize": 64, "learningRate": "5e-4"},
+            "output": {"claimName": "work"},
+        },
+    }
+
+
+def save_small_vit(folder: Path) -> None:
+    """Weights to fine-tune: a ViT with a head for another task, as a pre-trained one has."""
+    config = ViTConfig(
+        image_size=56, patch_size=8, hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=96
+    )
+    ViTForImageClassification(config).save_pretrained(folder)
+
+
+def wait_for_end(kube: Kube, name: str, namespace: str) -> Manifest:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    job: Manifest = {}
+    while time.monotonic() < deadline:
+        job = kube.find("xraytrainingjob", name, namespace) or {}
+        if job.get("status", {}).get("state") in ("Succeeded", "Failed"):
+            return job
+        time.sleep(2)
+    pytest.fail(f"not ended after {DEADLINE_SECONDS} s: {json.dumps(job.get('status'), indent=1)}")
+
+
+@pytest.fixture(scope="module")
+def run(kube: Kube, module_namespace: str, pack_nih_sample: Callable[[Path], list[str]]) -> Run:
+    folder = claim(kube, module_namespace, "work")
+    if folder is None:
+        pytest.fail("this test puts its data on a folder of the node: run it with the provider `local`")
+    names = pack_nih_sample(folder / "nih")
+    save_small_vit(folder / "weights" / "vit-small")
+    kube.kubectl("apply", "-n", module_namespace, "-f", "-", stdin=json.dumps(manifest()))
+    return Run(wait_for_end(kube, "real-radiographs", module_namespace), folder, names, module_namespace)
+
+
+def test_run_succeeds_and_says_what_it_ran_on(run: Run) -> None:
+    conditions = {each["type"]: each for each in run.status["conditions"]}
+    assert run.status["state"] == "Succeeded", conditions
+    assert conditions["Succeeded"]["status"] == "True"
+    assert conditions["Ready"]["status"] == "True"
+    assert run.status["observedGeneration"] == run.job["metadata"]["generation"]
+    assert "CPU" in run.status["runsOn"]
+    assert "graphcore.ai/ipu" in run.status["runsOn"]
+
+
+def test_every_image_is_accounted_for(run: Run) -> None:
+    data = run.status["data"]
+    assert len(run.names) == SAMPLE_IMAGES
+    assert data["images"] + data["rejected"] == SAMPLE_IMAGES
+    assert data["trainImages"] + data["validationImages"] + data["testImages"] == data["images"]
+    assert data["archives"] == 1
+
+
+def test_auroc_is_reported_with_the_positives_behind_it(run: Run) -> None:
+    findings = run.status["results"]["findings"]
+    assert len(findings) == 14
+    measured = [each for each in findings if "auroc" in each]
+    assert run.status["results"]["findingsEvaluated"] == len(measured)
+    assert all(each["positives"] > 0 and 0 <= float(each["auroc"]) <= 1 for each in measured)
+    mean = sum(float(each["auroc"]) for each in measured) / len(measured)
+    assert float(run.status["results"]["aurocMacro"]) == pytest.approx(mean, abs=1e-3)
+
+
+def test_cost_is_price_times_seconds_held(run: Run, kube: Kube) -> None:
+    cost = run.status["cost"]
+    flavor = kube.find("acceleratorflavor", "demo-vpod4") or {}
+    price = Decimal(flavor["spec"]["prices"][0]["perHour"])
+    assert cost["currency"] == "USD"
+    assert abs(Decimal(cost["total"]) - price * cost["billedSeconds"] / 3600) < Decimal("0.0001")
+    assert sum(Decimal(each.get("amount", "0")) for each in cost["phases"]) == Decimal(cost["total"])
+    pod = kube.items("pods", run.namespace)[0]
+    scheduled = next(each for each in pod["status"]["conditions"] if each["type"] == "PodScheduled")
+    ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"]
+    assert cost["heldSeconds"] == seconds_between(scheduled["lastTransitionTime"], ended)
+
+
+def seconds_between(start: str, end: str) -> int:
+    form = "%Y-%m-%dT%H:%M:%SZ"
+    return int(time.mktime(time.strptime(end, form)) - time.mktime(time.strptime(start, form)))
+
+
+def test_pod_held_the_flavors_accelerators(run: Run, kube: Kube) -> None:
+    (pod,) = kube.items("pods", run.namespace)
+    train = pod["spec"]["containers"][0]
+    assert train["resources"]["limits"]["graphcore.ai/ipu"] == "4"
+    assert pod["spec"]["initContainers"][0]["name"] == "prepare"
+
+
+def test_outputs_load_in_one_line(run: Run) -> None:
+    model = AutoModelForImageClassification.from_pretrained(run.outputs / "model")
+    processor = AutoImageProcessor.from_pretrained(run.outputs / "model")
+    assert model.config.id2label[0] == "Atelectasis"
+    assert len(model.config.id2label) == 14
+    assert processor.size["height"] == 56
+    for name in ("metrics.jsonl", "loss.png", "learning_rate.png", "result.json", "model/model.safetensors"):
+        assert (run.outputs / name).stat().st_size > 0
+    assert not [each for each in run.outputs.rglob("*") if each.suffix in (".bin", ".pt", ".pth", ".pkl")]
+
+
+def test_events_tell_the_story(run: Run, kube: Kube) -> None:
+    events = [each for each in kube.items("events", run.namespace) if each["involvedObject"]["kind"] == "XRayTrainingJob"]
+    reasons = [each["reason"] for each in events]
+    assert "Succeeded" in reasons
+    assert len(reasons) == len(set(reasons)), "an event is written once per change"
+
+
+def test_no_patient_leaves_the_volume(run: Run, kube: Kube) -> None:
+    """NIH file names contain the patient: none may be in status, events or logs."""
+    patients = {name.split("_")[0] for name in run.names}
+    pod = kube.items("pods", run.namespace)[0]["metadata"]["name"]
+    logs = kube.kubectl("logs", "-n", run.namespace, pod, "--all-containers")
+    shown = json.dumps(run.status) + json.dumps(kube.items("events", run.namespace)) + logs
+    assert not patients & set(re.findall(r"\d{8}", shown))
+
+
+def test_operator_metrics_are_served(kube: Kube, run: Run) -> None:
+    pods = kube.items("pods", "xray-system", "app.kubernetes.io/name=xray-operator")
+    path = f"/api/v1/namespaces/xray-system/pods/{pods[0]['metadata']['name']}:8080/proxy/metrics"
+    text = kube.kubectl("get", "--raw", path)
+    assert re.search(r'xray_training_jobs\{[^}]*state="Succeeded"[^}]*\} [1-9]', text)
