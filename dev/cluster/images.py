@@ -1,0 +1,249 @@
+"""The project's images: what each is made from, its tag, and how it gets onto the node. Called by `images` and `up`.
+
+A tag is a hash of the Dockerfile's instructions and the files they copy, so an unchanged tree is never built twice.
+A Dockerfile stage named NAME-libs holds what our code needs from outside (6 GB of libraries in one case). It is kept as an
+image of its own, under its own hash: a changed line of code builds on it without installing anything again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dev.cluster import builder, node, oci
+from dev.cluster.dockerfile import Dockerfile, Stage, input_files, parse
+from dev.cluster.state import REPOSITORY, Cluster, ClusterError, locked, step
+from dev.cluster.tools import go_build, go_sources, hash_of_files, run
+
+DEFAULT_REGISTRY = "localhost"
+GIGABYTE = 10**9
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one image is made."""
+
+    dockerfile: str
+    context: str
+    target: str = ""
+    needed_bytes: int = 2 * GIGABYTE
+    """Free disk that its cold build takes at its peak: build store, temporary layer, layout and containerd's copies."""
+    kept: int = 2
+    """Builds that are kept, the newest and the one before: a switch between two branches rebuilds nothing."""
+    binary: str = ""
+    """A static Go program that is built from the context before and copied by the Dockerfile."""
+
+
+RECIPES = {
+    "operator": Recipe("operator/Dockerfile", "."),
+    "prepare": Recipe("trainer-image/Dockerfile", "trainer-image", "prepare", 6 * GIGABYTE),
+    "torch": Recipe("trainer-image/Dockerfile", "trainer-image", "torch", 28 * GIGABYTE, kept=1),
+    "device-plugin": Recipe("dev/device-plugin/Dockerfile", "dev/device-plugin", binary="device-plugin"),
+    "pause": Recipe("dev/cluster/go/pause/Dockerfile", "dev/cluster/go/pause", binary="pause"),
+}
+
+
+def recipe_of(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise ClusterError(f"{name}: no such image; there are {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def base_ref(registry: str = DEFAULT_REGISTRY) -> str:
+    return f"{registry}/xray-operator/base:{hash_of_files([], REPOSITORY, [builder.SUITE, builder.BASE_PACKAGES])}"
+
+
+def base_image() -> str:
+    """What BASE_IMAGE is in builds without a container engine: XRAY_BASE_IMAGE if set (it must be pullable), else ours."""
+    return os.environ.get("XRAY_BASE_IMAGE") or base_ref()
+
+
+@dataclass(frozen=True)
+class Build:
+    """One target of one recipe, with its reference."""
+
+    recipe: Recipe
+    dockerfile: Dockerfile
+    target: str
+    ref: str
+    files: tuple[Path, ...]
+    base: str
+
+    @property
+    def libs(self) -> list[str]:
+        """Names of the other stages below the target that are kept as images of their own."""
+        stages = self.dockerfile.needed(self.target)
+        return [stage.name for stage in stages if stage.name.endswith("-libs") and stage.name != self.target]
+
+    @property
+    def uses_base(self) -> bool:
+        return _uses_base(self.dockerfile.needed(self.target))
+
+
+def _uses_base(stages: tuple[Stage, ...]) -> bool:
+    return any("BASE_IMAGE" in stage.base for stage in stages)
+
+
+def plan(
+    recipe: Recipe, name: str, base: str, registry: str = DEFAULT_REGISTRY, root: Path = REPOSITORY
+) -> Build:
+    """What is to be built: pure but for reading the Dockerfile and the files that it copies."""
+    context = root / recipe.context
+    dockerfile = parse(root / recipe.dockerfile)
+    target = recipe.target
+    stages: tuple[Stage, ...] = dockerfile.needed(target)
+    files = input_files(stages, context, recipe.binary)
+    sources = (
+        [path for path in go_sources(context) if not path.name.endswith("_test.go")] if recipe.binary else []
+    )
+    text = [*dockerfile.arguments, *(line for stage in stages for line in stage.instructions)]
+    text.extend([base] if _uses_base(stages) else [])
+    tag = hash_of_files([*files, *sources], context, text)
+    return Build(recipe, dockerfile, target, f"{registry}/xray-operator/{name}:{tag}", tuple(files), base)
+
+
+def _with_target(recipe: Recipe, target: str) -> Recipe:
+    return replace(recipe, target=target)
+
+
+def make_context(build: Build, folder: Path) -> Path:
+    """A build context that holds exactly the files that the tag was made from."""
+    context = REPOSITORY / build.recipe.context
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for path in build.files:
+        copy = folder / path.relative_to(context)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+    if build.recipe.binary:
+        go_build(context, ".", folder / build.recipe.binary)
+    return folder
+
+
+def _ensure_in_layout(build: Build, store: builder.Store) -> None:
+    """Build what is missing, libraries first; afterwards the layout has the image."""
+    if oci.has(builder.layout(), build.ref):
+        return
+    builder.need_space(build.recipe.needed_bytes)
+    ready: dict[str, str] = {}
+    for name in build.libs:
+        libs = plan(_with_target(build.recipe, name), name, build.base)
+        _ensure_in_layout(libs, store)
+        ready[name] = libs.ref
+    needs_ours = build.uses_base and build.base == base_ref()
+    if needs_ours and not oci.has(builder.layout(), build.base):
+        builder.make_base(store, build.base)
+    text = build.dockerfile.text(build.target, ready)
+    with step(f"build {build.ref}"):
+        for ref in [*ready.values(), *([build.base] if needs_ours else [])]:
+            builder.fetch(store, ref)
+        context = make_context(build, store.folder / "context")
+        arguments = {"BASE_IMAGE": build.base} if build.uses_base else {}
+        builder.build(store, text, context, build.ref, build.target, arguments)
+
+
+def _import(cluster: Cluster, ref: str) -> None:
+    layout = builder.layout()
+    present = set(node.ctr(cluster, "content", "list", "-q").split())
+    argv = [
+        "ctr",
+        "--address",
+        str(cluster.containerd_socket),
+        "--namespace",
+        "k8s.io",
+        "images",
+        "import",
+        "-",
+    ]
+    with step(f"import {ref}"):
+        process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert process.stdin is not None
+        broken: BrokenPipeError | None = None
+        try:
+            oci.write_archive(layout, ref, present, process.stdin)
+        except BrokenPipeError as error:
+            broken = error
+        output = process.communicate()[0].decode()
+        if process.returncode or broken:
+            raise ClusterError(f"{' '.join(argv)}\nended with {process.returncode}:\n{output}") from broken
+        content = cluster.root / "containerd/root/io.containerd.content.v1.content/blobs"
+        oci.share_blobs(layout, ref, content)
+
+
+def _outdated(refs: list[str]) -> list[str]:
+    """All but the newest builds of each image; `refs` has the newest last."""
+    by_image: dict[str, list[str]] = {}
+    for ref in refs:
+        by_image.setdefault(ref.rpartition(":")[0].rpartition("/")[2], []).append(ref)
+    kept = {
+        image: RECIPES[name].kept for image in by_image if (name := image.removesuffix("-libs")) in RECIPES
+    }
+    return [ref for image, same in by_image.items() for ref in same[: -kept.get(image, 1)]]
+
+
+def _loaded(cluster: Cluster) -> set[str]:
+    return set(node.ctr(cluster, "images", "list", "-q").split())
+
+
+def ensure_local(cluster: Cluster, name: str) -> str:
+    """Have the image in the node's containerd.
+
+    Returns: its reference.
+    """
+    build = plan(recipe_of(name), name, base_image())
+    with locked(builder.images_folder() / "lock"):
+        if build.ref in _loaded(cluster):
+            return build.ref
+        if not oci.has(builder.layout(), build.ref):
+            with builder.new_store() as store:
+                _ensure_in_layout(build, store)
+        _import(cluster, build.ref)
+        _prune(cluster)
+    return build.ref
+
+
+def _prune(cluster: Cluster) -> None:
+    gone = _outdated(oci.names(builder.layout()))
+    loaded = _loaded(cluster)
+    for ref in gone:
+        if ref in loaded:
+            node.ctr(cluster, "images", "remove", ref)
+    oci.prune(builder.layout(), gone)
+
+
+def ensure_docker(name: str, registry: str, deliver: Callable[[str], object]) -> str:
+    """Build with Docker, where it answers, and hand the reference to `deliver` (kind load, or a push)."""
+    build = plan(recipe_of(name), name, os.environ.get("XRAY_BASE_IMAGE", ""), registry)
+    if not run("docker", "image", "ls", "-q", build.ref).strip():
+        context = make_context(build, builder.images_folder() / "docker-context")
+        words = ["--build-arg", f"BASE_IMAGE={build.base}"] if build.base else []
+        targeted = ["--target", build.target] if build.target else []
+        with step(f"build {build.ref}"):
+            run(
+                "docker",
+                "build",
+                "--tag",
+                build.ref,
+                "--file",
+                build.dockerfile.path,
+                *targeted,
+                *words,
+                context,
+            )
+    deliver(build.ref)
+    return build.ref
+
+
+def import_archive(cluster: Cluster, archive: Path) -> str:
+    """Import an image archive (docker-archive or OCI) into the node's containerd.
+
+    Returns: what ctr says.
+    """
+    with step(f"import {archive}"):
+        return node.ctr(cluster, "images", "import", archive)
