@@ -197,9 +197,9 @@ def ensure_local(cluster: Cluster, name: str) -> str:
     Returns: its reference.
     """
     build = plan(recipe_of(name), name, base_image())
+    if build.ref in _loaded(cluster):  # before the lock: another image's build may hold it for minutes
+        return build.ref
     with locked(builder.images_folder() / "lock"):
-        if build.ref in _loaded(cluster):
-            return build.ref
         if not oci.has(builder.layout(), build.ref):
             with builder.new_store() as store:
                 _ensure_in_layout(build, store)

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from dev.cluster import processes
-from dev.cluster.control_plane import NODE_ADDRESS, NODE_NAME, SERVICE_CIDR
+from dev.cluster.control_plane import NODE_ADDRESS, NODE_NAME
 from dev.cluster.state import Cluster, ClusterError, boot_file, ports_of, step, write_text
-from dev.cluster.tools import run, search_path
+from dev.cluster.tools import SYSTEM_PATH, run
 
 POD_CIDR = "10.201.0.0/16"
 BRIDGE = "xray-dev0"
@@ -87,6 +87,8 @@ def _kubelet_config(cluster: Cluster, ports: dict[str, int]) -> str:
         "containerRuntimeEndpoint": f"unix://{cluster.containerd_socket}",
         "podLogsDir": str(cluster.root / "pod-logs"),
         "serializeImagePulls": False,
+        # kube-proxy takes its own chains away again, the kubelet would leave its.
+        "makeIPTablesUtilChains": False,
         "shutdownGracePeriod": "0s",
         # Images were built here and cannot be pulled again: a full disk must never delete them.
         "imageGCHighThresholdPercent": 100,
@@ -154,7 +156,7 @@ def start_containerd(cluster: Cluster, pause_image: str) -> None:
     write_text(cluster.root / "cni" / "10-bridge.conflist", _cni_config(cluster))
     config = cluster.root / "containerd" / "config.toml"
     write_text(config, _containerd_config(cluster, pause_image))
-    argv = ["/usr/bin/env", f"PATH={search_path()}", "containerd", "--config", str(config)]
+    argv = ["/usr/bin/env", f"PATH={SYSTEM_PATH}", "containerd", "--config", str(config)]
     processes.ensure(cluster, "containerd", argv, [config])
     processes.wait_for(cluster, "containerd", lambda: _ctr_answers(cluster), 60)
 
@@ -183,14 +185,14 @@ def start_kubelet(cluster: Cluster, programs: Path) -> None:
         f"--hostname-override={NODE_NAME}",
         f"--node-ip={NODE_ADDRESS}",
     ]
-    argv = ["/usr/bin/env", f"PATH={search_path()}", str(programs / "kubelet"), *arguments]
+    argv = ["/usr/bin/env", f"PATH={SYSTEM_PATH}", str(programs / "kubelet"), *arguments]
     processes.ensure(cluster, "kubelet", argv, [config])
 
 
 def start_proxy(cluster: Cluster, programs: Path) -> None:
     config = cluster.root / "proxy.json"
     write_text(config, _proxy_config(cluster, ports_of(cluster)))
-    argv = ["/usr/bin/env", f"PATH={search_path()}", str(programs / "kube-proxy"), f"--config={config}"]
+    argv = ["/usr/bin/env", f"PATH={SYSTEM_PATH}", str(programs / "kube-proxy"), f"--config={config}"]
     processes.ensure(cluster, "proxy", argv, [config])
 
 

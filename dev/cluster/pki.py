@@ -29,6 +29,8 @@ def _self_signed(pki: Path, name: str) -> None:
     if not (pki / f"{name}.crt").exists():
         run(
             "openssl", "req", "-x509", *_KEY, "-days", _VALID_DAYS, "-subj", f"/CN=xray-{name}",
+            # Python 3.13 and later refuse an authority that does not say what its key is for.
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",
             "-keyout", pki / f"{name}.key", "-out", pki / f"{name}.crt",
         )  # fmt: skip
 
@@ -39,7 +41,7 @@ def _signed(pki: Path, name: str, subject: str, names: str, usage: str) -> None:
             "openssl", "req", "-x509", *_KEY, "-days", _VALID_DAYS, "-subj", subject,
             "-CA", pki / "ca.crt", "-CAkey", pki / "ca.key",
             "-addext", f"subjectAltName={names}", "-addext", f"extendedKeyUsage={usage}",
-            "-addext", "basicConstraints=critical,CA:FALSE",
+            "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=critical,digitalSignature",
             "-keyout", pki / f"{name}.key", "-out", pki / f"{name}.crt",
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from dev.cluster.state import Cluster, ClusterError, read_json, say, write_json
@@ -112,7 +112,7 @@ def ensure(cluster: Cluster, name: str, argv: Sequence[str], configs: Sequence[P
         "ticks": _ticks_of(str(process.pid)) or "",
         "boot": boot_id(),
         "fingerprint": fingerprint,
-        "started": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "started": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     write_json(_record_path(cluster, name), record)
     return True

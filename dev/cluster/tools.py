@@ -47,9 +47,13 @@ NODE_PACKAGES = {
 CONTROL_PLANE_PACKAGES = {"openssl": "openssl"}
 
 
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""PATH of the node's own processes: fixed, so that they are the same from every shell."""
+
+
 def search_path() -> str:
     """PATH with the folders that Debian keeps root's programs in, which not every shell has."""
-    return os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
+    return os.environ.get("PATH", "") + ":" + SYSTEM_PATH
 
 
 def has(program: str) -> bool:
