@@ -27,6 +27,7 @@ from dev.demo.stack import (
     claim,
     install_chart,
     namespace,
+    pod_on_claim,
     restricted_pod,
     start_cluster,
 )
@@ -58,7 +59,9 @@ def main() -> int:
     nih_folder = os.environ.get("NIH_DIR")
     folder = Path(nih_folder).resolve() if nih_folder else None
     if folder is not None and not folder.is_dir():
-        raise ClusterError(f"NIH_DIR: {folder} is not a folder; expected images_*.tar.gz or images/, and the labels CSV")
+        raise ClusterError(
+            f"NIH_DIR: {folder} is not a folder; expected images_*.tar.gz or images/, and the labels CSV"
+        )
     with watch.measure("cluster with 4 stand-in IPUs"):
         kube = start_cluster(4, os.environ.get("PROVIDER", "auto"))
     with watch.measure("images: operator, prepare, torch"):
@@ -104,7 +107,9 @@ def demo_job(data_claim: str) -> str:
 
 def run_job(kube: Kube, manifest: str) -> Manifest:
     """Apply the job anew and follow it to its end. Returns: the finished resource."""
-    kube.kubectl("delete", "xraytrainingjob", JOB, "-n", NAMESPACE, "--ignore-not-found", "--cascade=foreground")
+    kube.kubectl(
+        "delete", "xraytrainingjob", JOB, "-n", NAMESPACE, "--ignore-not-found", "--cascade=foreground"
+    )
     kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=manifest)
     deadline = time.monotonic() + DEADLINE_SECONDS
     shown = ""
@@ -117,7 +122,9 @@ def run_job(kube: Kube, manifest: str) -> Manifest:
         if job.get("status", {}).get("state") in ("Succeeded", "Failed"):
             return job
         time.sleep(2)
-    raise ClusterError(f"xraytrainingjob/{JOB}: {shown!r} after {DEADLINE_SECONDS} s; kubectl -n {NAMESPACE} describe xtj")
+    raise ClusterError(
+        f"xraytrainingjob/{JOB}: {shown!r} after {DEADLINE_SECONDS} s; kubectl -n {NAMESPACE} describe xtj"
+    )
 
 
 def progress_line(status: dict[str, Any]) -> str:
@@ -137,12 +144,8 @@ def fetch_outputs(kube: Kube, image: str, job: Manifest) -> None:
     results = job["status"].get("results", {})
     if not results:
         return
-    pod = restricted_pod(image, [], {"results": "/results"}, ["python3", "-c", "import time; time.sleep(600)"])
-    metadata = {"name": "reader", "namespace": NAMESPACE}
-    kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod})
-    kube.kubectl("wait", "-n", NAMESPACE, "pod/reader", "--for=condition=Ready", "--timeout=3m")
-    kube.kubectl("cp", f"{NAMESPACE}/reader:/results/{results['folder']}", str(OUTPUT))
-    kube.kubectl("delete", "-n", NAMESPACE, "pod/reader", "--grace-period=0", "--wait=false")
+    with pod_on_claim(kube, NAMESPACE, "results", image) as root:
+        kube.kubectl("cp", f"{root}/{results['folder']}", str(OUTPUT))
 
 
 def summarise(job: Manifest, watch: Stopwatch) -> dict[str, Any]:
@@ -175,12 +178,24 @@ def table(job: Manifest, watch: Stopwatch) -> str:
         ("RESULT", ""),
         ("state", status["state"]),
         ("ran on", status.get("runsOn", "?")),
-        ("images (patients)", f"{data.get('images', '?')} ({data.get('patients', '?')}), {data.get('rejected', '?')} rejected"),
-        ("macro AUROC", f"{results.get('aurocMacro', 'none')} over {results.get('findingsEvaluated', 0)} findings"),
+        (
+            "images (patients)",
+            f"{data.get('images', '?')} ({data.get('patients', '?')}), {data.get('rejected', '?')} rejected",
+        ),
+        (
+            "macro AUROC",
+            f"{results.get('aurocMacro', 'none')} over {results.get('findingsEvaluated', 0)} findings",
+        ),
         ("loss (floor)", f"{results.get('loss', 'none')} ({results.get('lossFloor', 'none')})"),
         ("cost", cost.get("display", "?")),
-        ("outputs", f"{OUTPUT.relative_to(REPOSITORY)}/ and claim {results.get('claimName', '?')}, folder {results.get('folder', '?')}"),
-        ("look at it", f"kubectl -n {NAMESPACE} describe xtj {JOB}   (eval \"$(python3 dev/cluster env)\" first)"),
+        (
+            "outputs",
+            f"{OUTPUT.relative_to(REPOSITORY)}/ and claim {results.get('claimName', '?')}, folder {results.get('folder', '?')}",
+        ),
+        (
+            "look at it",
+            f'kubectl -n {NAMESPACE} describe xtj {JOB}   (eval "$(python3 dev/cluster env)" first)',
+        ),
     ]
     width = max(len(left) for left, _ in rows)
     return "\n" + "\n".join(f"{left:<{width}}  {right}".rstrip() for left, right in rows)

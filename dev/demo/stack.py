@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,10 @@ def cluster_tool(*arguments: str) -> str:
     Raises: ClusterError if it ended with another code than 0; its own message is on the terminal then.
     """
     done = subprocess.run(
-        [sys.executable, REPOSITORY / "dev" / "cluster", *arguments], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, REPOSITORY / "dev" / "cluster", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise ClusterError(f"dev/cluster {' '.join(arguments)} ended with {done.returncode}")
@@ -49,7 +53,13 @@ class Kube:
     def run(self, *argv: str, stdin: str | None = None, timeout: float = 600) -> str:
         """Returns: stdout. Raises: ClusterError with the command and stderr if it fails."""
         done = subprocess.run(
-            argv, input=stdin, env=dict(self.environment), capture_output=True, text=True, timeout=timeout, check=False
+            argv,
+            input=stdin,
+            env=dict(self.environment),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         if done.returncode:
             raise ClusterError(f"{' '.join(argv)}: {done.stderr.strip() or done.stdout.strip()}")
@@ -74,7 +84,11 @@ class Kube:
     def stream(self, *argv: str) -> Iterator[str]:
         """Lines of `kubectl ARGV` as they come, until it ends."""
         with subprocess.Popen(
-            ["kubectl", *argv], env=dict(self.environment), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            ["kubectl", *argv],
+            env=dict(self.environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         ) as process:
             yield from process.stdout or ()
 
@@ -130,7 +144,9 @@ def namespace(name: str) -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-def claim(kube: Kube, namespace: str, name: str, folder: Path | None = None, size: str = "20Gi") -> Path | None:
+def claim(
+    kube: Kube, namespace: str, name: str, folder: Path | None = None, size: str = "20Gi"
+) -> Path | None:
     """Make a claim: from the cluster's default StorageClass, else on a folder of the node.
 
     Args:
@@ -187,10 +203,16 @@ def claim_manifest(namespace: str, name: str, size: str, volume: str | None, rea
 
 def volume_source(path: Path, read_only: bool) -> Manifest:
     """hostPath for somebody's own data: unlike `local`, the kubelet never changes its owner."""
-    return {"hostPath": {"path": str(path), "type": "Directory"}} if read_only else {"local": {"path": str(path)}}
+    return (
+        {"hostPath": {"path": str(path), "type": "Directory"}}
+        if read_only
+        else {"local": {"path": str(path)}}
+    )
 
 
-def volume_manifest(kube: Kube, namespace: str, name: str, size: str, path: Path, read_only: bool) -> Manifest:
+def volume_manifest(
+    kube: Kube, namespace: str, name: str, size: str, path: Path, read_only: bool
+) -> Manifest:
     """A static volume on a folder of the only node."""
     node = json.loads(kube.kubectl("get", "nodes", "-o", "json"))["items"][0]
     on_node = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node["metadata"]["name"]]}
@@ -210,7 +232,22 @@ def volume_manifest(kube: Kube, namespace: str, name: str, size: str, path: Path
     }
 
 
-def restricted_pod(image: str, args: list[str], claims: Mapping[str, str], command: list[str] | None = None) -> Manifest:
+@contextmanager
+def pod_on_claim(kube: Kube, namespace: str, name: str, image: str) -> Iterator[str]:
+    """A pod that sleeps with the claim at /claim, for `kubectl cp`: works where the volume is out of our reach."""
+    pod = restricted_pod(image, [], {name: "/claim"}, ["python3", "-c", "import time; time.sleep(600)"])
+    metadata = {"name": f"files-of-{name}", "namespace": namespace}
+    kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod})
+    kube.kubectl("wait", "-n", namespace, f"pod/files-of-{name}", "--for=condition=Ready", "--timeout=3m")
+    try:
+        yield f"{namespace}/files-of-{name}:/claim"
+    finally:
+        kube.kubectl("delete", "-n", namespace, f"pod/files-of-{name}", "--grace-period=0", "--wait=true")
+
+
+def restricted_pod(
+    image: str, args: list[str], claims: Mapping[str, str], command: list[str] | None = None
+) -> Manifest:
     """A pod spec with one container that passes Pod Security `restricted`.
 
     Args:
@@ -228,7 +265,9 @@ def restricted_pod(image: str, args: list[str], claims: Mapping[str, str], comma
     if command:
         container["command"] = command
     user = {"runAsNonRoot": True, "runAsUser": TRAINER_UID, "runAsGroup": TRAINER_UID, "fsGroup": TRAINER_UID}
-    volumes: list[Manifest] = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claims]
+    volumes: list[Manifest] = [
+        {"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claims
+    ]
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,

@@ -10,11 +10,22 @@ from dev.demo.stack import Kube, build_images, install_chart, namespace, remove_
 
 
 @pytest.fixture(scope="session")
-def kube() -> Kube:
-    """The cluster with this tree's images and chart on it."""
+def stack() -> tuple[Kube, dict[str, str]]:
+    """The cluster with this tree's images and chart on it, and the images' references."""
     kube = start_cluster(4)
-    install_chart(kube, build_images("operator", "prepare", "torch"))
-    return kube
+    images = build_images("operator", "prepare", "torch")
+    install_chart(kube, images)
+    return kube, images
+
+
+@pytest.fixture(scope="session")
+def kube(stack: tuple[Kube, dict[str, str]]) -> Kube:
+    return stack[0]
+
+
+@pytest.fixture(scope="session")
+def prepare_image(stack: tuple[Kube, dict[str, str]]) -> str:
+    return stack[1]["prepare"]
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dev.demo.stack import Kube, Manifest, claim
-from transformers import AutoImageProcessor, AutoModelForImageClassification, ViTConfig, ViTForImageClassification
+from dev.demo.stack import Kube, Manifest, claim, pod_on_claim
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.nih_sample]
 
@@ -23,20 +28,16 @@ DEADLINE_SECONDS = 900
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: the resource, the folder of its claims on this machine, the images' names."""
+    """A finished run: the resource, a copy of its outputs, the images' names."""
 
     job: Manifest
-    folder: Path
+    outputs: Path
     names: list[str]
     namespace: str
 
     @property
     def status(self) -> dict[str, Any]:
         return dict(self.job["status"])
-
-    @property
-    def outputs(self) -> Path:
-        return self.folder / self.status["results"]["folder"]
 
 
 def manifest() -> Manifest:
@@ -58,7 +59,12 @@ def manifest() -> Manifest:
 def save_small_vit(folder: Path) -> None:
     """Weights to fine-tune: a ViT with a head for another task, as a pre-trained one has."""
     config = ViTConfig(
-        image_size=56, patch_size=8, hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=96
+        image_size=56,
+        patch_size=8,
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=96,
     )
     ViTForImageClassification(config).save_pretrained(folder)
 
@@ -75,14 +81,31 @@ def wait_for_end(kube: Kube, name: str, namespace: str) -> Manifest:
 
 
 @pytest.fixture(scope="module")
-def run(kube: Kube, module_namespace: str, pack_nih_sample: Callable[[Path], list[str]]) -> Run:
-    folder = claim(kube, module_namespace, "work")
-    if folder is None:
-        pytest.fail("this test puts its data on a folder of the node: run it with the provider `local`")
-    names = pack_nih_sample(folder / "nih")
-    save_small_vit(folder / "weights" / "vit-small")
+def run(
+    kube: Kube,
+    module_namespace: str,
+    prepare_image: str,
+    pack_nih_sample: Callable[[Path], list[str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Run:
+    data, outputs = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("outputs")
+    names = pack_nih_sample(data / "nih")
+    save_small_vit(data / "weights" / "vit-small")
+    claim(kube, module_namespace, "work")
+    with pod_on_claim(kube, module_namespace, "work", prepare_image) as root:
+        for folder in ("nih", "weights"):
+            kube.kubectl("cp", str(data / folder), f"{root}/{folder}")
     kube.kubectl("apply", "-n", module_namespace, "-f", "-", stdin=json.dumps(manifest()))
-    return Run(wait_for_end(kube, "real-radiographs", module_namespace), folder, names, module_namespace)
+    job = wait_for_end(kube, "real-radiographs", module_namespace)
+    if job["status"]["state"] == "Succeeded":
+        with pod_on_claim(kube, module_namespace, "work", prepare_image) as root:
+            kube.kubectl("cp", f"{root}/{job['status']['results']['folder']}", str(outputs))
+    return Run(job, outputs, names, module_namespace)
+
+
+def training_pod(kube: Kube, run: Run) -> Manifest:
+    (pod,) = kube.items("pods", run.namespace)
+    return pod
 
 
 def test_run_succeeds_and_says_what_it_ran_on(run: Run) -> None:
@@ -120,7 +143,7 @@ def test_cost_is_price_times_seconds_held(run: Run, kube: Kube) -> None:
     assert cost["currency"] == "USD"
     assert abs(Decimal(cost["total"]) - price * cost["billedSeconds"] / 3600) < Decimal("0.0001")
     assert sum(Decimal(each.get("amount", "0")) for each in cost["phases"]) == Decimal(cost["total"])
-    pod = kube.items("pods", run.namespace)[0]
+    pod = training_pod(kube, run)
     scheduled = next(each for each in pod["status"]["conditions"] if each["type"] == "PodScheduled")
     ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"]
     assert cost["heldSeconds"] == seconds_between(scheduled["lastTransitionTime"], ended)
@@ -132,7 +155,7 @@ def seconds_between(start: str, end: str) -> int:
 
 
 def test_pod_held_the_flavors_accelerators(run: Run, kube: Kube) -> None:
-    (pod,) = kube.items("pods", run.namespace)
+    pod = training_pod(kube, run)
     train = pod["spec"]["containers"][0]
     assert train["resources"]["limits"]["graphcore.ai/ipu"] == "4"
     assert pod["spec"]["initContainers"][0]["name"] == "prepare"
@@ -150,7 +173,11 @@ def test_outputs_load_in_one_line(run: Run) -> None:
 
 
 def test_events_tell_the_story(run: Run, kube: Kube) -> None:
-    events = [each for each in kube.items("events", run.namespace) if each["involvedObject"]["kind"] == "XRayTrainingJob"]
+    events = [
+        each
+        for each in kube.items("events", run.namespace)
+        if each["involvedObject"]["kind"] == "XRayTrainingJob"
+    ]
     reasons = [each["reason"] for each in events]
     assert "Succeeded" in reasons
     assert len(reasons) == len(set(reasons)), "an event is written once per change"
@@ -159,7 +186,7 @@ def test_events_tell_the_story(run: Run, kube: Kube) -> None:
 def test_no_patient_leaves_the_volume(run: Run, kube: Kube) -> None:
     """NIH file names contain the patient: none may be in status, events or logs."""
     patients = {name.split("_")[0] for name in run.names}
-    pod = kube.items("pods", run.namespace)[0]["metadata"]["name"]
+    pod = training_pod(kube, run)["metadata"]["name"]
     logs = kube.kubectl("logs", "-n", run.namespace, pod, "--all-containers")
     shown = json.dumps(run.status) + json.dumps(kube.items("events", run.namespace)) + logs
     assert not patients & set(re.findall(r"\d{8}", shown))
