@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dev.cluster.state import ClusterError, home, step
-from dev.cluster.tools import NODE_PACKAGES, need_packages, run
+from dev.cluster.tools import NODE_PACKAGES, need_packages, run, unmount_below
 
 SUITE = "trixie"
 """Debian 13 with Python 3.13, as in the Dockerfiles' own python:3.13-slim-trixie."""
@@ -61,13 +61,11 @@ class Store:
             "TMPDIR": str(self.folder / "tmp"),
         }
         roots = ("--root", self.folder / "root", "--runroot", self.folder / "run")
-        return run("buildah", *roots, *arguments, env=env)
+        return run("buildah", *roots, *arguments, env=env, cwd=images_folder())
 
 
 def _remove_store(folder: Path) -> None:
-    overlay = folder / "root" / "overlay"
-    if overlay.is_mount():
-        run("umount", overlay)
+    unmount_below(folder)
     shutil.rmtree(folder)
 
 
@@ -139,7 +137,8 @@ def keep(store: Store, ref: str) -> None:
 
 def fetch(store: Store, ref: str) -> None:
     """Have an image of the layout in the store, under its reference."""
-    image = store.buildah("pull", "--quiet", f"oci:{layout()}:{ref}").strip()
+    # Relative, because buildah makes a name of the folder, and one that begins with a dot is none.
+    image = store.buildah("pull", "--quiet", f"oci:{layout().name}:{ref}").strip()
     store.buildah("tag", image, ref)
 
 

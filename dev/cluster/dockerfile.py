@@ -128,16 +128,13 @@ def _files_below(path: Path) -> Iterator[Path]:
 def input_files(stages: tuple[Stage, ...], context: Path, built: str = "") -> list[Path]:
     """The context's files that the stages copy, sorted; `built` is a source that is made before the build.
 
-    Raises: ClusterError if a source matches nothing.
+    Raises: ClusterError if a source is not there; a pattern may match nothing.
     """
     found: set[Path] = set()
     for source in {source for stage in stages for source in stage.sources} - {built}:
-        matches = (
-            list(context.glob(source.removeprefix("./").strip("/") or "."))
-            if source not in (".", "./")
-            else [context]
-        )
-        if not matches:
-            raise ClusterError(f"{context / source}: not there; the Dockerfile copies it")
+        pattern = source.removeprefix("./").strip("/")
+        matches = list(context.glob(pattern)) if pattern not in ("", ".") else [context]
+        if not matches and "*" not in pattern:
+            raise ClusterError(f"{context / pattern}: not there; the Dockerfile copies it")
         found.update(path for match in matches for path in _files_below(match))
     return sorted(found)

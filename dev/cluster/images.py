@@ -134,10 +134,10 @@ def _ensure_in_layout(build: Build, store: builder.Store) -> None:
         libs = plan(_with_target(build.recipe, name), name, build.base)
         _ensure_in_layout(libs, store)
         ready[name] = libs.ref
-    needs_ours = build.uses_base and build.base == base_ref()
+    text = build.dockerfile.text(build.target, ready)
+    needs_ours = "FROM ${BASE_IMAGE}" in text and build.base == base_ref()
     if needs_ours and not oci.has(builder.layout(), build.base):
         builder.make_base(store, build.base)
-    text = build.dockerfile.text(build.target, ready)
     with step(f"build {build.ref}"):
         for ref in [*ready.values(), *([build.base] if needs_ours else [])]:
             builder.fetch(store, ref)
@@ -176,7 +176,7 @@ def _import(cluster: Cluster, ref: str) -> None:
         oci.share_blobs(layout, ref, content)
 
 
-def _outdated(refs: list[str]) -> list[str]:
+def outdated(refs: list[str]) -> list[str]:
     """All but the newest builds of each image; `refs` has the newest last."""
     by_image: dict[str, list[str]] = {}
     for ref in refs:
@@ -209,7 +209,7 @@ def ensure_local(cluster: Cluster, name: str) -> str:
 
 
 def _prune(cluster: Cluster) -> None:
-    gone = _outdated(oci.names(builder.layout()))
+    gone = outdated(oci.names(builder.layout()))
     loaded = _loaded(cluster)
     for ref in gone:
         if ref in loaded:

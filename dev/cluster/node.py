@@ -15,7 +15,7 @@ from pathlib import Path
 from dev.cluster import processes
 from dev.cluster.control_plane import NODE_ADDRESS, NODE_NAME
 from dev.cluster.state import Cluster, ClusterError, boot_file, ports_of, step, write_text
-from dev.cluster.tools import SYSTEM_PATH, run
+from dev.cluster.tools import SYSTEM_PATH, mounts_below, run, unmount_below
 
 POD_CIDR = "10.201.0.0/16"
 BRIDGE = "xray-dev0"
@@ -196,11 +196,6 @@ def start_proxy(cluster: Cluster, programs: Path) -> None:
     processes.ensure(cluster, "proxy", argv, [config])
 
 
-def _mounts_below(folder: Path) -> list[str]:
-    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    return sorted((point for point in points if point.startswith(f"{folder}/")), reverse=True)
-
-
 def _remove_network(programs: Path, cluster: Cluster) -> None:
     if (cluster.root / "proxy.json").exists():
         run(programs / "kube-proxy", "--cleanup", f"--config={cluster.root / 'proxy.json'}")
@@ -213,7 +208,7 @@ def _remove_network(programs: Path, cluster: Cluster) -> None:
 def stop(cluster: Cluster, programs: Path, pause_image: str) -> None:
     """End kubelet, pods, kube-proxy and containerd, and take away their mounts, network and socket folder."""
     processes.stop(cluster, "kubelet")
-    if processes.running_pid(cluster, "containerd") is None and _mounts_below(cluster.root):
+    if processes.running_pid(cluster, "containerd") is None and mounts_below(cluster.root):
         # It died before its containers did: only containerd can end those.
         start_containerd(cluster, pause_image)
     if processes.running_pid(cluster, "containerd") is not None:
@@ -221,8 +216,7 @@ def stop(cluster: Cluster, programs: Path, pause_image: str) -> None:
             run(programs / "k8s", "stop-pods", f"unix://{cluster.containerd_socket}")
     processes.stop(cluster, "proxy")
     processes.stop(cluster, "containerd")
-    for point in _mounts_below(cluster.root):
-        run("umount", "--lazy", point)
+    unmount_below(cluster.root)
     _remove_network(programs, cluster)
     if DEVICE_PLUGINS.is_symlink() and cluster.root in DEVICE_PLUGINS.readlink().parents:
         DEVICE_PLUGINS.unlink()

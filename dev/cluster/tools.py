@@ -100,6 +100,17 @@ def hash_of_files(paths: Iterable[Path], root: Path, extra: Iterable[str] = ()) 
     return digest.hexdigest()[:12]
 
 
+def mounts_below(folder: Path) -> list[str]:
+    """Mount points in the folder, the innermost first."""
+    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return sorted((point for point in points if point.startswith(f"{folder}/")), reverse=True)
+
+
+def unmount_below(folder: Path) -> None:
+    for point in mounts_below(folder):
+        run("umount", "--lazy", point)
+
+
 def go_sources(module: Path) -> list[Path]:
     return [path for pattern in ("**/*.go", "go.mod", "go.sum") for path in module.glob(pattern)]
 
