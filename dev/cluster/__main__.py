@@ -4,8 +4,8 @@
     eval "$(python3 dev/cluster env)"
     kubectl get nodes
 
-Answers (paths, references) go to stdout, progress to stderr. Everything it keeps lies in one folder per machine,
-${XDG_CACHE_HOME:-~/.cache}/xray-operator; `down --purge --all` removes it.
+Answers (paths, references) go to stdout, progress to stderr. Everything it keeps lies in one folder per
+machine, ${XDG_CACHE_HOME:-~/.cache}/xray-operator; `down --purge --all` removes it.
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ PROVIDERS = ("auto", "kubeconfig", "kind", "local")
 
 
 def choose_provider(asked: str, recorded: str, docker: bool) -> str:
-    """kubeconfig only when asked for; a cluster that is there keeps its kind; else kind where Docker answers, else local.
+    """What was recorded or is asked for; auto is kind where Docker answers, else local, never kubeconfig.
 
-    Raises: ClusterError if another provider is asked for than the cluster was made with, or kind without Docker.
+    Raises: ClusterError if the cluster was made with another provider, or for kind without Docker.
     """
     if recorded and asked not in ("auto", recorded):
         raise ClusterError(
-            f"--provider {asked}: this cluster was made with {recorded}; run `down --purge` first, or give another --name"
+            f"--provider {asked}: this cluster was made with {recorded}; "
+            "run `down --purge` first, or give another --name"
         )
     provider = recorded or (asked if asked != "auto" else "kind" if docker else "local")
     if provider == "kind" and not docker:
-        raise ClusterError(
-            "--provider kind: Docker's engine does not answer (docker version); start it, or use local"
-        )
+        raise ClusterError("--provider kind: Docker's engine does not answer (docker version); start it, or use local")
     return provider
 
 
@@ -165,8 +164,8 @@ def _deliver(cluster: Cluster, name: str, registry: str) -> str:
         return images.ensure_docker(name, images.DEFAULT_REGISTRY, lambda ref: kind.load(cluster, ref))
     if not registry:
         raise ClusterError(
-            f"{name}: the nodes of a cluster given by KUBECONFIG pull their images; give --registry HOST/PATH, one that "
-            "`docker push` may write to and the nodes may read"
+            f"{name}: the nodes of a cluster given by KUBECONFIG pull their images; "
+            "give --registry HOST/PATH, one that `docker push` may write to and the nodes may read"
         )
     return images.ensure_docker(name, registry, _push)
 
@@ -183,17 +182,13 @@ def load_image(cluster: Cluster, options: argparse.Namespace) -> None:
     if options.image in images.RECIPES:
         print(_deliver(cluster, options.image, options.registry))
     elif not archive.is_file():
-        raise ClusterError(
-            f"{archive}: no such file; expected an image archive, or one of {', '.join(images.RECIPES)}"
-        )
+        raise ClusterError(f"{archive}: no such file; expected an image archive, or one of {', '.join(images.RECIPES)}")
     elif _provider(cluster) == "local":
         print(images.import_archive(cluster, archive).strip())
     elif _provider(cluster) == "kind":
         kind.load_archive(cluster, str(archive))
     else:
-        raise ClusterError(
-            f"{archive}: its nodes pull their images; push it to a registry that they read instead"
-        )
+        raise ClusterError(f"{archive}: its nodes pull their images; push it to a registry that they read instead")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -213,12 +208,8 @@ def parser() -> argparse.ArgumentParser:
 
     registry = "where images are pushed for a cluster given by KUBECONFIG, HOST/PATH"
     one = command("up", up, "start what is not running; prints the kubeconfig's path")
-    one.add_argument(
-        "--provider", choices=PROVIDERS, default="auto", help="auto: kind if Docker answers, else local"
-    )
-    one.add_argument(
-        "--control-plane-only", action="store_true", help="no node, no root: enough for API tests"
-    )
+    one.add_argument("--provider", choices=PROVIDERS, default="auto", help="auto: kind if Docker answers, else local")
+    one.add_argument("--control-plane-only", action="store_true", help="no node, no root: enough for API tests")
     one.add_argument("--ipus", type=int, help="have each node offer this many stand-in IPUs (0: none)")
     one.add_argument("--registry", default="", help=registry)
     one = command("down", down, "stop what `up` started; data stays")

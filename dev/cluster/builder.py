@@ -1,4 +1,5 @@
-"""Builds an image from a Dockerfile without a container engine (buildah), and the base image that cannot be pulled.
+"""Builds an image from a Dockerfile without a container engine (buildah), and the base image that cannot be
+pulled.
 
 The build store lives for one build; what lasts is the OCI layout (oci.py). Used by images.py.
 """
@@ -22,7 +23,7 @@ BASE_PACKAGES = "python3,python3-venv,ca-certificates"
 BASE_BYTES = 2 * 10**9
 
 _PIP_KEYS = ("index-url", "extra-index-url", "trusted-host", "proxy", "cert", "timeout", "retries")
-"""pip's settings about where packages come from; others (folders of this machine) mean nothing in a container."""
+"""pip's settings about where packages come from; others, like folders, mean nothing in a container."""
 
 
 def images_folder() -> Path:
@@ -37,8 +38,8 @@ def check_space(folder: Path, needed: int, free: int) -> None:
     """Raises: ClusterError if less than `needed` bytes are free in the folder."""
     if free < needed:
         raise ClusterError(
-            f"{folder}: {free:,} bytes free, {needed:,} needed for this build; free some, or set XDG_CACHE_HOME to "
-            "a folder on a larger disk"
+            f"{folder}: {free:,} bytes free, {needed:,} needed for this build; "
+            "free some, or set XDG_CACHE_HOME to a folder on a larger disk"
         )
 
 
@@ -84,7 +85,7 @@ def new_store() -> Iterator[Store]:
 
 
 def pip_settings(environment: Mapping[str, str], files: list[str]) -> dict[str, str]:
-    """Where the host's pip finds packages: its configuration files (`files`: their texts), environment on top."""
+    """Where the host's pip finds packages: texts of its configuration files, environment on top."""
     found: dict[str, str] = {}
     for text in files:
         parser = configparser.RawConfigParser()
@@ -106,7 +107,7 @@ def _host_pip_files() -> list[str]:
 
 
 def _host_mounts(store: Store) -> list[str]:
-    """--volume options: certificates and package index settings of the host, for the build only, in no layer."""
+    """--volume options: the host's certificates and package index settings, for the build, in no layer."""
     volumes = ["/etc/ssl/certs:/etc/ssl/certs:ro"]
     settings = pip_settings(os.environ, _host_pip_files())
     pip_conf = store.folder / "pip.conf"
@@ -120,13 +121,14 @@ def _host_mounts(store: Store) -> list[str]:
 def build(
     store: Store, dockerfile_text: str, context: Path, ref: str, target: str, arguments: Mapping[str, str]
 ) -> None:
-    """Build one target and keep it in the layout as `ref`. Images that its FROM lines name must be in the store."""
+    """Build one target and keep it as `ref`. The images that its FROM lines name must be in the store."""
     dockerfile = store.folder / "Dockerfile"
     dockerfile.write_text(dockerfile_text)
     words = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
     targeted = ["--target", target] if target else []
     store.buildah(
-        "build", "--layers=false", "--file", dockerfile, "--tag", ref, *targeted, *words, *_host_mounts(store), context,
+        "build", "--layers=false", "--file", dockerfile, "--tag", ref,
+        *targeted, *words, *_host_mounts(store), context,
     )  # fmt: skip
     keep(store, ref)
 

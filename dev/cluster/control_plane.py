@@ -1,4 +1,4 @@
-"""etcd, API server, controller manager and scheduler as plain processes. `up` calls start(); integration tests need no more.
+"""etcd, API server, controller manager and scheduler as plain processes. Called by local.py.
 
 Admission is Kubernetes' default set: PodSecurity and ValidatingAdmissionPolicy are on, as on a real cluster.
 """
@@ -16,7 +16,7 @@ from dev.cluster.state import Cluster, ClusterError, ports_of, step
 
 NODE_NAME = "xray-dev"
 NODE_ADDRESS = "10.203.0.1"
-"""The node's own address, put on the loopback interface: the same after every reboot, unreachable from other machines."""
+"""The node's own address, on the loopback interface: the same after a reboot, unreachable from elsewhere."""
 LOOPBACK = "127.0.0.1"
 SERVICE_CIDR = "10.202.0.0/16"
 SERVICE_ADDRESS = "10.202.0.1"
@@ -109,12 +109,8 @@ def api_get(endpoint: Endpoint, path: str, timeout_seconds: float = 5.0) -> str:
     Returns: "" if it answered 200, else what came instead.
     """
     trust = ssl.create_default_context(cafile=str(endpoint.ca))
-    request = urllib.request.Request(
-        endpoint.server + path, headers={"Authorization": f"Bearer {endpoint.token}"}
-    )
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
-    )
+    request = urllib.request.Request(endpoint.server + path, headers={"Authorization": f"Bearer {endpoint.token}"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust))
     try:
         with opener.open(request, timeout=timeout_seconds):
             return ""
@@ -151,9 +147,7 @@ def start(cluster: Cluster, programs: Path, address: str) -> Endpoint:
     with step("controller manager and scheduler"):
         manager = [str(programs / "kube-controller-manager"), *_controller_manager(cluster, ports)]
         processes.ensure(cluster, "controller-manager", manager)
-        processes.ensure(
-            cluster, "scheduler", [str(programs / "kube-scheduler"), *_scheduler(cluster, ports)]
-        )
+        processes.ensure(cluster, "scheduler", [str(programs / "kube-scheduler"), *_scheduler(cluster, ports)])
         # The first pod of a namespace needs it; who creates one at once would be refused.
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         processes.wait_for(cluster, "controller-manager", lambda: api_get(endpoint, account), 60)

@@ -21,10 +21,7 @@ def manifest(image: str, count: int) -> str:
 def allocatable(kubeconfig: str) -> dict[str, int]:
     """How many stand-ins (or real IPUs) each node offers."""
     nodes = json.loads(kubectl(kubeconfig, "get", "nodes", "-o", "json"))["items"]
-    return {
-        item["metadata"]["name"]: int(item["status"].get("allocatable", {}).get(RESOURCE, 0))
-        for item in nodes
-    }
+    return {item["metadata"]["name"]: int(item["status"].get("allocatable", {}).get(RESOURCE, 0)) for item in nodes}
 
 
 def offer(kubeconfig: str, image: str, count: int, timeout_seconds: float = 120.0) -> None:
@@ -32,16 +29,14 @@ def offer(kubeconfig: str, image: str, count: int, timeout_seconds: float = 120.
     with step(f"{RESOURCE}: {count}"):
         if count:
             kubectl(kubeconfig, "apply", "-f", "-", stdin=manifest(image, count))
-            kubectl(
-                kubeconfig, "rollout", "status", "daemonset/standin-ipus", "-n", NAMESPACE, "--timeout=120s"
-            )
+            kubectl(kubeconfig, "rollout", "status", "daemonset/standin-ipus", "-n", NAMESPACE, "--timeout=120s")
         else:
             kubectl(kubeconfig, "delete", "namespace", NAMESPACE, "--ignore-not-found")
         deadline = time.monotonic() + timeout_seconds
         while set(allocatable(kubeconfig).values()) != {count}:
             if time.monotonic() > deadline:
                 raise ClusterError(
-                    f"nodes offer {allocatable(kubeconfig)} of {RESOURCE} after {timeout_seconds:.0f} s, expected {count} "
-                    f"each; see kubectl logs -n {NAMESPACE} daemonset/standin-ipus"
+                    f"nodes offer {allocatable(kubeconfig)} of {RESOURCE} after {timeout_seconds:.0f} s, "
+                    f"expected {count} each; see kubectl logs -n {NAMESPACE} daemonset/standin-ipus"
                 )
             time.sleep(0.2)

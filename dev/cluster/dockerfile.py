@@ -1,4 +1,5 @@
-"""What an image's Dockerfile target is made from: its stages and the files they copy. Used by images.py for tags and builds.
+"""What an image's Dockerfile target is made from: its stages and the files they copy. Used by images.py for
+tags and builds.
 
 Reads the plain Dockerfile language (continued lines, no here-documents).
 """
@@ -26,9 +27,7 @@ class Stage:
     @property
     def stages_used(self) -> tuple[str, ...]:
         """Bases and --from= of the stage: other stages' names, or images."""
-        copied = [
-            found for line in self.instructions[1:] for found in re.findall(r"(?:--|,)from=([^\s,]+)", line)
-        ]
+        copied = [found for line in self.instructions[1:] for found in re.findall(r"(?:--|,)from=([^\s,]+)", line)]
         return (self.base, *copied)
 
     @property
@@ -45,7 +44,7 @@ class Dockerfile:
     stages: tuple[Stage, ...]
 
     def needed(self, target: str) -> tuple[Stage, ...]:
-        """The target's stage and all that it builds on, in the file's order; an empty target is the last stage."""
+        """The target's stage and all that it builds on, in the file's order; "" means the last stage."""
         by_name = {stage.name: stage for stage in self.stages}
         wanted = [target or self.stages[-1].name]
         if wanted[0] not in by_name:
@@ -59,7 +58,7 @@ class Dockerfile:
         return tuple(stage for stage in self.stages if stage.name in found)
 
     def text(self, target: str, ready: Mapping[str, str]) -> str:
-        """The Dockerfile for one target, where each stage in `ready` (stage name -> image) is an image already."""
+        """The Dockerfile for one target, where each stage in `ready` (name -> image) is an image already."""
         lines = list(self.arguments)
         for stage in self.needed(target):
             image = ready.get(stage.name)
@@ -71,9 +70,7 @@ def _sources(line: str) -> list[str]:
     word, _, rest = line.partition(" ")
     if word.upper() == "RUN":
         mounts = [
-            mount
-            for mount in re.findall(r"--mount=(\S+)", rest)
-            if "type=bind" in mount and "from=" not in mount
+            mount for mount in re.findall(r"--mount=(\S+)", rest) if "type=bind" in mount and "from=" not in mount
         ]
         return [found for mount in mounts for found in re.findall(r"(?:source|src)=([^,]+)", mount)]
     if word.upper() not in ("COPY", "ADD") or "--from=" in rest:

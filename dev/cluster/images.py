@@ -1,8 +1,10 @@
-"""The project's images: what each is made from, its tag, and how it gets onto the node. Called by `images` and `up`.
+"""The project's images: what each is made from, its tag, and how it gets onto the node. Called by `images`
+and `up`.
 
-A tag is a hash of the Dockerfile's instructions and the files they copy, so an unchanged tree is never built twice.
-A Dockerfile stage named NAME-libs holds what our code needs from outside (6 GB of libraries in one case). It is kept as an
-image of its own, under its own hash: a changed line of code builds on it without installing anything again.
+A tag is a hash of the Dockerfile's instructions and the files they copy, so an unchanged tree is never
+built twice. A Dockerfile stage named NAME-libs holds what our code needs from outside (6 GB of libraries in
+one case). It is kept as an image of its own, under its own hash: a changed line of code builds on it
+without installing anything again.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class Recipe:
     context: str
     target: str = ""
     needed_bytes: int = 2 * GIGABYTE
-    """Free disk that its cold build takes at its peak: build store, temporary layer, layout and containerd's copies."""
+    """Free disk at the peak of its cold build: build store, temporary layer, layout, containerd's copies."""
     kept: int = 2
     """Builds that are kept, the newest and the one before: a switch between two branches rebuilds nothing."""
     binary: str = ""
@@ -54,11 +56,12 @@ def recipe_of(name: str) -> Recipe:
 
 
 def base_ref(registry: str = DEFAULT_REGISTRY) -> str:
-    return f"{registry}/xray-operator/base:{hash_of_files([], REPOSITORY, [builder.SUITE, builder.BASE_PACKAGES])}"
+    tag = hash_of_files([], REPOSITORY, [builder.SUITE, builder.BASE_PACKAGES])
+    return f"{registry}/xray-operator/base:{tag}"
 
 
 def base_image() -> str:
-    """What BASE_IMAGE is in builds without a container engine: XRAY_BASE_IMAGE if set (it must be pullable), else ours."""
+    """BASE_IMAGE of builds without a container engine: XRAY_BASE_IMAGE if set (pullable), else ours."""
     return os.environ.get("XRAY_BASE_IMAGE") or base_ref()
 
 
@@ -88,18 +91,14 @@ def _uses_base(stages: tuple[Stage, ...]) -> bool:
     return any("BASE_IMAGE" in stage.base for stage in stages)
 
 
-def plan(
-    recipe: Recipe, name: str, base: str, registry: str = DEFAULT_REGISTRY, root: Path = REPOSITORY
-) -> Build:
+def plan(recipe: Recipe, name: str, base: str, registry: str = DEFAULT_REGISTRY, root: Path = REPOSITORY) -> Build:
     """What is to be built: pure but for reading the Dockerfile and the files that it copies."""
     context = root / recipe.context
     dockerfile = parse(root / recipe.dockerfile)
     target = recipe.target
     stages: tuple[Stage, ...] = dockerfile.needed(target)
     files = input_files(stages, context, recipe.binary)
-    sources = (
-        [path for path in go_sources(context) if not path.name.endswith("_test.go")] if recipe.binary else []
-    )
+    sources = [path for path in go_sources(context) if not path.name.endswith("_test.go")] if recipe.binary else []
     text = [*dockerfile.arguments, *(line for stage in stages for line in stage.instructions)]
     text.extend([base] if _uses_base(stages) else [])
     tag = hash_of_files([*files, *sources], context, text)
@@ -160,9 +159,7 @@ def _import(cluster: Cluster, ref: str) -> None:
         "-",
     ]
     with step(f"import {ref}"):
-        process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert process.stdin is not None
         broken: BrokenPipeError | None = None
         try:
@@ -181,9 +178,7 @@ def outdated(refs: list[str]) -> list[str]:
     by_image: dict[str, list[str]] = {}
     for ref in refs:
         by_image.setdefault(ref.rpartition(":")[0].rpartition("/")[2], []).append(ref)
-    kept = {
-        image: RECIPES[name].kept for image in by_image if (name := image.removesuffix("-libs")) in RECIPES
-    }
+    kept = {image: RECIPES[name].kept for image in by_image if (name := image.removesuffix("-libs")) in RECIPES}
     return [ref for image, same in by_image.items() for ref in same[: -kept.get(image, 1)]]
 
 

@@ -62,6 +62,4 @@ def component_names(cluster: Cluster) -> tuple[str, ...]:
 def table(cluster: Cluster) -> list[tuple[str, int | None, str]]:
     """(component, pid if it runs, log file) for each that should run."""
     names = component_names(cluster)
-    return [
-        (name, processes.running_pid(cluster, name), str(processes.log_path(cluster, name))) for name in names
-    ]
+    return [(name, processes.running_pid(cluster, name), str(processes.log_path(cluster, name))) for name in names]

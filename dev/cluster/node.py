@@ -1,7 +1,8 @@
-"""The one node: containerd, kubelet and kube-proxy as plain processes, a bridge network, and their removal. Root only.
+"""The one node: containerd, kubelet and kube-proxy as plain processes, a bridge network, and their removal.
+Root only.
 
-There is no cluster DNS: pods reach the API server by the Service address in their environment, and outside names go to
-the machine's own resolver.
+There is no cluster DNS: pods reach the API server by the Service address in their environment, and outside
+names go to the machine's own resolver.
 """
 
 from __future__ import annotations

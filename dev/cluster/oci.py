@@ -1,9 +1,10 @@
 """The images that were built here, as one OCI layout folder. Used by images.py.
 
-Layers are kept uncompressed: compressing 6 GB of libraries takes longer than everything else together, and an uncompressed
-layer is found again by its digest, so pushing a second image with the same libraries below writes only what is new.
-containerd takes an archive that lacks the blobs it has already, so a changed line of code moves kilobytes, not gigabytes.
-After the import each large blob is a hard link to containerd's own copy: kept here, it takes no further space.
+Layers are kept uncompressed: compressing 6 GB of libraries takes longer than everything else together, and
+an uncompressed layer is found again by its digest, so pushing a second image with the same libraries below
+writes only what is new. containerd takes an archive that lacks the blobs it has already, so a changed line
+of code moves kilobytes, not gigabytes. After the import each large blob is a hard link to containerd's own
+copy: kept here, it takes no further space.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def write_archive(layout: Path, ref: str, present: Collection[str], out: IO[byte
 
 
 def share_blobs(layout: Path, ref: str, content: Path) -> None:
-    """Replace the image's blobs by hard links to the same blobs below `content` (containerd's store), if on one disk."""
+    """Make the image's blobs hard links to those below `content` (containerd's store), if on one disk."""
     for digest in digests(layout, ref):
         ours, theirs = _blob(layout, digest), content / digest.replace(":", "/")
         if theirs.exists() and theirs.stat().st_dev == ours.stat().st_dev and not ours.samefile(theirs):

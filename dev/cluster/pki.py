@@ -1,6 +1,7 @@
-"""Certificates, tokens and kubeconfigs of a cluster. Used by control_plane.py and node.py.
+"""Certificates, tokens and kubeconfigs of a cluster. Used by control_plane.py.
 
-Components and the admin prove who they are by token; certificates serve TLS and the API server's calls to the kubelet.
+Components and the admin prove who they are by token; certificates serve TLS and the API server's calls to
+the kubelet.
 """
 
 from __future__ import annotations
@@ -51,14 +52,10 @@ def make_certificates(cluster: Cluster, node_address: str, service_address: str)
     pki = cluster.pki
     pki.mkdir(parents=True, exist_ok=True)
     pki.chmod(0o700)
-    inside = [
-        f"DNS:kubernetes{tail}" for tail in ("", ".default", ".default.svc", ".default.svc.cluster.local")
-    ]
+    inside = [f"DNS:kubernetes{tail}" for tail in ("", ".default", ".default.svc", ".default.svc.cluster.local")]
     addresses = [f"IP:{address}" for address in ("127.0.0.1", node_address, service_address)]
     _self_signed(pki, "ca")
-    _signed(
-        pki, "apiserver", "/CN=kube-apiserver", ",".join([*inside, "DNS:localhost", *addresses]), "serverAuth"
-    )
+    _signed(pki, "apiserver", "/CN=kube-apiserver", ",".join([*inside, "DNS:localhost", *addresses]), "serverAuth")
     _signed(pki, "kubelet", "/CN=kubelet", f"IP:{node_address}", "serverAuth")
     _signed(
         pki,

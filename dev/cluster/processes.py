@@ -1,7 +1,8 @@
 """Long-running processes of a cluster: start, find again, stop. Used by control_plane.py and node.py.
 
-A process counts as ours only if pid, kernel start time and boot all match what was recorded when it was started. A pid
-that someone else got meanwhile is never signalled, and nothing is ever looked up by its name.
+A process counts as ours only if pid, kernel start time and boot all match what was recorded when it was
+started. A pid that someone else got meanwhile is never signalled, and nothing is ever looked up by its
+name.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def boot_id() -> str:
 
 
 def is_ours(record: Mapping[str, str], boot: str, ticks: str | None) -> bool:
-    """Whether the process that has the recorded pid now (started at `ticks`, None: no such process) is the recorded one."""
+    """Whether what has the recorded pid now, started at `ticks` (None: nothing), is the recorded process."""
     return ticks is not None and record.get("boot") == boot and record.get("ticks") == ticks
 
 
@@ -119,7 +120,7 @@ def ensure(cluster: Cluster, name: str, argv: Sequence[str], configs: Sequence[P
 
 
 def stop(cluster: Cluster, name: str, grace_seconds: float = 20.0) -> None:
-    """Ask the process to end, insist after the grace, and forget it. A process that is not ours is left alone."""
+    """Ask the process to end, insist after the grace, forget it. One that is not ours is left alone."""
     pid = running_pid(cluster, name)
     if pid is not None:
         os.kill(pid, signal.SIGTERM)
@@ -145,9 +146,7 @@ def wait_for(cluster: Cluster, name: str, ready: Callable[[], str], timeout_seco
                 f"{name} ended while starting; the end of {log_path(cluster, name)}:\n{_tail(cluster, name)}"
             )
         if time.monotonic() > deadline:
-            raise ClusterError(
-                f"{name}: {missing}, after {timeout_seconds:.0f} s; see {log_path(cluster, name)}"
-            )
+            raise ClusterError(f"{name}: {missing}, after {timeout_seconds:.0f} s; see {log_path(cluster, name)}")
         time.sleep(0.1)
         missing = ready()
 

@@ -1,18 +1,21 @@
 """Where the development cluster keeps its things on this machine. Every other module here asks it.
 
-Everything lies in one folder per machine, so a second clone of the repository finds the same tools, images and cluster.
+Everything lies in one folder per machine, so a second clone of the repository finds the same tools, images
+and cluster.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
+import random
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,13 +123,25 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def free_ports(count: int) -> list[int]:
-    """Distinct TCP ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+PORT_RANGE = range(20_000, 30_000)
+"""Below the ports that the kernel gives to outgoing connections and that Kubernetes gives to Services: a port
+that is recorded here stays free while the cluster is down."""
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as each:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            each.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(count: int, taken: Collection[int]) -> list[int]:
+    """Distinct TCP ports that nobody listens on now and that are not in `taken`."""
+    candidates = random.sample(PORT_RANGE, len(PORT_RANGE))
+    return list(itertools.islice((port for port in candidates if port not in taken and _is_free(port)), count))
 
 
 PORT_NAMES = (
@@ -148,7 +163,9 @@ def ports_of(cluster: Cluster) -> dict[str, int]:
     known = {name: int(port) for name, port in read_json(path).items()}
     missing = [name for name in PORT_NAMES if name not in known]
     if missing:
-        known.update(zip(missing, free_ports(len(missing)), strict=True))
+        records = (read_json(other) for other in cluster.root.parent.glob("*/ports.json"))
+        taken = {int(port) for record in records for port in record.values()}
+        known.update(zip(missing, free_ports(len(missing), taken), strict=True))
         write_json(path, {name: str(port) for name, port in known.items()})
     return known
 

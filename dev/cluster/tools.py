@@ -1,6 +1,8 @@
-"""Programs that the cluster needs: Kubernetes and Helm built from Go modules, the rest from Debian's packages.
+"""Programs that the cluster needs: Kubernetes and Helm built from Go modules, the rest from Debian's
+packages.
 
-Built programs lie under a hash of what they are built from: unchanged sources are never built twice, from any clone.
+Built programs lie under a hash of what they are built from: unchanged sources are never built twice, from
+any clone.
 """
 
 from __future__ import annotations
@@ -57,11 +59,7 @@ def search_path() -> str:
 
 
 def has(program: str) -> bool:
-    return (
-        Path(program).exists()
-        if program.startswith("/")
-        else shutil.which(program, path=search_path()) is not None
-    )
+    return Path(program).exists() if program.startswith("/") else shutil.which(program, path=search_path()) is not None
 
 
 def run(
@@ -75,21 +73,17 @@ def run(
     words = [str(word) for word in argv]
     full_env = {**os.environ, "PATH": search_path(), **(env or {})}
     try:
-        done = subprocess.run(
-            words, env=full_env, cwd=cwd, input=stdin, text=True, capture_output=True, check=True
-        )
+        done = subprocess.run(words, env=full_env, cwd=cwd, input=stdin, text=True, capture_output=True, check=True)
     except FileNotFoundError as error:
         raise ClusterError(f"{words[0]}: no such program; expected it on PATH") from error
     except subprocess.CalledProcessError as error:
         output = f"{error.stdout}\n{error.stderr}".strip().splitlines()[-15:]
-        raise ClusterError(
-            f"{' '.join(words)}\nended with {error.returncode}:\n" + "\n".join(output)
-        ) from error
+        raise ClusterError(f"{' '.join(words)}\nended with {error.returncode}:\n" + "\n".join(output)) from error
     return done.stdout
 
 
 def hash_of_files(paths: Iterable[Path], root: Path, extra: Iterable[str] = ()) -> str:
-    """12 hex digits over names (from `root`), executable bits and contents: equal trees hash alike in every clone."""
+    """12 hex digits over names (from `root`), executable bits and contents, the same in every clone."""
     digest = hashlib.sha256()
     for text in extra:
         digest.update(text.encode() + b"\0")
@@ -117,9 +111,7 @@ def go_sources(module: Path) -> list[Path]:
 
 def _go(*arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> None:
     if not has("go"):
-        raise ClusterError(
-            "go: not found on PATH; install Go 1.24 or newer, the cluster's programs are built with it"
-        )
+        raise ClusterError("go: not found on PATH; install Go 1.24 or newer, the cluster's programs are built with it")
     run("go", *arguments, cwd=cwd, env={"CGO_ENABLED": "0", **(env or {})})
 
 
@@ -145,9 +137,7 @@ def kubernetes_version(go_mod: str) -> str:
     """The version of k8s.io/kubernetes that a go.mod asks for, like v1.34.4."""
     found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", go_mod, re.MULTILINE)
     if not found:
-        raise ClusterError(
-            f"{GO_MODULE / 'go.mod'}: requires no k8s.io/kubernetes; expected a line with its version"
-        )
+        raise ClusterError(f"{GO_MODULE / 'go.mod'}: requires no k8s.io/kubernetes; expected a line with its version")
     return found[1]
 
 

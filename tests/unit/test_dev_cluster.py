@@ -1,4 +1,4 @@
-"""What dev/cluster decides before it acts: provider, whose process, disk space, what an image is made from."""
+"""What dev/cluster decides before it acts: provider, whose process, disk space, an image's inputs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dev.cluster import builder, images, oci, pki, processes, tools
+from dev.cluster import builder, images, oci, pki, processes, state, tools
 from dev.cluster.__main__ import choose_provider, parser
-from dev.cluster.state import Cluster, ClusterError, ports_of, write_json
+from dev.cluster.state import REPOSITORY, Cluster, ClusterError, ports_of, write_json
 
 DOCKERFILE = """\
 # base
@@ -149,6 +149,12 @@ def test_ports_are_chosen_once(cluster: Cluster) -> None:
     assert ports_of(cluster) == ports
 
 
+def test_two_clusters_share_no_port_even_while_one_is_down(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "PORT_RANGE", range(20_000, 20_060))
+    other = Cluster("other", cluster.root.parent / "other")
+    assert not set(ports_of(cluster).values()) & set(ports_of(other).values())
+
+
 def test_too_little_space_names_folder_free_and_needed() -> None:
     with pytest.raises(ClusterError, match=r"/cache/images: 1,000 bytes free, 2,000 needed"):
         builder.check_space(Path("/cache/images"), needed=2_000, free=1_000)
@@ -170,9 +176,7 @@ def test_equal_trees_have_equal_tags_in_every_clone(tree: Path, tmp_path: Path) 
         ("LICENSE", {"prepare", "torch"}),
     ],
 )
-def test_a_tag_changes_with_what_its_stages_copy_and_nothing_else(
-    tree: Path, file: str, changed: set[str]
-) -> None:
+def test_a_tag_changes_with_what_its_stages_copy_and_nothing_else(tree: Path, file: str, changed: set[str]) -> None:
     (tree / "trainer-image" / "LICENSE.md").write_text("x")
     before = {target: ref(tree, target) for target in ("prepare", "torch", "torch-libs")}
     path = tree / "trainer-image" / file
@@ -210,14 +214,12 @@ def test_libraries_that_are_an_image_already_are_not_installed_again(tree: Path)
 
 def test_every_image_of_this_repository_has_a_plan() -> None:
     for name, recipe in images.RECIPES.items():
-        if (images.REPOSITORY / recipe.dockerfile).exists():
+        if (REPOSITORY / recipe.dockerfile).exists():
             assert images.plan(recipe, name, "base:1").ref.startswith(f"localhost/xray-operator/{name}:")
 
 
 def test_of_each_image_the_newest_builds_are_kept() -> None:
-    refs = [
-        f"localhost/xray-operator/{name}" for name in ("operator:1", "torch:1", "torch-libs:1", "operator:2")
-    ]
+    refs = [f"localhost/xray-operator/{name}" for name in ("operator:1", "torch:1", "torch-libs:1", "operator:2")]
     newer = [f"localhost/xray-operator/{name}" for name in ("torch:2", "operator:3", "torch-libs:2")]
     assert {ref.rpartition("/")[2] for ref in images.outdated(refs + newer)} == {
         "operator:1",
@@ -236,7 +238,11 @@ def test_pip_settings_come_from_files_and_environment_and_leave_folders_out() ->
 
 
 def test_the_mirror_is_the_one_that_apt_uses() -> None:
-    lines = "https://tools.test Tools Tools\nhttp://security.test/d Debian Debian-Security\nhttp://mirror.test/d Debian Debian\n"
+    lines = (
+        "https://tools.test Tools Tools\n"
+        "http://security.test/d Debian Debian-Security\n"
+        "http://mirror.test/d Debian Debian\n"
+    )
     assert builder.apt_mirror(lines) == "http://mirror.test/d"
     with pytest.raises(ClusterError, match="no Debian mirror"):
         builder.apt_mirror("https://tools.test Tools Tools\n")
