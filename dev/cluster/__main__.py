@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dev.cluster import builder, devices, images, kind, local
 from dev.cluster.state import Cluster, ClusterError, cluster_named, home, locked, read_json, step, write_json
-from dev.cluster.tools import helm, kubectl, kubernetes, run
+from dev.cluster.tools import client_folders, helm, kubectl, run
 
 PROVIDERS = ("auto", "kubeconfig", "kind", "local")
 
@@ -82,13 +82,13 @@ def up(cluster: Cluster, options: argparse.Namespace) -> None:
     with step("up"), locked(cluster.root.parent / f"{cluster.name}.lock"):
         recorded = _record(cluster).get("provider", "")
         asked = "local" if options.control_plane_only and options.provider == "auto" else options.provider
-        provider = choose_provider(
-            asked, recorded, bool("kind" in (asked, recorded) or asked == "auto") and kind.docker_answers()
-        )
+        matters = "kind" in (asked, recorded) or (asked == "auto" and not recorded)
+        provider = choose_provider(asked, recorded, docker=matters and kind.docker_answers())
         kubeconfig = _users_kubeconfig() if provider == "kubeconfig" else str(cluster.kubeconfig)
         write_json(cluster.root / "cluster.json", {"provider": provider, "kubeconfig": kubeconfig})
         _start(cluster, provider, options.control_plane_only)
-        helm()
+        if not options.control_plane_only:
+            helm()
         if options.ipus is not None:
             image = _deliver(cluster, "device-plugin", options.registry) if options.ipus else ""
             devices.offer(kubeconfig, image, options.ipus)
@@ -144,7 +144,8 @@ def kubeconfig(cluster: Cluster, _: argparse.Namespace) -> None:
 def env(cluster: Cluster, _: argparse.Namespace) -> None:
     _provider(cluster)
     print(f"export KUBECONFIG={_kubeconfig(cluster)}")
-    print(f'export PATH="{kubernetes()}:{helm()}:$PATH"')
+    folders = client_folders(ours=_provider(cluster) == "local")
+    print(f'export PATH="{":".join([*map(str, folders), "$PATH"])}"')
 
 
 def _push(ref: str) -> None:

@@ -126,15 +126,11 @@ def build(
     dockerfile.write_text(dockerfile_text)
     words = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
     targeted = ["--target", target] if target else []
+    # Straight into the layout: by way of the store's own images each layer would be written twice more.
     store.buildah(
-        "build", "--layers=false", "--file", dockerfile, "--tag", ref,
+        "build", "--layers=false", "--disable-compression", "--file", dockerfile, "--tag", f"oci:{layout()}:{ref}",
         *targeted, *words, *_host_mounts(store), context,
     )  # fmt: skip
-    keep(store, ref)
-
-
-def keep(store: Store, ref: str) -> None:
-    store.buildah("push", "--quiet", "--disable-compression", ref, f"oci:{layout()}:{ref}")
 
 
 def fetch(store: Store, ref: str) -> None:

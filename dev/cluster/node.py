@@ -88,6 +88,8 @@ def _kubelet_config(cluster: Cluster, ports: dict[str, int]) -> str:
         "containerRuntimeEndpoint": f"unix://{cluster.containerd_socket}",
         "podLogsDir": str(cluster.root / "pod-logs"),
         "serializeImagePulls": False,
+        # How soon the API server hears of devices that a plugin offers; 10 s by default.
+        "nodeStatusUpdateFrequency": "2s",
         # kube-proxy takes its own chains away again, the kubelet would leave its.
         "makeIPTablesUtilChains": False,
         "shutdownGracePeriod": "0s",

@@ -173,6 +173,11 @@ def helm() -> Path:
     return _go_installed(HELM)
 
 
+def client_folders(ours: bool) -> list[Path]:
+    """Folders with kubectl and helm to put on PATH: ours, or only what PATH lacks."""
+    return [make() for program, make in (("kubectl", kubernetes), ("helm", helm)) if ours or not has(program)]
+
+
 def kind() -> Path:
     """The program kind: the one on PATH, else built."""
     found = shutil.which("kind")
