@@ -1,0 +1,1 @@
+"""Kubernetes operator that turns an XRayTrainingJob into one training run on a flavor of accelerator."""

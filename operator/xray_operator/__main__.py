@@ -1,0 +1,122 @@
+"""`python -m xray_operator --config FILE`: starts everything, and ends when anything ends."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from xray_operator.cluster.client import Cluster
+from xray_operator.config import OperatorConfig, load_config
+from xray_operator.errors import ConfigError
+from xray_operator.freshness import Freshness
+from xray_operator.gather import Gatherer, Index
+from xray_operator.handlers import run_kopf
+from xray_operator.metrics import Metrics
+from xray_operator.work_queue import WorkQueue
+from xray_operator.workers import Operator
+
+CONFIG_VARIABLE = "XRAY_OPERATOR_CONFIG"
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit codes: 0 after a signal, 1 when a watch, a worker or the resync died, 2 for a wrong file."""
+    parser = argparse.ArgumentParser(prog="xray-operator", description=__doc__)
+    default = os.environ.get(CONFIG_VARIABLE)
+    parser.add_argument("--config", type=Path, default=default, help=f"YAML file; default ${CONFIG_VARIABLE}")
+    parser.add_argument("--verbose", action="store_true", help="log every request that was refused")
+    options = parser.parse_args(arguments)
+    set_up_logging(verbose=options.verbose)
+    try:
+        asyncio.run(run(load_config(options.config) if options.config else OperatorConfig()))
+    except ConfigError as error:
+        logger.error("%s", error)
+        return 2
+    except ExceptionGroup as group:
+        logger.error("the operator ends, because a part of it has ended", exc_info=group)
+        return 1
+    return 0
+
+
+def set_up_logging(*, verbose: bool) -> None:
+    """One line per thing that happened, without kopf's line per event of each pod."""
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format=form)
+    for chatty in ("kopf.objects", "kopf.activities", "aiohttp.access"):
+        logging.getLogger(chatty).setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+async def run(config: OperatorConfig) -> None:
+    """Run until a signal; raises what a part of the operator raised."""
+    cluster = await Cluster.connect(config.request_timeout_seconds)
+    async with aiohttp.ClientSession() as session:
+        operator = build_operator(config, cluster, session)
+        runner = await serve_metrics(operator.metrics, config.metrics_port)
+        try:
+            await run_parts(operator)
+        finally:
+            await runner.cleanup()
+            await cluster.close()
+
+
+def build_operator(config: OperatorConfig, cluster: Cluster, session: aiohttp.ClientSession) -> Operator:
+    """Wire the parts together; nothing runs yet."""
+    index, queue = Index(), WorkQueue()
+    return Operator(
+        config=config,
+        cluster=cluster,
+        gatherer=Gatherer(index, cluster, session, config.progress_timeout_seconds),
+        index=index,
+        metrics=Metrics(own_version(), index.all_jobs, lambda: len(queue)),
+        queue=queue,
+        freshness=Freshness(heard_at=time.monotonic()),
+    )
+
+
+async def run_parts(operator: Operator) -> None:
+    """Workers, resync and watches live and die together."""
+    async with asyncio.TaskGroup() as parts:
+        # before the watches: kopf stops whatever tasks were started after it when it ends
+        helpers = [parts.create_task(operator.work()) for _ in range(operator.config.workers)]
+        helpers.append(parts.create_task(operator.resync()))
+        await run_kopf(operator)
+        for helper in helpers:
+            helper.cancel()
+
+
+async def serve_metrics(metrics: Metrics, port: int) -> web.AppRunner:
+    """/metrics on this port; 0 serves nothing."""
+
+    async def answer(_: web.Request) -> web.Response:
+        body = generate_latest(metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    application = web.Application()
+    application.router.add_get("/metrics", answer)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    if port:
+        await web.TCPSite(runner, port=port).start()
+    return runner
+
+
+def own_version() -> str:
+    try:
+        return version("xray-operator")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

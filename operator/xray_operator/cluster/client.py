@@ -1,0 +1,114 @@
+"""Requests to the API server, with plain dictionaries in and out. Called by execute, gather and the watchdog.
+
+`kubernetes.aio` does what is hard (kubeconfig, certificates, renewed service account tokens); its typed
+models are not used: they would take memory and lose fields that are newer. kopf's session is kopf's own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+from kubernetes.aio import config as kube_config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from xray_operator import names
+from xray_operator.errors import AlreadyExists, ClusterError, ConfigError, Conflict, NotFound
+
+Raw = dict[str, Any]
+
+MERGE_PATCH = "application/merge-patch+json"
+
+
+class Cluster:
+    """One connection pool to one API server."""
+
+    def __init__(self, api: ApiClient, request_timeout_seconds: float) -> None:
+        self._api = api
+        self._timeout = aiohttp.ClientTimeout(total=request_timeout_seconds)
+
+    @classmethod
+    async def connect(cls, request_timeout_seconds: float) -> Cluster:
+        """Log in as a pod with its service account, or as a person with KUBECONFIG."""
+        configuration = Configuration()
+        try:
+            kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except kube_config.ConfigException:
+            await _load_kubeconfig(configuration)
+        return cls(ApiClient(configuration), request_timeout_seconds)
+
+    async def close(self) -> None:
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> Raw:
+        """An object or a list; NotFound if there is none."""
+        return await self._request("GET", path, query=query)
+
+    async def exists(self, path: str) -> bool:
+        try:
+            await self.get(path)
+        except NotFound:
+            return False
+        return True
+
+    async def create(self, path: str, body: Raw) -> Raw:
+        """The object as the server stored it; AlreadyExists if the name is taken."""
+        return await self._request("POST", path, body=body)
+
+    async def replace(self, path: str, body: Raw) -> Raw:
+        """The object as the server stored it; Conflict if body's resourceVersion is not the newest."""
+        return await self._request("PUT", path, body=body)
+
+    async def merge(self, path: str, body: Raw) -> Raw:
+        """A merge patch."""
+        return await self._request("PATCH", path, body=body, content_type=MERGE_PATCH)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Raw | None = None,
+        content_type: str = "application/json",
+    ) -> Raw:
+        writes = {"fieldManager": names.OPERATOR} if body is not None else {}
+        arguments = await self._api.param_serialize(
+            method,
+            path,
+            query_params=list({**writes, **(query or {})}.items()),
+            header_params={"Accept": "application/json", "Content-Type": content_type},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            response = await self._api.call_api(*arguments, _request_timeout=self._timeout)
+            text = await response.read()  # type: ignore[no-untyped-call]
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ClusterError(f"{method} {path}", 0, repr(error)) from error
+        return _answer(f"{method} {path}", response.status, text)
+
+
+async def _load_kubeconfig(configuration: Configuration) -> None:
+    try:
+        await kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except kube_config.ConfigException as error:
+        raise ConfigError(f"neither a pod's service account nor KUBECONFIG: {error}") from error
+
+
+def _answer(what: str, status: int, text: bytes) -> Raw:
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = {}
+    if 200 <= status < 300 and isinstance(answer, dict):
+        return answer
+    reason = answer.get("message", "") if isinstance(answer, dict) else ""
+    if status == 404:
+        raise NotFound(what, status, reason)
+    if status == 409:
+        kind = AlreadyExists if answer.get("reason") == "AlreadyExists" else Conflict
+        raise kind(what, status, reason)
+    raise ClusterError(what, status, reason)

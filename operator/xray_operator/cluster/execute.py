@@ -1,0 +1,80 @@
+"""Carries out a Decision: creates, then events, then one status write. Nothing else writes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from xray_operator.cluster import paths
+from xray_operator.cluster.client import Cluster
+from xray_operator.core.observed import XRayJob, controller_uid
+from xray_operator.core.reconcile import Decision
+from xray_operator.core.status import Status
+from xray_operator.errors import AlreadyExists, ClusterError
+from xray_operator.names import API_VERSION, JOB_KIND
+
+logger = logging.getLogger(__name__)
+
+Raw = dict[str, Any]
+
+
+async def create_child(cluster: Cluster, manifest: Raw, owner_uid: str) -> Raw | None:
+    """Create a child once.
+
+    Returns: the child as it is, made now or by an earlier process; None if the name is somebody else's.
+    """
+    try:
+        return await cluster.create(paths.collection_of(manifest), manifest)
+    except AlreadyExists:
+        found = await cluster.get(paths.item_of(manifest))
+    if controller_uid(found) != owner_uid:
+        return None
+    return await _relabel(cluster, found, manifest)
+
+
+async def write_down(cluster: Cluster, job: XRayJob, decision: Decision) -> str | None:
+    """Post the decision's events and write its status.
+
+    Returns: the resourceVersion that the write made, if there was one.
+    Raises: Conflict if the job is newer on the server than in our hands.
+    """
+    for event in decision.events:
+        await _post(cluster, event)
+    return await _write_status(cluster, job, decision.status) if decision.status else None
+
+
+async def _relabel(cluster: Cluster, found: Raw, manifest: Raw) -> Raw:
+    """The watch finds children by label; put back what somebody took off."""
+    wanted = manifest["metadata"]["labels"]
+    if wanted.items() <= found["metadata"].get("labels", {}).items():
+        return found
+    return await cluster.merge(paths.item_of(manifest), {"metadata": {"labels": wanted}})
+
+
+async def _post(cluster: Cluster, event: Raw) -> None:
+    try:
+        await cluster.create(paths.collection_of(event), event)
+    except AlreadyExists:
+        logger.debug("event %s is there already", event["metadata"]["name"])
+    except ClusterError as error:
+        if error.status not in (403, 422):  # a namespace that ends takes no events; the status still counts
+            raise
+        logger.warning("%s", error)
+
+
+async def _write_status(cluster: Cluster, job: XRayJob, status: Status) -> str:
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": JOB_KIND,
+        "metadata": {
+            "name": job.ref.name,
+            "namespace": job.ref.namespace,
+            "uid": job.ref.uid,
+            "resourceVersion": job.resource_version,
+        },
+        "spec": job.spec,
+        "status": status,
+    }
+    path = paths.item(JOB_KIND, job.ref.namespace, job.ref.name)
+    written = await cluster.replace(f"{path}/status", body)
+    return str(written["metadata"]["resourceVersion"])

@@ -1,0 +1,49 @@
+"""Paths of the API that the operator uses; the chart's ClusterRole allows these and no more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xray_operator import names
+
+_COLLECTIONS = {
+    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
+    "Event": "/api/v1/namespaces/{}/events",
+    "PersistentVolumeClaim": "/api/v1/namespaces/{}/persistentvolumeclaims",
+    "Job": "/apis/batch/v1/namespaces/{}/jobs",
+    names.JOB_KIND: f"/apis/{names.API_VERSION}/namespaces/{{}}/{names.JOBS}",
+}
+
+
+def collection(kind: str, namespace: str) -> str:
+    """Where objects of a kind are created."""
+    return _COLLECTIONS[kind].format(namespace)
+
+
+def item(kind: str, namespace: str, name: str) -> str:
+    """One object."""
+    return f"{collection(kind, namespace)}/{name}"
+
+
+def collection_of(manifest: dict[str, Any]) -> str:
+    """Where this object is created."""
+    return collection(manifest["kind"], manifest["metadata"]["namespace"])
+
+
+def item_of(manifest: dict[str, Any]) -> str:
+    """This object."""
+    return f"{collection_of(manifest)}/{manifest['metadata']['name']}"
+
+
+def namespace(name: str) -> str:
+    return f"/api/v1/namespaces/{name}"
+
+
+def flavors() -> str:
+    return f"/apis/{names.API_VERSION}/{names.FLAVORS}"
+
+
+def jobs(namespace_name: str | None) -> str:
+    """All XRayTrainingJobs, or those of a namespace."""
+    within = f"namespaces/{namespace_name}/" if namespace_name else ""
+    return f"/apis/{names.API_VERSION}/{within}{names.JOBS}"

@@ -1,0 +1,38 @@
+"""Asks a training pod for its progress. An answer that is late, long or strange is no answer."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import aiohttp
+
+from xray_operator import names
+from xray_operator.core.reports import Progress, read_report
+
+logger = logging.getLogger(__name__)
+
+MOST_BYTES: Final = 65536
+"""A hundred times what a trainer says."""
+
+
+async def fetch_progress(session: aiohttp.ClientSession, ip: str, timeout_seconds: float) -> Progress | None:
+    """What the pod tells, or None: never a reason to act."""
+    host = f"[{ip}]" if ":" in ip else ip
+    url = f"http://{host}:{names.PROGRESS_PORT}/progress"
+    timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+    try:
+        async with session.get(url, timeout=timeout, allow_redirects=False) as response:
+            return read_report(Progress, await _read(response)) if response.status == 200 else None
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        logger.debug("no progress from %s: %r", url, error)
+        return None
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    body = b""
+    async for chunk in response.content.iter_chunked(MOST_BYTES):
+        body += chunk
+        if len(body) > MOST_BYTES:
+            return b""
+    return body

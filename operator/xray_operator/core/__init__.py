@@ -1,0 +1,1 @@
+"""Everything that can be decided from values: no I/O, no clock, no Kubernetes client, no kopf."""

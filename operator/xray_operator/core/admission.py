@@ -1,0 +1,69 @@
+"""Whether a job may start as things are: every reason against it at once. Called by reconcile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from xray_operator import names
+from xray_operator.config import OperatorConfig
+from xray_operator.core.observed import Observed
+from xray_operator.core.spec import FlavorSpec, JobSpec, Problem, parse_part
+
+
+def find_flavor(spec: JobSpec, observed: Observed) -> FlavorSpec | list[Problem]:
+    """The flavor that the job names, or why it can't be had."""
+    raw = observed.flavors.get(spec.flavor)
+    if raw is None:
+        return [Problem(names.FLAVOR_NOT_FOUND, "spec.flavor", spec.flavor, _instead(observed.flavors))]
+    return parse_part(FlavorSpec, raw, f"AcceleratorFlavor {spec.flavor} spec", names.FLAVOR_INVALID)
+
+
+def objections(
+    namespace: str, spec: JobSpec, flavor: FlavorSpec, observed: Observed, config: OperatorConfig
+) -> list[Problem]:
+    """Everything that keeps the job from starting; empty when it may."""
+    return [
+        *_not_allowed(namespace, spec, flavor, observed.namespace_labels or {}),
+        *_missing_claims(namespace, spec, observed.missing_claims),
+        *_missing_images(config),
+        *_taken(observed.taken, namespace),
+    ]
+
+
+def _instead(flavors: Mapping[str, object]) -> str:
+    known = sorted(flavors)
+    if not known:
+        return "is not a flavor here; there is none yet: ask the platform team"
+    verb = "is" if len(known) == 1 else "are"
+    return f"is not a flavor here; {', '.join(known[:20])} {verb}"
+
+
+def _not_allowed(namespace: str, spec: JobSpec, flavor: FlavorSpec, labels: Mapping[str, str]) -> list[Problem]:
+    wanted = flavor.namespace_selector.match_labels if flavor.namespace_selector else {}
+    lacking = [f"{key}={value}" for key, value in sorted(wanted.items()) if labels.get(key) != value]
+    if not lacking:
+        return []
+    expected = f"is not for namespace {namespace}, which lacks the label {', '.join(lacking)}"
+    return [Problem(names.FLAVOR_NOT_ALLOWED, "spec.flavor", spec.flavor, expected)]
+
+
+def _missing_claims(namespace: str, spec: JobSpec, missing: frozenset[str]) -> list[Problem]:
+    expected = f"is not a PersistentVolumeClaim in namespace {namespace}; create it and the job will start"
+    return [
+        Problem(names.CLAIM_NOT_FOUND, path, claim, expected)
+        for path, claim in spec.claims().items()
+        if claim in missing
+    ]
+
+
+def _missing_images(config: OperatorConfig) -> list[Problem]:
+    images = {"images.prepare": config.images.prepare, "images.torch": config.images.torch}
+    expected = "is not set in the operator's configuration; the platform team sets it"
+    return [Problem(names.IMAGE_NOT_CONFIGURED, path, image, expected) for path, image in images.items() if not image]
+
+
+def _taken(child: str, namespace: str) -> list[Problem]:
+    if not child:
+        return []
+    expected = f"exists in namespace {namespace} and is not this job's; delete it and the job will start"
+    return [Problem(names.NAME_TAKEN, "metadata.name", child, expected)]

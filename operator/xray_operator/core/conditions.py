@@ -1,0 +1,120 @@
+"""The complete list of conditions of a job. kstatus, `kubectl wait`, Helm and GitOps tools read these.
+
+| state                | DataReady | Running | Succeeded | Reconciling | Stalled | Ready   |
+|----------------------|-----------|---------|-----------|-------------|---------|---------|
+| Pending (refused)    | Unknown   | False   | Unknown   | False       | True    | False   |
+| Queued, Preparing    | as it is  | False   | Unknown   | True        | False   | Unknown |
+| Training, Evaluating | True      | True    | Unknown   | False       | False   | True    |
+| Succeeded            | True      | False   | True      | False       | False   | True    |
+| Failed               | as it is  | False   | False     | False       | True    | False   |
+
+Ready means: started as asked, the way a batch/v1 Job is healthy once it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from xray_operator import names
+from xray_operator.core.attempts import render_time
+from xray_operator.core.situation import Situation
+
+Truth = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One statement about a job, without its times."""
+
+    type: str
+    status: Truth
+    reason: str
+    message: str
+
+
+def refused_conditions(reason: str, message: str) -> tuple[Condition, ...]:
+    """Of a job that can't start as things are."""
+    waits = "the job is not accepted"
+    return (
+        Condition(names.ACCEPTED, "False", reason, message),
+        Condition(names.DATA_READY, "Unknown", names.PENDING, waits),
+        Condition(names.RUNNING, "False", names.PENDING, waits),
+        Condition(names.SUCCEEDED, "Unknown", names.PENDING, waits),
+        Condition(names.RECONCILING, "False", reason, waits),
+        Condition(names.STALLED, "True", reason, message),
+        Condition(names.READY, "False", reason, message),
+    )
+
+
+def started_conditions(situation: Situation, accepted: str, data: str) -> tuple[Condition, ...]:
+    """Of a job whose Job exists.
+
+    Args:
+        accepted: what was started on what, in words.
+        data: what is known of the prepared data, in words.
+    """
+    state, reason, message = situation.state, situation.reason, situation.message
+    return (
+        Condition(names.ACCEPTED, "True", names.ACCEPTED, accepted),
+        _data_ready(situation, data),
+        Condition(names.RUNNING, "True" if _runs(state) else "False", reason, message),
+        Condition(names.SUCCEEDED, _SUCCEEDED.get(state, "Unknown"), reason, message),
+        Condition(names.RECONCILING, "True" if state in _WAITING else "False", reason, message),
+        Condition(names.STALLED, "True" if state == names.FAILED else "False", reason, message),
+        Condition(names.READY, _READY[state], names.STARTED if _runs(state) else reason, message),
+    )
+
+
+def render_conditions(
+    conditions: Sequence[Condition], previous: object, generation: int, now: datetime
+) -> list[dict[str, Any]]:
+    """The list for status; a condition keeps its lastTransitionTime while its status stays.
+
+    Args:
+        previous: status.conditions as they were; what is not a condition there is not looked at.
+    """
+    rows = previous if isinstance(previous, list) else []
+    former = {row.get("type"): row for row in rows if isinstance(row, Mapping)}
+    return [_render(condition, former.get(condition.type, {}), generation, now) for condition in conditions]
+
+
+def find_condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """One condition of a status, or an empty mapping."""
+    return next((c for c in status.get("conditions", ()) if c.get("type") == kind), {})
+
+
+_WAITING = (names.QUEUED, names.PREPARING)
+_SUCCEEDED: Mapping[str, Truth] = {names.SUCCEEDED: "True", names.FAILED: "False"}
+_READY: Mapping[str, Truth] = {
+    names.QUEUED: "Unknown",
+    names.PREPARING: "Unknown",
+    names.TRAINING: "True",
+    names.EVALUATING: "True",
+    names.SUCCEEDED: "True",
+    names.FAILED: "False",
+}
+
+
+def _runs(state: str) -> bool:
+    return state in (names.TRAINING, names.EVALUATING)
+
+
+def _data_ready(situation: Situation, data: str) -> Condition:
+    if situation.data_ready:
+        return Condition(names.DATA_READY, "True", names.PREPARED, data)
+    return Condition(names.DATA_READY, "False", situation.reason, situation.message)
+
+
+def _render(condition: Condition, former: Mapping[str, Any], generation: int, now: datetime) -> dict[str, Any]:
+    unmoved = former.get("status") == condition.status and former.get("lastTransitionTime")
+    return {
+        "type": condition.type,
+        "status": condition.status,
+        "reason": condition.reason[:64],
+        "message": names.short(condition.message),
+        "observedGeneration": generation,
+        "lastTransitionTime": unmoved or render_time(now),
+    }

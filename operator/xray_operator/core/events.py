@@ -1,0 +1,99 @@
+"""Events: the milestones that a status has passed. Called by reconcile.
+
+An event's name is a function of the job's uid and the milestone, and it is posted just before the status that
+passes the milestone is written. So a crash between the two neither loses the event nor doubles it: the next
+process finds the milestone not passed, posts under the same name, and the API server says that it is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from xray_operator import names
+from xray_operator.core.attempts import render_time
+from xray_operator.core.conditions import find_condition
+from xray_operator.core.observed import XRayJob
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """One thing worth telling once."""
+
+    key: str
+    """Tells milestones of one job apart."""
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+def milestones(status: Mapping[str, Any]) -> tuple[Milestone, ...]:
+    """Everything that a job with this status has been through, in order."""
+    accepted = find_condition(status, names.ACCEPTED)
+    passed = []
+    if accepted.get("status") == "False":
+        told = f"{accepted['reason']}: {accepted['message']}"
+        passed.append(Milestone(f"{names.REJECTED} {told}", "Warning", names.REJECTED, told))
+    if accepted.get("status") == "True":
+        passed.append(Milestone(names.ACCEPTED, "Normal", names.ACCEPTED, accepted["message"]))
+    if job_name := status.get("run", {}).get("jobName"):
+        told = f"created Job {job_name}; {status.get('runsOn', '')}"
+        passed.append(Milestone(names.STARTED, "Normal", names.STARTED, told))
+    passed += [m for row in status.get("attempts", ()) if (m := _attempt_failed(row, status))]
+    for kind, reason in ((names.DATA_READY, names.DATA_READY), (names.RUNNING, names.TRAINING)):
+        condition = find_condition(status, kind)
+        if condition.get("status") == "True":
+            passed.append(Milestone(reason, "Normal", reason, condition["message"]))
+    return (*passed, *_end(status))
+
+
+def build_events(job: XRayJob, status: Mapping[str, Any], now: datetime) -> tuple[dict[str, Any], ...]:
+    """Events for the milestones that status has passed and job.status has not."""
+    known = {milestone.key for milestone in milestones(job.status)}
+    return tuple(_build_event(job, m, now) for m in milestones(status) if m.key not in known)
+
+
+def _attempt_failed(row: Mapping[str, Any], status: Mapping[str, Any]) -> Milestone | None:
+    is_last_word = status.get("state") == names.FAILED and row == status["attempts"][-1]
+    if "reason" not in row or is_last_word:
+        return None
+    told = f"{row['reason']}: {row.get('message', '')}; it may be tried again"
+    return Milestone(f"{names.ATTEMPT_FAILED} {row['podName']}", "Warning", names.ATTEMPT_FAILED, told)
+
+
+def _end(status: Mapping[str, Any]) -> tuple[Milestone, ...]:
+    condition = find_condition(status, names.SUCCEEDED)
+    if condition.get("status") == "True":
+        return (Milestone(names.SUCCEEDED, "Normal", names.SUCCEEDED, condition["message"]),)
+    if condition.get("status") == "False":
+        told = f"{condition['reason']}: {condition['message']}"
+        return (Milestone(names.FAILED, "Warning", names.FAILED, told),)
+    return ()
+
+
+def _build_event(job: XRayJob, milestone: Milestone, now: datetime) -> dict[str, Any]:
+    digest = hashlib.sha256(f"{job.ref.uid}/{milestone.key}".encode()).hexdigest()[:16]
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{job.ref.name[:200]}.{digest}", "namespace": job.ref.namespace},
+        "involvedObject": {
+            "apiVersion": names.API_VERSION,
+            "kind": names.JOB_KIND,
+            "namespace": job.ref.namespace,
+            "name": job.ref.name,
+            "uid": job.ref.uid,
+            "resourceVersion": job.resource_version,
+        },
+        "type": milestone.type,
+        "reason": milestone.reason,
+        "message": names.short(milestone.message),
+        "source": {"component": names.OPERATOR},
+        "reportingComponent": names.OPERATOR,
+        "firstTimestamp": render_time(now),
+        "lastTimestamp": render_time(now),
+        "count": 1,
+    }

@@ -1,0 +1,221 @@
+"""The plan of a run -> its ConfigMap and its batch/v1 Job. Both are created once and never applied again.
+
+Owner references: controller, so that nothing else adopts them and deleting the resource collects them;
+not blocking the owner's deletion, so that no right on finalizers is needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from xray_operator import names
+from xray_operator.core import run_file
+from xray_operator.core.plan import JobRef, Plan
+
+USER: Final = 65532
+"""uid, gid and fsGroup of every container; "nonroot" in distroless images."""
+GRACE_SECONDS: Final = 120
+"""From SIGTERM to SIGKILL: one training step and saving a checkpoint of ViT-base."""
+BACKOFF_LIMIT: Final = 2
+"""Failures that may pass by themselves are tried three times in all."""
+
+
+def build_config_map(plan: Plan) -> dict[str, Any]:
+    """The run file, for kubelet to mount; immutable, and the first record of the snapshot."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(plan),
+        "immutable": True,
+        "data": {run_file.RUN_FILE: run_file.render_run_file(plan)},
+    }
+
+
+def build_job(plan: Plan) -> dict[str, Any]:
+    """The Job: init container `prepare`, container `train`; passes Pod Security `restricted`."""
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": _metadata(plan),
+        "spec": {
+            "completions": 1,
+            "parallelism": 1,
+            "backoffLimit": BACKOFF_LIMIT,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": _failure_rules()},
+            "template": {
+                "metadata": {
+                    "labels": _labels(plan),
+                    "annotations": {
+                        "prometheus.io/scrape": "true",
+                        "prometheus.io/port": str(names.PROGRESS_PORT),
+                        "prometheus.io/path": "/metrics",
+                    },
+                },
+                "spec": _pod_spec(plan),
+            },
+        },
+    }
+
+
+def owner_reference(job: JobRef) -> dict[str, Any]:
+    """What makes a child ours."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.JOB_KIND,
+        "name": job.name,
+        "uid": job.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def _metadata(plan: Plan) -> dict[str, Any]:
+    return {
+        "name": plan.job.child_name,
+        "namespace": plan.job.namespace,
+        "labels": _labels(plan),
+        "annotations": {names.SNAPSHOT: plan.snapshot.to_json()},
+        "ownerReferences": [owner_reference(plan.job)],
+    }
+
+
+def _labels(plan: Plan) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "xray-training",
+        "app.kubernetes.io/managed-by": names.OPERATOR,
+        names.LABEL_JOB_NAME: plan.job.name[:63].rstrip("-."),
+        names.LABEL_JOB_UID: plan.job.uid,
+        names.LABEL_FLAVOR: plan.snapshot.flavor,
+    }
+
+
+def _failure_rules() -> list[dict[str, Any]]:
+    # the order matters: a pod that was disrupted may also carry an exit code
+    disrupted = {"type": "DisruptionTarget", "status": "True"}
+    fatal = {"operator": "In", "values": list(names.FATAL_EXIT_CODES)}
+    return [
+        {"action": "Ignore", "onPodConditions": [disrupted]},
+        {"action": "FailJob", "onExitCodes": fatal},
+    ]
+
+
+def _pod_spec(plan: Plan) -> dict[str, Any]:
+    snapshot = plan.snapshot
+    spec = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "nodeSelector": snapshot.node_selector,
+        "tolerations": list(snapshot.tolerations),
+        "imagePullSecrets": [{"name": name} for name in snapshot.image_pull_secrets],
+        "initContainers": [_container(plan, names.PREPARE, snapshot.prepare_image)],
+        "containers": [_train_container(plan)],
+        "volumes": _volumes(plan),
+    }
+    return {key: value for key, value in spec.items() if value not in ({}, [])}
+
+
+def _train_container(plan: Plan) -> dict[str, Any]:
+    container = _container(plan, names.TRAIN, plan.snapshot.train_image)
+    container["ports"] = [{"name": "progress", "containerPort": names.PROGRESS_PORT}]
+    if plan.snapshot.resource_name:
+        # on the container that uses them; the scheduler holds them for the whole pod anyway
+        limits = container["resources"].setdefault("limits", {})
+        limits[plan.snapshot.resource_name] = str(plan.snapshot.accelerators)
+    return container
+
+
+def _container(plan: Plan, name: str, image: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": plan.snapshot.pull_policy,
+        "args": [name, "--run-file", f"{run_file.RUN_FILE_MOUNT}/{run_file.RUN_FILE}"],
+        "env": [
+            {"name": "HOME", "value": "/tmp"},
+            {"name": "HF_HOME", "value": "/tmp/huggingface"},
+            {"name": "HF_HUB_DISABLE_TELEMETRY", "value": "1"},
+            {"name": "MPLCONFIGDIR", "value": "/tmp/matplotlib"},
+            {"name": "PYTHONUNBUFFERED", "value": "1"},
+            {"name": "XDG_CACHE_HOME", "value": "/tmp/cache"},
+        ],
+        "resources": _resources(plan),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        # the file holds our JSON; only a container that died without writing it shows its log instead
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": _mounts(plan),
+    }
+
+
+def _resources(plan: Plan) -> dict[str, Any]:
+    host = plan.snapshot.host
+    requests = {name: str(v) for name, v in (("cpu", host.cpu), ("memory", host.memory)) if v is not None}
+    limits = {name: quantity for name, quantity in requests.items() if name == "memory"}
+    return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
+
+
+def _claim_volumes(plan: Plan) -> dict[str, str]:
+    """Claim -> volume name: a claim that serves several roles is one volume with several mounts."""
+    spec = plan.spec
+    roles = (
+        ("dataset", spec.dataset.source.pvc.claim_name),
+        ("cache", spec.cache_claim),
+        ("output", spec.output.claim_name),
+        ("model", spec.model.claim_name),
+    )
+    volumes: dict[str, str] = {}
+    for role, claim in roles:
+        if claim:
+            volumes.setdefault(claim, role)
+    return volumes
+
+
+def _volumes(plan: Plan) -> list[dict[str, Any]]:
+    # read-only is said per mount: the same claim may be written in another role
+    claims = [
+        {"name": volume, "persistentVolumeClaim": {"claimName": claim}}
+        for claim, volume in _claim_volumes(plan).items()
+    ]
+    shared: dict[str, Any] = {"medium": "Memory"}
+    if plan.snapshot.host.shared_memory:
+        shared["sizeLimit"] = plan.snapshot.host.shared_memory
+    return [
+        *claims,
+        {"name": "run-file", "configMap": {"name": plan.job.child_name}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shared-memory", "emptyDir": shared},
+    ]
+
+
+def _mounts(plan: Plan) -> list[dict[str, Any]]:
+    spec, volumes = plan.spec, _claim_volumes(plan)
+    read_only = {"readOnly": True}
+    dataset = volumes[spec.dataset.source.pvc.claim_name]
+    mounts: list[dict[str, Any]] = [
+        {"name": dataset, "mountPath": run_file.DATASET_MOUNT, **read_only},
+        {"name": volumes[spec.cache_claim], "mountPath": run_file.CACHE_MOUNT},
+        {"name": volumes[spec.output.claim_name], "mountPath": run_file.OUTPUT_MOUNT},
+    ]
+    if spec.model.claim_name:
+        model = volumes[spec.model.claim_name]
+        mounts.append({"name": model, "mountPath": run_file.MODEL_MOUNT, **read_only})
+    return [
+        *mounts,
+        {"name": "run-file", "mountPath": run_file.RUN_FILE_MOUNT, **read_only},
+        {"name": "tmp", "mountPath": "/tmp"},
+        {"name": "shared-memory", "mountPath": "/dev/shm"},
+    ]

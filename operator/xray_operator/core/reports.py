@@ -1,0 +1,103 @@
+"""What the run's containers tell: termination messages and /progress.
+
+Foreign text: it is read strictly and bounded, or not at all.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Digest = Annotated[str, Field(max_length=80)]
+Reason = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9]*$")]
+Measure = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Report(BaseModel):
+    """Base of all reports. Unknown fields are left alone: a newer trainer may say more."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Phase(Report):
+    name: Annotated[str, Field(max_length=32)]
+    started_at: AwareDatetime
+    finished_at: AwareDatetime | None = None
+
+
+class PrepareResult(Report):
+    """Termination message of `prepare` after success."""
+
+    exit_code: Annotated[int, Field(ge=0, le=0)]
+    archives: Count
+    images: Count
+    patients: Count
+    rejected: Count
+    train_images: Count
+    validation_images: Count
+    test_images: Count
+    digest: Digest
+    split_digest: Digest
+
+
+class Finding(Report):
+    name: Annotated[str, Field(max_length=64)]
+    auroc: Measure | None
+    positives: Count
+
+
+class TrainResult(Report):
+    """Termination message of `train` after success."""
+
+    exit_code: Annotated[int, Field(ge=0, le=0)]
+    device: Annotated[str, Field(max_length=64)]
+    auroc_macro: Measure | None
+    findings_evaluated: Count
+    loss: Measure | None
+    loss_floor: Measure | None
+    findings: Annotated[tuple[Finding, ...], Field(max_length=32)]
+    model_digest: Digest
+    phases: Annotated[tuple[Phase, ...], Field(max_length=16)] = ()
+
+
+class ErrorResult(Report):
+    """Termination message of either container after a failure that it understood."""
+
+    exit_code: Annotated[int, Field(ge=1, le=255)]
+    reason: Reason
+    message: Annotated[str, Field(max_length=4096)]
+
+
+class Metric(Report):
+    name: Annotated[str, Field(max_length=63)]
+    value: Annotated[str, Field(max_length=32)]
+
+
+class Progress(Report):
+    """Answer of /progress while `train` runs."""
+
+    phase: Annotated[str, Field(max_length=32)]
+    progress_percentage: Annotated[int, Field(ge=0, le=100)] | None = None
+    estimated_remaining_seconds: Count | None = None
+    metrics: Annotated[tuple[Metric, ...], Field(max_length=32)] = ()
+    last_updated_time: AwareDatetime | None = None
+    phases: Annotated[tuple[Phase, ...], Field(max_length=16)] = ()
+
+
+R = TypeVar("R", bound=Report)
+
+
+def read_report(model: type[R], text: str | bytes | None) -> R | None:
+    """The report, or None where the text is not one: then nothing is known, and nothing is invented."""
+    try:
+        return model.model_validate_json(text or "")
+    except ValidationError:
+        return None
+
+
+def began(phases: tuple[Phase, ...], name: str) -> datetime | None:
+    """When the trainer entered a phase, by its own clock."""
+    return next((phase.started_at for phase in phases if phase.name == name), None)

@@ -1,0 +1,106 @@
+"""The run file: what the operator tells the trainer. The only words that the two share."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from xray_operator import names
+from xray_operator.core.plan import Plan
+from xray_operator.core.spec import Model
+
+DATASET_MOUNT: Final = "/mnt/dataset"
+CACHE_MOUNT: Final = "/mnt/cache"
+OUTPUT_MOUNT: Final = "/mnt/output"
+MODEL_MOUNT: Final = "/mnt/model"
+RUN_FILE_MOUNT: Final = "/etc/xray"
+RUN_FILE: Final = "run.json"
+
+FINDINGS: Final = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+"""The 14 findings of ChestX-ray14 in alphabetical order, as the labels file spells them."""
+
+
+def build_run_file(plan: Plan) -> dict[str, Any]:
+    """The run file as a JSON object: version 1, see tests/contract/examples/run.json."""
+    return {
+        "version": 1,
+        "run": {"namespace": plan.job.namespace, "name": plan.job.name, "uid": plan.job.uid},
+        "accelerator": {
+            "flavor": plan.snapshot.flavor,
+            "backend": plan.snapshot.backend,
+            "resource_name": plan.snapshot.resource_name,
+            "count": plan.snapshot.accelerators,
+        },
+        "backend": "torch",
+        "model": _model(plan.spec.model),
+        "dataset": _dataset(plan),
+        "training": _training(plan),
+        "output_dir": f"{OUTPUT_MOUNT}/{plan.output_folder}",
+        "progress_port": names.PROGRESS_PORT,
+    }
+
+
+def render_run_file(plan: Plan) -> str:
+    """The same as text; equal plans give equal bytes."""
+    return json.dumps(build_run_file(plan), indent=2) + "\n"
+
+
+def _model(model: Model) -> dict[str, Any]:
+    on_claim = model.claim_name is not None
+    return {
+        "path": f"{MODEL_MOUNT}/{model.name}" if on_claim else None,
+        "hub_name": None if on_claim else model.name,
+        "revision": model.revision,
+        "config": model.config.model_dump() if model.config else None,
+    }
+
+
+def _dataset(plan: Plan) -> dict[str, Any]:
+    dataset = plan.spec.dataset
+    fractions = dataset.split.fractions
+    path = (dataset.source.pvc.path or "").strip("/")
+    return {
+        "root": f"{DATASET_MOUNT}/{path}".rstrip("/"),
+        "labels_file": dataset.labels.file,
+        "findings": list(FINDINGS),
+        "split": {
+            "by": dataset.split.by,
+            "seed": dataset.split.seed,
+            "train": float(fractions.train),
+            "validation": float(fractions.validation),
+            "test": float(fractions.test),
+        },
+        "image_size": dataset.image_size,
+        "stored_size": plan.stored_size,
+        "cache_dir": f"{CACHE_MOUNT}/xray-cache",
+    }
+
+
+def _training(plan: Plan) -> dict[str, Any]:
+    training = plan.spec.training
+    return {
+        "epochs": training.epochs,
+        "global_batch_size": training.global_batch_size,
+        "micro_batch_size": plan.micro_batch_size,
+        "gradient_accumulation_steps": plan.gradient_accumulation_steps,
+        "learning_rate": float(training.learning_rate),
+        "warmup_ratio": float(training.warmup_ratio),
+        "weight_decay": float(training.weight_decay),
+        "scheduler": training.scheduler,
+        "seed": training.seed,
+    }

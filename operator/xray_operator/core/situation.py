@@ -1,0 +1,115 @@
+"""Where a started run is: one state, why, and what its containers have reported. Called by reconcile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from xray_operator import names
+from xray_operator.core.attempts import failure_of
+from xray_operator.core.observed import Job, Observed, Pod
+from xray_operator.core.reports import PrepareResult, Progress, TrainResult, began, read_report
+
+ORDINARY_WAITS: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
+
+
+@dataclass(frozen=True)
+class Situation:
+    """One state and what is known in it."""
+
+    state: str
+    reason: str
+    message: str
+    pod: Pod | None = None
+    """The latest attempt."""
+    data_ready: bool = False
+    data: PrepareResult | None = None
+    result: TrainResult | None = None
+    evaluating_began: datetime | None = None
+
+
+def assess(job: Job, observed: Observed, formerly_evaluating: datetime | None) -> Situation:
+    """The situation of a run whose Job exists.
+
+    Args:
+        formerly_evaluating: when the latest pod began to evaluate, as an earlier pass learnt it.
+    """
+    pod = observed.pods[-1] if observed.pods else None
+    if job.complete and _all_over(observed.pods):
+        return _succeeded(pod)
+    if job.failed and _all_over(observed.pods):
+        return _failed(job, pod)
+    if pod is None:
+        return Situation(names.QUEUED, names.QUEUED, f"waiting for Job {job.name} to make a pod")
+    if _to_be_retried(pod):
+        return _retrying(pod, len(observed.pods))
+    if pod.scheduled is None:
+        reason = "Unschedulable" if pod.unschedulable else names.QUEUED
+        return Situation(names.QUEUED, reason, pod.unschedulable or f"pod {pod.name} waits for a node", pod)
+    if pod.train.started is None:
+        return _preparing(pod)
+    return _training(pod, observed.progress, formerly_evaluating)
+
+
+def _all_over(pods: Sequence[Pod]) -> bool:
+    """The Job's last word comes after its pods' ends; until the index shows those, the word can wait."""
+    return all(pod.over for pod in pods)
+
+
+def _to_be_retried(pod: Pod) -> bool:
+    failure = failure_of(pod)
+    return failure is not None and failure.exit_code not in names.FATAL_EXIT_CODES
+
+
+def _retrying(pod: Pod, attempts: int) -> Situation:
+    failure = failure_of(pod)
+    told = f"attempt {attempts} failed: {failure.message if failure else pod.phase}"
+    return Situation(names.QUEUED, names.ATTEMPT_FAILED, told, pod)
+
+
+def _preparing(pod: Pod) -> Situation:
+    ready = pod.prepare.exit_code == 0
+    name, container = (names.TRAIN, pod.train) if ready else (names.PREPARE, pod.prepare)
+    if container.reason in ORDINARY_WAITS or container.started:
+        reason = names.PREPARING
+        told = f"pod {pod.name} {'starts to train' if ready else 'prepares the data'}"
+    else:
+        reason, told = container.reason, f"{name} waits: {container.reason}: {container.message}"
+    return Situation(names.PREPARING, reason, told, pod, ready, _data(pod))
+
+
+def _training(pod: Pod, progress: Progress | None, formerly: datetime | None) -> Situation:
+    result = _result(pod)
+    phases = result.phases if result else progress.phases if progress else ()
+    evaluating = began(phases, names.EVALUATING) or formerly
+    state = names.EVALUATING if evaluating else names.TRAINING
+    return Situation(state, state, f"pod {pod.name}", pod, True, _data(pod), result, evaluating)
+
+
+def _succeeded(pod: Pod | None) -> Situation:
+    result = _result(pod) if pod else None
+    evaluating = began(result.phases, names.EVALUATING) if result else None
+    reason = names.COMPLETED if result else names.RESULT_UNREAD
+    told = "" if result else "the run completed, but its result could not be read; it is on the output claim"
+    return Situation(names.SUCCEEDED, reason, told, pod, True, _data(pod), result, evaluating)
+
+
+def _failed(job: Job, pod: Pod | None) -> Situation:
+    failure = failure_of(pod) if pod else None
+    ready = pod is not None and pod.prepare.exit_code == 0
+    if failure is None:
+        told = f"Job {job.name} failed: {job.failed}"
+        return Situation(names.FAILED, job.failed or names.FAILED, told, pod, ready, _data(pod))
+    return Situation(names.FAILED, failure.reason, failure.message, pod, ready, _data(pod))
+
+
+def _data(pod: Pod | None) -> PrepareResult | None:
+    if pod is None or pod.prepare.exit_code != 0:
+        return None
+    return read_report(PrepareResult, pod.prepare.message)
+
+
+def _result(pod: Pod) -> TrainResult | None:
+    return read_report(TrainResult, pod.train.message) if pod.train.exit_code == 0 else None

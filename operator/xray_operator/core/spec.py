@@ -1,0 +1,220 @@
+"""XRayTrainingJob.spec and AcceleratorFlavor.spec as typed values; called by reconcile.
+
+The CRDs have the same rules and answer first; here they hold for resources stored under older rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+Name = Annotated[str, Field(min_length=1, max_length=253)]
+RelativePath = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9._-][A-Za-z0-9._/-]*$")]
+Share = Annotated[Decimal, Field(gt=0, lt=1)]
+
+
+class Part(BaseModel):
+    """Base of all parts: camelCase outside, immutable; unknown fields are left alone (a newer CRD)."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+
+P = TypeVar("P", bound="Part")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where, what is there, what would be right, and a word for programs."""
+
+    reason: str
+    path: str
+    value: object
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {_shown(self.value)} {self.expected}"
+
+
+class VitConfig(Part):
+    hidden_size: int = Field(ge=16, le=1280)
+    layers: int = Field(ge=1, le=48)
+    heads: int = Field(ge=1, le=16)
+    patch_size: int = Field(ge=4, le=32)
+
+
+class Model(Part):
+    name: str | None = Field(default=None, max_length=200)
+    revision: str | None = Field(default=None, max_length=64)
+    claim_name: Name | None = None
+    config: VitConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_start(self) -> Self:
+        if (self.name is None) == (self.config is None):
+            raise ValueError("give either name (pre-trained weights) or config (train from scratch)")
+        if self.claim_name and (not self.name or self.name.startswith("/") or ".." in self.name):
+            raise ValueError("with claimName, name must be a relative path inside the claim, without '..'")
+        return self
+
+
+class Pvc(Part):
+    claim_name: Name
+    path: RelativePath | None = None
+
+    @model_validator(mode="after")
+    def _stays_inside(self) -> Self:
+        if self.path and ".." in self.path:
+            raise ValueError("path must be relative to the claim's root, without '..'")
+        return self
+
+
+class Source(Part):
+    pvc: Pvc
+
+
+class Labels(Part):
+    file: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9._-]+$")] = "Data_Entry_2017_v2020.csv"
+
+
+class Fractions(Part):
+    train: Share = Decimal("0.7")
+    validation: Share = Decimal("0.1")
+    test: Share = Decimal("0.2")
+
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        if abs(self.train + self.validation + self.test - 1) > Decimal("0.0001"):
+            raise ValueError("train, validation and test must add up to 1")
+        return self
+
+
+class Split(Part):
+    by: Literal["Patient"] = "Patient"
+    seed: int = Field(default=42, ge=0)
+    fractions: Fractions = Fractions()
+
+
+class Claim(Part):
+    claim_name: Name
+
+
+class Dataset(Part):
+    source: Source
+    labels: Labels = Labels()
+    split: Split = Split()
+    image_size: int = Field(default=224, ge=32, le=512)
+    cache: Claim | None = None
+
+
+class Training(Part):
+    epochs: int = Field(default=3, ge=1, le=1000)
+    global_batch_size: int = Field(default=128, ge=1, le=16384)
+    micro_batch_size: int | None = Field(default=None, ge=1, le=1024)
+    learning_rate: Decimal = Field(default=Decimal("2e-4"), gt=0)
+    warmup_ratio: Decimal = Field(default=Decimal("0.25"), ge=0, le=1)
+    weight_decay: Decimal = Field(default=Decimal(0), ge=0)
+    scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    seed: int = Field(default=1337, ge=0)
+
+    @model_validator(mode="after")
+    def _whole_number_of_steps(self) -> Self:
+        if self.micro_batch_size and self.global_batch_size % self.micro_batch_size:
+            raise ValueError("globalBatchSize must be a multiple of microBatchSize")
+        return self
+
+
+class JobSpec(Part):
+    """What a researcher asks for."""
+
+    flavor: Annotated[str, Field(min_length=1, max_length=63)]
+    model: Model
+    dataset: Dataset
+    training: Training = Training()
+    output: Claim
+
+    @model_validator(mode="after")
+    def _whole_number_of_patches(self) -> Self:
+        if self.model.config and self.dataset.image_size % self.model.config.patch_size:
+            raise ValueError("model.config.patchSize must divide dataset.imageSize")
+        return self
+
+    @property
+    def cache_claim(self) -> str:
+        return self.dataset.cache.claim_name if self.dataset.cache else self.output.claim_name
+
+    def claims(self) -> dict[str, str]:
+        """Field path -> claim name, for every claim that the run mounts."""
+        paths = {
+            "spec.dataset.source.pvc.claimName": self.dataset.source.pvc.claim_name,
+            "spec.dataset.cache.claimName": self.dataset.cache.claim_name if self.dataset.cache else None,
+            "spec.output.claimName": self.output.claim_name,
+            "spec.model.claimName": self.model.claim_name,
+        }
+        return {path: name for path, name in paths.items() if name}
+
+
+class Host(Part):
+    cpu: str | int | None = None
+    memory: str | None = None
+    shared_memory: str | None = None
+
+
+class Price(Part):
+    """Price of the whole flavor from a moment on."""
+
+    effective_from: AwareDatetime
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    per_hour: Decimal = Field(ge=0)
+    minimum_seconds: int = Field(default=0, ge=0)
+    increment_seconds: int = Field(default=1, ge=1)
+    source: str | None = None
+
+
+class NamespaceSelector(Part):
+    match_labels: dict[str, str] = {}
+
+
+class FlavorSpec(Part):
+    """What the platform team offers."""
+
+    backend: Literal["cpu", "gpu", "devicePlugin"]
+    accelerators: int = Field(default=0, ge=0, le=64)
+    resource_name: str | None = None
+    host: Host = Host()
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[dict[str, Any], ...] = ()
+    namespace_selector: NamespaceSelector | None = None
+    prices: tuple[Price, ...] = ()
+
+    @model_validator(mode="after")
+    def _accelerators_have_a_name(self) -> Self:
+        if (self.backend == "cpu") != (self.resource_name is None and self.accelerators == 0):
+            raise ValueError("a cpu flavor has no accelerators; any other has accelerators and resourceName")
+        return self
+
+
+def parse_part(model: type[P], raw: object, where: str, reason: str) -> P | list[Problem]:
+    """The typed value, or every problem at once.
+
+    Args:
+        raw: what Kubernetes gave; anything at all.
+        where: path of raw, the first part of each problem's path.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        return [
+            Problem(reason, ".".join([where, *map(str, e["loc"])]), e["input"], f"is refused: {e['msg']}")
+            for e in error.errors()
+        ]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping | BaseModel):
+        return "(as given)"
+    return f'"{value}"'[:80] if isinstance(value, str) else str(value)[:80]

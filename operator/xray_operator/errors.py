@@ -1,0 +1,44 @@
+"""Our own exceptions.
+
+XRayOperatorError
+├── ConfigError        the operator can't be run as it is configured: the process ends
+├── RecordError        a child carries an unreadable record of what was fixed at its start
+└── ClusterError       the API server refused
+    ├── Conflict       someone wrote first: look again
+    ├── AlreadyExists  the name is taken: look whose it is
+    └── NotFound
+"""
+
+from __future__ import annotations
+
+
+class XRayOperatorError(Exception):
+    """Base of everything that this package raises itself."""
+
+
+class ConfigError(XRayOperatorError):
+    """The configuration is missing or wrong; the message names the place and the value."""
+
+
+class RecordError(XRayOperatorError):
+    """The snapshot on a Job or ConfigMap of ours can't be read."""
+
+
+class ClusterError(XRayOperatorError):
+    """The API server answered with an error, or not at all (status 0)."""
+
+    def __init__(self, what: str, status: int, reason: str) -> None:
+        super().__init__(f"{what}: {status} {reason}")
+        self.status = status
+
+
+class Conflict(ClusterError):
+    """409 on an update: our copy is older than the server's."""
+
+
+class AlreadyExists(ClusterError):
+    """409 on a creation."""
+
+
+class NotFound(ClusterError):
+    """404."""

@@ -1,0 +1,130 @@
+"""The only module that knows kopf: it watches, keeps the index and says which job to look at."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import kopf
+
+from xray_operator import names
+from xray_operator.cluster import paths
+from xray_operator.config import OperatorConfig
+from xray_operator.errors import XRayOperatorError
+from xray_operator.workers import Operator
+
+JOBS = (names.GROUP, names.VERSION, names.JOBS)
+FLAVORS = (names.GROUP, names.VERSION, names.FLAVORS)
+BATCH_JOBS = ("batch", "v1", "jobs")
+PODS = ("", "v1", "pods")
+
+
+async def run_kopf(operator: Operator) -> None:
+    """Watch until a signal comes; ends with an exception if a watch dies."""
+    config = operator.config
+    health = f"http://0.0.0.0:{config.health_port}/healthz" if config.health_port else None
+    await kopf.operator(
+        registry=build_registry(operator),
+        settings=build_settings(config),
+        standalone=True,
+        clusterwide=not config.namespaces,
+        namespaces=config.namespaces,
+        liveness_endpoint=health,
+    )
+
+
+def build_settings(config: OperatorConfig) -> kopf.OperatorSettings:
+    """kopf as a watcher: no events, no annotations, no finalizers, and no wait without an end."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.networking.request_timeout = config.request_timeout_seconds
+    settings.networking.connect_timeout = config.request_timeout_seconds
+    settings.watching.connect_timeout = config.request_timeout_seconds
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.chunk_size = 500
+    for children in (BATCH_JOBS, PODS):
+        settings.watching.label_selectors[children] = names.LABEL_JOB_UID
+    return settings
+
+
+def build_registry(operator: Operator) -> kopf.OperatorRegistry:
+    """All handlers, bound to one operator."""
+    registry = kopf.OperatorRegistry()
+    _login(registry)
+    _register_start(registry, operator)
+    _register_index(registry)
+    _register_jobs(registry, operator)
+    _register_children(registry, operator)
+    _register_flavors(registry, operator)
+    return registry
+
+
+def _login(registry: kopf.OperatorRegistry) -> None:
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+
+def _register_start(registry: kopf.OperatorRegistry, operator: Operator) -> None:
+    @kopf.on.startup(id="start", registry=registry, errors=kopf.ErrorsMode.PERMANENT)
+    async def start(**kwargs: Any) -> None:
+        for name in ("jobs", "batch_jobs", "pods", "flavors"):
+            setattr(operator.index, name, kwargs[name])
+        # an absent CRD would only be warned about, and never be watched
+        for path in (paths.jobs(next(iter(operator.config.namespaces), None)), paths.flavors()):
+            await operator.cluster.get(path, {"limit": "1"})
+
+    @kopf.on.probe(registry=registry, id="silentSeconds", errors=kopf.ErrorsMode.PERMANENT)
+    def probe(**_: Any) -> float:
+        silent = operator.freshness.silent_seconds(time.monotonic())
+        if silent > operator.config.deaf_after_seconds:
+            raise XRayOperatorError(f"nothing heard from the API server for {silent:.0f} s")
+        return round(silent, 1)
+
+
+def _register_index(registry: kopf.OperatorRegistry) -> None:
+    @kopf.index(*JOBS, id="jobs", registry=registry)
+    def jobs(body: kopf.Body, uid: str, **_: Any) -> dict[str, dict[str, Any]]:
+        return {uid: dict(body)}
+
+    @kopf.index(*BATCH_JOBS, id="batch_jobs", registry=registry, labels={names.LABEL_JOB_UID: kopf.PRESENT})
+    def batch_jobs(body: kopf.Body, labels: kopf.Labels, **_: Any) -> dict[str, dict[str, Any]]:
+        return {labels[names.LABEL_JOB_UID]: dict(body)}
+
+    @kopf.index(*PODS, id="pods", registry=registry, labels={names.LABEL_JOB_UID: kopf.PRESENT})
+    def pods(body: kopf.Body, labels: kopf.Labels, **_: Any) -> dict[str, dict[str, Any]]:
+        return {labels[names.LABEL_JOB_UID]: dict(body)}
+
+    @kopf.index(*FLAVORS, id="flavors", registry=registry)
+    def flavors(body: kopf.Body, name: str, **_: Any) -> dict[str, dict[str, Any]]:
+        return {name: dict(body)}
+
+
+def _register_jobs(registry: kopf.OperatorRegistry, operator: Operator) -> None:
+    @kopf.on.event(*JOBS, registry=registry)
+    def job_changed(uid: str, type: str | None, body: kopf.Body, **_: Any) -> None:
+        operator.primed.set()  # kopf calls no handler before every index is full
+        if type == "DELETED":
+            operator.freshness.gone(uid)
+        else:
+            operator.freshness.saw(uid, body["metadata"]["resourceVersion"])
+        operator.queue.add(uid)
+
+
+def _register_children(registry: kopf.OperatorRegistry, operator: Operator) -> None:
+    @kopf.on.event(*BATCH_JOBS, registry=registry, labels={names.LABEL_JOB_UID: kopf.PRESENT})
+    def batch_job_changed(labels: kopf.Labels, **_: Any) -> None:
+        operator.freshness.saw_child(labels[names.LABEL_JOB_UID])
+        operator.queue.add(labels[names.LABEL_JOB_UID])
+
+    @kopf.on.event(*PODS, registry=registry, labels={names.LABEL_JOB_UID: kopf.PRESENT})
+    def pod_changed(labels: kopf.Labels, **_: Any) -> None:
+        operator.queue.add(labels[names.LABEL_JOB_UID])
+
+
+def _register_flavors(registry: kopf.OperatorRegistry, operator: Operator) -> None:
+    @kopf.on.event(*FLAVORS, registry=registry)
+    def flavor_changed(**_: Any) -> None:
+        operator.look_at_waiting_jobs()

@@ -1,0 +1,136 @@
+"""Workers take keys from the queue and look at one job each; the resync puts keys there again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Never
+
+from xray_operator import names
+from xray_operator.cluster import paths
+from xray_operator.cluster.client import Cluster
+from xray_operator.cluster.execute import create_child, write_down
+from xray_operator.config import OperatorConfig
+from xray_operator.core.observed import Observed, XRayJob, read_xray_job
+from xray_operator.core.plan import read_snapshot
+from xray_operator.core.reconcile import Decision, reconcile
+from xray_operator.errors import ClusterError, Conflict
+from xray_operator.freshness import Freshness
+from xray_operator.gather import Gatherer, Index
+from xray_operator.metrics import Metrics
+from xray_operator.work_queue import WorkQueue
+
+logger = logging.getLogger(__name__)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Operator:
+    """What handlers, workers and the resync share in one process."""
+
+    config: OperatorConfig
+    cluster: Cluster
+    gatherer: Gatherer
+    index: Index
+    metrics: Metrics
+    queue: WorkQueue
+    freshness: Freshness
+    primed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the first list of every watched resource is in the index."""
+    clock: Callable[[], datetime] = utc_now
+
+    async def work(self) -> Never:
+        """Look at one job after the other, for ever."""
+        while True:
+            uid = await self.queue.get()
+            try:
+                await self._look_safely(uid)
+            finally:
+                self.queue.done(uid)
+
+    async def resync(self) -> Never:
+        """Look at active jobs in every pass, at waiting ones more seldom; and listen to the API server."""
+        passes = 0
+        while True:
+            await asyncio.sleep(self.config.resync_seconds)
+            await self._listen()
+            if self.primed.is_set():
+                self._requeue(including_idle=passes % self.config.idle_resyncs == 0)
+                passes += 1
+
+    def look_at_waiting_jobs(self) -> None:
+        """Something that jobs may wait for has changed."""
+        self._requeue(including_idle=True)
+
+    async def _look_safely(self, uid: str) -> None:
+        """The boundary: a poisoned object, or one that the server refuses, hurts only itself."""
+        try:
+            with self.metrics.reconcile_seconds.time():
+                await self._look(uid)
+        except Conflict as error:
+            logger.debug("%s", error)
+            self.queue.retry(uid)
+        except ClusterError as error:
+            self.metrics.failures.inc()
+            logger.warning("job %s: %s; again in %.1f s", uid, error, self.queue.retry(uid))
+        except Exception:
+            self.metrics.failures.inc()
+            logger.exception("job %s; again in %.1f s", uid, self.queue.retry(uid))
+        else:
+            self.queue.succeeded(uid)
+
+    async def _look(self, uid: str) -> None:
+        raw = self.index.job(uid)
+        if raw is None or raw["metadata"].get("deletionTimestamp") or self.freshness.is_stale(uid, time.monotonic()):
+            return  # gone, going, or the watch will bring what we wrote and with it the key
+        job = read_xray_job(raw)
+        observed = await self.gatherer.observe(job)
+        decision = self._decide(job, observed)
+        while decision.create:
+            observed = await self._create(job, observed, decision.create)
+            if observed.job_created:
+                return
+            decision = self._decide(job, observed)
+        await self._write(job, decision)
+
+    def _decide(self, job: XRayJob, observed: Observed) -> Decision:
+        return reconcile(job, observed, self.clock(), self.config)
+
+    async def _create(self, job: XRayJob, observed: Observed, manifest: dict[str, object]) -> Observed:
+        child = await create_child(self.cluster, manifest, job.ref.uid)
+        place = f"{manifest['kind']} {job.ref.child_name}"
+        if child is None:
+            return replace(observed, taken=place)
+        if manifest["kind"] == "Job":
+            self.freshness.created_child(job.ref.uid, time.monotonic())
+            logger.info("job %s/%s: created %s", job.ref.namespace, job.ref.name, place)
+            return replace(observed, job_created=True)
+        annotation = child["metadata"].get("annotations", {}).get(names.SNAPSHOT)
+        return replace(observed, snapshot=read_snapshot(annotation, place))
+
+    async def _write(self, job: XRayJob, decision: Decision) -> None:
+        version = await write_down(self.cluster, job, decision)
+        if version:
+            self.freshness.wrote(job.ref.uid, version, time.monotonic())
+
+    async def _listen(self) -> None:
+        """A LIST as canary: while it fails, health gets worse."""
+        try:
+            await self.cluster.get(paths.jobs(next(iter(self.config.namespaces), None)), {"limit": "1"})
+        except ClusterError as error:
+            logger.warning("%s", error)
+        else:
+            self.freshness.heard(time.monotonic())
+
+    def _requeue(self, *, including_idle: bool) -> None:
+        for raw in self.index.all_jobs():
+            state = (raw.get("status") or {}).get("state")
+            if state in names.ACTIVE_STATES or (including_idle and state not in names.FINAL_STATES):
+                self.queue.add(raw["metadata"]["uid"])
