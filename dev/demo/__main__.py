@@ -107,9 +107,7 @@ def demo_job(data_claim: str) -> str:
 
 def run_job(kube: Kube, manifest: str) -> Manifest:
     """Apply the job anew and follow it to its end. Returns: the finished resource."""
-    kube.kubectl(
-        "delete", "xraytrainingjob", JOB, "-n", NAMESPACE, "--ignore-not-found", "--cascade=foreground"
-    )
+    kube.kubectl("delete", "xraytrainingjob", JOB, "-n", NAMESPACE, "--ignore-not-found", "--cascade=foreground")
     kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=manifest)
     deadline = time.monotonic() + DEADLINE_SECONDS
     shown = ""

@@ -144,9 +144,7 @@ def namespace(name: str) -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-def claim(
-    kube: Kube, namespace: str, name: str, folder: Path | None = None, size: str = "20Gi"
-) -> Path | None:
+def claim(kube: Kube, namespace: str, name: str, folder: Path | None = None, size: str = "20Gi") -> Path | None:
     """Make a claim: from the cluster's default StorageClass, else on a folder of the node.
 
     Args:
@@ -161,9 +159,9 @@ def claim(
         kube.apply(claim_manifest(namespace, name, size, None, read_only=False))
         return None
     path = folder or new_volume_folder(namespace, name)
-    volume = f"{namespace}-{name}"
-    kube.apply(volume_manifest(kube, namespace, name, size, path, read_only=folder is not None))
-    kube.apply(claim_manifest(namespace, name, size, volume, read_only=folder is not None))
+    read_only = folder is not None
+    kube.apply(volume_manifest(kube, namespace, name, size, path, read_only))
+    kube.apply(claim_manifest(namespace, name, size, f"{namespace}-{name}", read_only))
     return path
 
 
@@ -203,16 +201,10 @@ def claim_manifest(namespace: str, name: str, size: str, volume: str | None, rea
 
 def volume_source(path: Path, read_only: bool) -> Manifest:
     """hostPath for somebody's own data: unlike `local`, the kubelet never changes its owner."""
-    return (
-        {"hostPath": {"path": str(path), "type": "Directory"}}
-        if read_only
-        else {"local": {"path": str(path)}}
-    )
+    return {"hostPath": {"path": str(path), "type": "Directory"}} if read_only else {"local": {"path": str(path)}}
 
 
-def volume_manifest(
-    kube: Kube, namespace: str, name: str, size: str, path: Path, read_only: bool
-) -> Manifest:
+def volume_manifest(kube: Kube, namespace: str, name: str, size: str, path: Path, read_only: bool) -> Manifest:
     """A static volume on a folder of the only node."""
     node = json.loads(kube.kubectl("get", "nodes", "-o", "json"))["items"][0]
     on_node = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node["metadata"]["name"]]}
@@ -265,9 +257,7 @@ def restricted_pod(
     if command:
         container["command"] = command
     user = {"runAsNonRoot": True, "runAsUser": TRAINER_UID, "runAsGroup": TRAINER_UID, "fsGroup": TRAINER_UID}
-    volumes: list[Manifest] = [
-        {"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claims
-    ]
+    volumes: list[Manifest] = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claims]
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,

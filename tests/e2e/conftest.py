@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+
 from dev.demo.stack import Kube, build_images, install_chart, namespace, remove_volumes, start_cluster
 
 

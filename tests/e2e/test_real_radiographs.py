@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dev.demo.stack import Kube, Manifest, claim, pod_on_claim
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
     ViTConfig,
     ViTForImageClassification,
 )
+
+from dev.demo.stack import Kube, Manifest, claim, pod_on_claim
 
 pytestmark = [pytest.mark.e2e, pytest.mark.nih_sample]
 
@@ -174,9 +175,7 @@ def test_outputs_load_in_one_line(run: Run) -> None:
 
 def test_events_tell_the_story(run: Run, kube: Kube) -> None:
     events = [
-        each
-        for each in kube.items("events", run.namespace)
-        if each["involvedObject"]["kind"] == "XRayTrainingJob"
+        each for each in kube.items("events", run.namespace) if each["involvedObject"]["kind"] == "XRayTrainingJob"
     ]
     reasons = [each["reason"] for each in events]
     assert "Succeeded" in reasons
@@ -192,7 +191,8 @@ def test_no_patient_leaves_the_volume(run: Run, kube: Kube) -> None:
     assert not patients & set(re.findall(r"\d{8}", shown))
 
 
-def test_operator_metrics_are_served(kube: Kube, run: Run) -> None:
+@pytest.mark.usefixtures("run")
+def test_operator_metrics_are_served(kube: Kube) -> None:
     pods = kube.items("pods", "xray-system", "app.kubernetes.io/name=xray-operator")
     path = f"/api/v1/namespaces/xray-system/pods/{pods[0]['metadata']['name']}:8080/proxy/metrics"
     text = kube.kubectl("get", "--raw", path)
