@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import aiohttp
@@ -16,6 +15,7 @@ from aiohttp import web
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from xray_operator import __version__
 from xray_operator.cluster.client import Cluster
 from xray_operator.config import OperatorConfig, load_config
 from xray_operator.errors import ConfigError
@@ -78,7 +78,7 @@ def build_operator(config: OperatorConfig, cluster: Cluster, session: aiohttp.Cl
         cluster=cluster,
         gatherer=Gatherer(index, cluster, session, config.progress_timeout_seconds),
         index=index,
-        metrics=Metrics(own_version(), index.all_jobs, lambda: len(queue)),
+        metrics=Metrics(__version__, index.all_jobs, lambda: len(queue)),
         queue=queue,
         freshness=Freshness(heard_at=time.monotonic()),
     )
@@ -109,13 +109,6 @@ async def serve_metrics(metrics: Metrics, port: int) -> web.AppRunner:
     if port:
         await web.TCPSite(runner, port=port).start()
     return runner
-
-
-def own_version() -> str:
-    try:
-        return version("xray-operator")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 if __name__ == "__main__":
