@@ -1,0 +1,128 @@
+"""Command line: `python3 -m xray_trainer prepare | train | synthesize`.
+
+The one place that turns errors into exit codes, a line on stderr and the termination message.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, Callable, Dict, List, Optional
+
+from xray_trainer.config import RunFile, read_run_file
+from xray_trainer.errors import StoppedError, TrainerError
+from xray_trainer.progress import Progress, serve
+from xray_trainer.result import error_result, write_result
+
+LOG = logging.getLogger("xray_trainer")
+
+TERMINATION_LOG = Path("/dev/termination-log")
+"""Where Kubernetes reads the termination message; the default only if it is there."""
+
+Work = Callable[[RunFile, Progress], Dict[str, Any]]
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run one command. Returns: its exit code, see errors.py."""
+    options = make_parser().parse_args(arguments)
+    _log_to_stderr()
+    if options.command == "synthesize":
+        return _synthesize(options)
+    signal.signal(signal.SIGTERM, _stop)
+    result = _finished_or_failed(options)
+    if options.result_file is not None:
+        write_result(options.result_file, result)
+    return int(result["exit_code"])
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All commands and options."""
+    parser = argparse.ArgumentParser(prog="xray_trainer", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("prepare", "read, check, scale and split the X-rays"), ("train", "train on the prepared X-rays")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--run-file", type=Path, required=True, help="JSON file that describes the run")
+        default = TERMINATION_LOG if TERMINATION_LOG.exists() else None
+        command.add_argument("--result-file", type=Path, default=default, help="file for the result as JSON")
+    synthesize = commands.add_parser("synthesize", help="write generated X-rays in NIH layout")
+    synthesize.add_argument("--out", type=Path, required=True, help="folder to write to")
+    synthesize.add_argument("--images", type=int, required=True, help="number of images")
+    synthesize.add_argument("--seed", type=int, required=True, help="same seed, same files")
+    synthesize.add_argument("--size", type=int, default=1024, help="side of the images in pixels")
+    synthesize.add_argument("--archives", type=int, default=1, help="number of images_NNN.tar.gz files")
+    return parser
+
+
+def _finished_or_failed(options: argparse.Namespace) -> Dict[str, Any]:
+    """The command's result, or the document that describes its failure."""
+    try:
+        run_file = read_run_file(options.run_file)
+        if options.command == "train":
+            _log_to_file(run_file.output_dir / "train.log")
+        return _run(_work(options.command), run_file)
+    except TrainerError as error:
+        LOG.error("%s: %s", error.reason, error)
+        return error_result(error)
+    # the last line of defence: a bug of ours or a library's still has to leave its message and a known exit code
+    except Exception as error:
+        LOG.exception("unexpected %s", type(error).__name__)
+        return error_result(error)
+
+
+def _work(command: str) -> Work:
+    """Imported on demand: preparation has no torch, training needs its environment set first."""
+    if command == "prepare":
+        from xray_trainer.prepare.run import prepare
+
+        return prepare
+    from xray_trainer.train import train
+
+    return train
+
+
+def _run(work: Work, run_file: RunFile) -> Dict[str, Any]:
+    progress = Progress("Preparing" if work.__name__ == "prepare" else "Training")
+    serve(progress, run_file.progress_port)
+    return work(run_file, progress)
+
+
+def _synthesize(options: argparse.Namespace) -> int:
+    from xray_trainer.synthetic import synthesize
+
+    begin = time.monotonic()
+    synthesize(options.out, images=options.images, seed=options.seed, size=options.size, archives=options.archives)
+    LOG.info("%d images written in %.1f s", options.images, time.monotonic() - begin)
+    return 0
+
+
+def _stop(signal_number: int, frame: Optional[FrameType]) -> None:
+    raise StoppedError("stopped by SIGTERM before the run was done; expected it to be started again")
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _log_to_file(path: Path) -> None:
+    """Keep the log with the results too; without the folder, which `train` will complain of, it is left out."""
+    if path.parent.is_dir():
+        handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+        handler.setFormatter(_formatter())
+        logging.getLogger().addHandler(handler)
+
+
+def _formatter() -> logging.Formatter:
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    return formatter
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Training loops, one module per kind of hardware; only they import transformers' Trainer and TrainingArguments."""

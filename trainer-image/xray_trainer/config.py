@@ -1,0 +1,202 @@
+"""The run file: the one JSON document that the operator hands to both containers.
+
+Its example is tests/contract/examples/run.json. Unknown fields are refused: an old image must not silently ignore
+what a newer operator asks for.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Literal, Mapping, Optional
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
+
+from xray_trainer.errors import ConfigurationError
+from xray_trainer.findings import NIH_FINDINGS
+
+MAX_VALUE_CHARACTERS = 60
+"""Longer values are cut in messages, which have to fit a termination message."""
+
+
+class Section(BaseModel):
+    """Part of the run file: fixed once read, no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Run(Section):
+    """Which resource this run belongs to."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+class Accelerator(Section):
+    """What the pod holds, for the log and the result; the backend decides what is used."""
+
+    flavor: str
+    backend: Literal["cpu", "gpu", "devicePlugin"]
+    resource_name: Optional[str] = None
+    count: int = Field(default=0, ge=0)
+
+
+class VitConfig(Section):
+    """Size of a Vision Transformer trained from scratch; the MLP is four times as wide as the encoder."""
+
+    hidden_size: int = Field(ge=16, le=1280)
+    layers: int = Field(ge=1, le=48)
+    heads: int = Field(ge=1, le=16)
+    patch_size: int = Field(ge=4, le=32)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} must be divisible by heads {self.heads}")
+        return self
+
+
+class Model(Section):
+    """Where the initial weights come from: exactly one of path, hub_name and config."""
+
+    path: Optional[Path] = None
+    hub_name: Optional[str] = None
+    revision: Optional[str] = None
+    config: Optional[VitConfig] = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("path", "hub_name", "config") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of path, hub_name, config; found {', '.join(given) or 'none'}")
+        if self.revision is not None and self.hub_name is None:
+            raise ValueError("revision needs hub_name")
+        return self
+
+
+class Split(Section):
+    """How images are divided. Patient: all images of a patient fall into the same part."""
+
+    by: Literal["Patient"] = "Patient"
+    seed: int = Field(ge=0)
+    train: float = Field(gt=0, lt=1)
+    validation: float = Field(gt=0, lt=1)
+    test: float = Field(gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-4:
+            raise ValueError(f"train, validation and test add up to {total:g}; expected 1")
+        return self
+
+
+class Dataset(Section):
+    """The X-rays, their labels, and where the prepared copy is kept."""
+
+    root: Path
+    labels_file: str
+    findings: List[str] = Field(default_factory=lambda: list(NIH_FINDINGS), min_length=1, max_length=32)
+    split: Split
+    image_size: int = Field(ge=32, le=512)
+    """Side in pixels of the square that the model sees."""
+    stored_size: int = Field(ge=32, le=640)
+    """Side in pixels of the cached images, from which the model's square is cropped."""
+    cache_dir: Path
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.stored_size < self.image_size:
+            raise ValueError(f"stored_size {self.stored_size} is below image_size {self.image_size}; expected at least that")
+        if len(set(self.findings)) != len(self.findings):
+            raise ValueError("findings holds a name twice; expected each once")
+        if Path(self.labels_file).name != self.labels_file:
+            raise ValueError("labels_file must be a plain file name beside the images")
+        return self
+
+
+class Training(Section):
+    """Hyper-parameters."""
+
+    epochs: int = Field(ge=1)
+    global_batch_size: int = Field(ge=1)
+    micro_batch_size: int = Field(ge=1)
+    gradient_accumulation_steps: int = Field(ge=1)
+    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    warmup_ratio: float = Field(ge=0, le=1)
+    weight_decay: float = Field(ge=0, allow_inf_nan=False)
+    scheduler: Literal["cosine", "linear", "constant_with_warmup"]
+    seed: int = Field(ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _batches_multiply(self) -> Self:
+        product = self.micro_batch_size * self.gradient_accumulation_steps
+        if product != self.global_batch_size:
+            raise ValueError(
+                f"micro_batch_size times gradient_accumulation_steps is {product}; expected global_batch_size {self.global_batch_size}"
+            )
+        return self
+
+
+class RunFile(Section):
+    """The whole run file."""
+
+    version: Literal[1]
+    run: Run
+    accelerator: Accelerator
+    backend: Literal["torch"]
+    model: Model
+    dataset: Dataset
+    training: Training
+    output_dir: Path
+    progress_port: int = Field(ge=0, le=65535)
+    """0 lets the system choose a free port."""
+
+    @model_validator(mode="after")
+    def _patches_tile(self) -> Self:
+        if self.model.config is not None and self.dataset.image_size % self.model.config.patch_size:
+            raise ValueError(
+                f"model.config.patch_size {self.model.config.patch_size} must divide dataset.image_size {self.dataset.image_size}"
+            )
+        return self
+
+
+def read_run_file(path: Path) -> RunFile:
+    """Read and check the run file.
+
+    Raises: ConfigurationError naming every wrong field at once.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"run file {path}: {error.strerror}; expected a readable JSON file") from error
+    except ValueError as error:
+        raise ConfigurationError(f"run file {path}: {error}; expected JSON") from error
+    return parse_run_file(document)
+
+
+def parse_run_file(document: object) -> RunFile:
+    """The run file from its parsed JSON. Raises: ConfigurationError naming every wrong field at once."""
+    try:
+        return RunFile.model_validate(document)
+    except ValidationError as error:
+        lines = [_describe(dict(item)) for item in error.errors(include_url=False, include_context=False)]
+        raise ConfigurationError("run file: " + "; ".join(lines)) from error
+
+
+def _describe(item: Mapping[str, Any]) -> str:
+    """`training.epochs: 0: input should be greater than or equal to 1`."""
+    place = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+    message = str(item["msg"]).replace("Value error, ", "")
+    sentence = message[:1].lower() + message[1:]
+    value = item["input"]
+    if item["type"] == "missing" or isinstance(value, (dict, list, BaseModel)):
+        return f"{place}: {sentence}"
+    return f"{place}: {json.dumps(value, default=str)[:MAX_VALUE_CHARACTERS]}: {sentence}"
+
+
+def as_json(run_file: RunFile) -> Dict[str, Any]:
+    """The run file as plain values for the result."""
+    return run_file.model_dump(mode="json")

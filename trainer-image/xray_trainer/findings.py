@@ -1,0 +1,45 @@
+"""The findings of ChestX-ray14 and how label cells name them."""
+
+from __future__ import annotations
+
+from typing import FrozenSet, Sequence, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+NIH_FINDINGS: Tuple[str, ...] = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+"""The 14 findings in alphabetical order. Source: Wang et al., CVPR 2017, and the NIH labels file."""
+
+NO_FINDING = "No Finding"
+"""What NIH writes where none of the 14 is present; it is not a finding of its own."""
+
+SEPARATOR = "|"
+
+
+def parse_findings(cell: str) -> FrozenSet[str]:
+    """Findings named in one cell of the column Finding Labels, for example `Effusion|Mass`.
+
+    Returns: the names, without `No Finding`; empty for a healthy image.
+    """
+    names = (name.strip() for name in cell.split(SEPARATOR))
+    return frozenset(name for name in names if name and name != NO_FINDING)
+
+
+def multi_hot(present: FrozenSet[str], findings: Sequence[str]) -> NDArray[np.int8]:
+    """(len(findings),) int8, 1 where the finding is present."""
+    return np.array([name in present for name in findings], dtype=np.int8)

@@ -1,0 +1,162 @@
+"""The Vision Transformer: from pre-trained weights or from a small configuration, and what goes into it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import torch
+from torch.nn import functional
+from transformers import ViTConfig, ViTForImageClassification
+
+from xray_trainer.config import Model, VitConfig
+from xray_trainer.errors import ConfigurationError, TransportError
+
+PIXEL_MEAN = 0.5
+PIXEL_STD = 0.5
+"""Normalisation of the ViT that the tutorial starts from, of pixels scaled to [0, 1].
+Source: preprocessor_config.json of google/vit-base-patch16-224-in21k."""
+CHANNELS = 3
+MLP_RATIO = 4
+"""Width of the MLP over that of the encoder, as in all published ViTs."""
+SAFE_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json"]
+"""All that is fetched from the hub: never pickles."""
+
+
+def normalise(grey: torch.Tensor) -> torch.Tensor:
+    """(H, W) uint8 -> (3, H, W) float32 in [-1, 1], the grey value in all three channels."""
+    scaled = (grey.to(torch.float32) / 255 - PIXEL_MEAN) / PIXEL_STD
+    return scaled.expand(CHANNELS, -1, -1)
+
+
+def preprocessor_config(stored_size: int, image_size: int) -> Dict[str, Any]:
+    """preprocessor_config.json that does to a radiograph what preparation and `normalise` do.
+
+    The class is CLIP's because it is the one that scales, then crops the middle: ViT's own doesn't crop.
+    """
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": stored_size, "width": stored_size},
+        "resample": 4,  # box: the mean of the covered area, as prepare/decode.py scales
+        "do_center_crop": True,
+        "crop_size": {"height": image_size, "width": image_size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [PIXEL_MEAN] * CHANNELS,
+        "image_std": [PIXEL_STD] * CHANNELS,
+    }
+
+
+def make_model(model: Model, findings: List[str], image_size: int) -> ViTForImageClassification:
+    """A ViT with one output per finding, for multi-label classification.
+
+    Raises: ConfigurationError if the weights are missing, are no ViT or can't take the image size;
+        TransportError if the hub doesn't answer.
+    """
+    if model.config is not None:
+        return ViTForImageClassification(_small_config(model.config, findings, image_size))
+    return _pretrained(_weights_folder(model), findings, image_size)
+
+
+def _label_settings(findings: List[str]) -> Dict[str, Any]:
+    return {
+        "problem_type": "multi_label_classification",
+        "num_labels": len(findings),
+        "id2label": dict(enumerate(findings)),
+        "label2id": {finding: index for index, finding in enumerate(findings)},
+    }
+
+
+def _small_config(size: VitConfig, findings: List[str], image_size: int) -> ViTConfig:
+    return ViTConfig(
+        hidden_size=size.hidden_size,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        intermediate_size=MLP_RATIO * size.hidden_size,
+        patch_size=size.patch_size,
+        image_size=image_size,
+        **_label_settings(findings),
+    )
+
+
+def _weights_folder(model: Model) -> Path:
+    if model.path is not None:
+        return model.path
+    if model.hub_name is None:
+        raise ConfigurationError("run file: model: expected one of path, hub_name, config")
+    return _fetch(model.hub_name, model.revision)
+
+
+def _fetch(hub_name: str, revision: Optional[str]) -> Path:
+    """The hub model's folder in the local hub cache, fetched if need be."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    name = f"model {hub_name} at revision {revision or 'main'}"
+    try:
+        return Path(snapshot_download(hub_name, revision=revision, allow_patterns=SAFE_FILES))
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ConfigurationError(f"{name}: not on the hub; expected an existing model and revision") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise TransportError(f"{name}: the hub did not answer ({type(error).__name__}); expected it to be reachable") from error
+
+
+def _pretrained(folder: Path, findings: List[str], image_size: int) -> ViTForImageClassification:
+    config = _read_config(folder)
+    if image_size % config.patch_size:
+        raise ConfigurationError(
+            f"model {folder}: patches of {config.patch_size} pixels don't tile an image of {image_size}; expected a multiple"
+        )
+    try:
+        model = ViTForImageClassification.from_pretrained(
+            folder, use_safetensors=True, ignore_mismatched_sizes=True, **_label_settings(findings)
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(f"model {folder}: {_first_line(error)}; expected ViT weights in safetensors") from error
+    return model if config.image_size == image_size else _at_image_size(model, image_size)
+
+
+def _read_config(folder: Path) -> ViTConfig:
+    if not (folder / "config.json").is_file():
+        raise ConfigurationError(f"model {folder}: no config.json; expected a folder as save_pretrained writes it")
+    settings, _ = ViTConfig.get_config_dict(folder)
+    if settings.get("model_type") != "vit":
+        raise ConfigurationError(f"model {folder}: model_type {settings.get('model_type')!r}; expected 'vit'")
+    config = ViTConfig.from_dict(settings)
+    if config.num_channels != CHANNELS:
+        raise ConfigurationError(f"model {folder}: {config.num_channels} channels; expected {CHANNELS}")
+    return config
+
+
+def _at_image_size(model: ViTForImageClassification, image_size: int) -> ViTForImageClassification:
+    """The same weights for another image size: position embeddings are interpolated, the rest is copied."""
+    config = ViTConfig.from_dict({**model.config.to_dict(), "image_size": image_size})
+    resized = ViTForImageClassification(config)
+    weights = model.state_dict()
+    key = next(name for name in weights if name.endswith("position_embeddings"))
+    weights[key] = interpolate_positions(weights[key], image_size // config.patch_size)
+    resized.load_state_dict(weights)
+    return resized
+
+
+def interpolate_positions(positions: torch.Tensor, side: int) -> torch.Tensor:
+    """Position embeddings for another grid of patches.
+
+    Args:
+        positions: (1, 1 + n * n, width), the first for the class token.
+        side: patches along the new image's side.
+    Returns: (1, 1 + side * side, width).
+    Source: Dosovitskiy et al. 2021, section 3.2.
+    """
+    class_token, grid = positions[:, :1], positions[:, 1:]
+    old_side = round(grid.shape[1] ** 0.5)
+    grid = grid.reshape(1, old_side, old_side, -1).permute(0, 3, 1, 2)  # (1, width, n, n)
+    grid = functional.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
+    return torch.cat([class_token, grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

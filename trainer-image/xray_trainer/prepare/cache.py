@@ -1,0 +1,221 @@
+"""The cache folder: its key, its manifest, and how it comes into being whole or not at all.
+
+Two preparations may run at once, on volumes where locks can't be relied on: each writes a folder of its own and renames
+it; the second finds the place taken and deletes its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from xray_trainer.config import Dataset
+from xray_trainer.errors import DataError
+from xray_trainer.files import sha256_of, sync_folder, write_json
+from xray_trainer.prepare.archive import Sources
+from xray_trainer.prepare.shards import ShardFile
+
+FORMAT_VERSION = 1
+"""Raised when the same sources and settings give other files."""
+MANIFEST = "manifest.json"
+PREPARED = "prepared.json"
+TEMPORARY_PREFIX = ".tmp-"
+ABANDONED_SECONDS = 24 * 3600
+"""A temporary folder that nobody has written to for this long belongs to a killed preparation."""
+SAMPLED_FILES = 4
+"""Files whose digest is compared when a cache is reused; at 64 MB each, a fraction of a second."""
+
+
+class Part(BaseModel):
+    """One part of the split."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    images: int
+    patients: int
+    positives: Dict[str, int]
+    """Images with each finding."""
+
+
+class Manifest(BaseModel):
+    """What a cache folder holds; written last. Patients appear as counts only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: int
+    key: str
+    settings: Dict[str, Any]
+    sources: List[Dict[str, Any]]
+    files: List[ShardFile]
+    parts: Dict[str, Part]
+    archives: int
+    images: int
+    patients: int
+    rejected: Dict[str, int]
+    """Reason -> images left out; the list is in rejected.csv."""
+    rows_without_image: int
+    """Lines of the labels file whose image is not in the sources."""
+    other_findings: Dict[str, int]
+    """Names in the labels file that the run doesn't ask for -> images."""
+    modes: Dict[str, int]
+    """Pixel format of the sources -> images."""
+    subjects: Dict[str, Dict[str, int]]
+    """Images by sex, view and age."""
+    digest: str
+    split_digest: str
+
+
+class Prepared(BaseModel):
+    """prepared.json in the output folder: which cache the train container reads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int
+    cache: Path
+    digest: str
+    split_digest: str
+
+
+def cache_settings(dataset: Dataset) -> Dict[str, Any]:
+    """What decides over the cache's content beside the sources."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "findings": list(dataset.findings),
+        "split": dataset.split.model_dump(),
+        "stored_size": dataset.stored_size,
+    }
+
+
+def cache_key(dataset: Dataset, sources: Sources, labels_sha256: str) -> str:
+    """Name of what is to be prepared: known before anything is read, so that it can be looked for.
+
+    Digest in hex of names and sizes of the sources, content of the labels file, settings and format version.
+    """
+    files = [[path.name, path.stat().st_size] for path in (*sources.archives, *sources.files)]
+    document = {"files": files, "labels": labels_sha256, "settings": cache_settings(dataset)}
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def folder_of(cache_dir: Path, key: str) -> Path:
+    return cache_dir / key[:16]
+
+
+def content_digest(files: List[ShardFile]) -> str:
+    """`sha256:` digest over names and digests of the Arrow files."""
+    lines = "".join(f"{file.name} {file.sha256}\n" for file in files)
+    return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises: DataError if there is no readable manifest of this format."""
+    place = folder / MANIFEST
+    try:
+        manifest = Manifest.model_validate_json(place.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{place}: {error.strerror}; expected the manifest of a prepared data set") from error
+    except ValidationError as error:
+        raise DataError(f"{place}: not a manifest of format {FORMAT_VERSION}; expected one") from error
+    if manifest.format_version != FORMAT_VERSION:
+        raise DataError(f"{place}: format {manifest.format_version}; expected {FORMAT_VERSION}")
+    return manifest
+
+
+def verify(folder: Path, key: str, sample_seed: str) -> Manifest:
+    """The manifest of a cache that is found whole, see `check_files`.
+
+    Raises: DataError if it was made for another key or is damaged.
+    """
+    manifest = read_manifest(folder)
+    if manifest.key != key:
+        raise DataError(f"{folder / MANIFEST}: key {manifest.key[:16]}; expected {key[:16]}")
+    check_files(folder, manifest, sample_seed)
+    return manifest
+
+
+def check_files(folder: Path, manifest: Manifest, sample_seed: str) -> None:
+    """Compare in a moment: the size of every file, the digest of a few.
+
+    Args:
+        sample_seed: decides which files are hashed; each run should give its own, so that in time all are.
+    Raises: DataError naming the file that differs.
+    """
+    for file in manifest.files:
+        path = folder / file.name
+        size = path.stat().st_size if path.is_file() else None
+        if size != file.bytes:
+            raise DataError(f"{path}: {size} bytes; expected {file.bytes}")
+    for file in random.Random(sample_seed).sample(manifest.files, min(SAMPLED_FILES, len(manifest.files))):
+        if sha256_of(folder / file.name) != file.sha256:
+            raise DataError(f"{folder / file.name}: its digest differs; expected {file.sha256}")
+
+
+def open_prepared(output_dir: Path, sample_seed: str) -> Tuple[Prepared, Manifest]:
+    """What `prepare` left for `train`, checked. Raises: DataError if it is missing, replaced or damaged."""
+    path = output_dir / PREPARED
+    try:
+        prepared = Prepared.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{path}: missing or unreadable; expected prepare to have run before train") from error
+    manifest = read_manifest(prepared.cache)
+    if manifest.digest != prepared.digest:
+        raise DataError(f"{prepared.cache}: digest {manifest.digest}; expected {prepared.digest} as prepare left it")
+    check_files(prepared.cache, manifest, sample_seed)
+    return prepared, manifest
+
+
+def make_temporary_folder(cache_dir: Path) -> Path:
+    """A folder of one's own beside the final one, for the rename must not cross file systems."""
+    folder = cache_dir / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def publish(temporary: Path, manifest: Manifest, final: Path) -> bool:
+    """Write the manifest and rename the folder to its place.
+
+    Returns: False if another preparation was first; the caller's folder is then deleted.
+    """
+    write_json(temporary / MANIFEST, manifest.model_dump(mode="json"))
+    sync_folder(temporary)
+    try:
+        os.rename(temporary, final)
+    except OSError:
+        if not (final / MANIFEST).exists():
+            raise
+        shutil.rmtree(temporary)
+        return False
+    sync_folder(final.parent)
+    return True
+
+
+def discard(folder: Path) -> None:
+    """Delete a cache. Renamed first: nobody may find it half deleted."""
+    doomed = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    os.rename(folder, doomed)
+    shutil.rmtree(doomed)
+
+
+def delete_abandoned(cache_dir: Path, now_seconds: float) -> int:
+    """Delete what killed preparations left behind. Returns: number of folders."""
+    deleted = 0
+    for folder in cache_dir.glob(f"{TEMPORARY_PREFIX}*"):
+        if now_seconds - _last_written(folder) > ABANDONED_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)  # another preparation may be deleting it too
+            deleted += 1
+    return deleted
+
+
+def _last_written(folder: Path) -> float:
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except FileNotFoundError:  # deleted under our feet: nothing left to do
+        return time.time()

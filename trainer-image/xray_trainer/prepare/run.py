@@ -1,0 +1,260 @@
+"""`prepare`: the container that runs before training, from the run file to a cache folder and prepared.json."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xray_trainer.config import Dataset, RunFile
+from xray_trainer.errors import DataError
+from xray_trainer.files import disk_full_reported, require_free, write_json
+from xray_trainer.findings import multi_hot
+from xray_trainer.prepare.archive import FOLDER, Limits, Sources, find_sources, read_archive, read_members
+from xray_trainer.prepare.cache import (
+    FORMAT_VERSION,
+    PREPARED,
+    Manifest,
+    Part,
+    Prepared,
+    cache_key,
+    cache_settings,
+    content_digest,
+    delete_abandoned,
+    discard,
+    folder_of,
+    make_temporary_folder,
+    publish,
+    verify,
+)
+from xray_trainer.prepare.decode import limit_pillow
+from xray_trainer.prepare.images import Collected, collect, write_rejections
+from xray_trainer.prepare.labels import LabelRow, Labels, read_labels, summarise
+from xray_trainer.prepare.shards import ImageStore, count_positives, write_part
+from xray_trainer.prepare.split import PARTS, assign_patients, split_digest
+from xray_trainer.progress import Progress
+from xray_trainer.resources import available_cores
+from xray_trainer.result import VERSION
+
+LOG = logging.getLogger(__name__)
+
+SAMPLED_MEMBERS = 16
+"""Members whose sizes tell how many images an archive holds, for the check of free disk."""
+COPIES = 2
+"""The images lie on disk twice while they are sorted into parts."""
+
+
+def prepare(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
+    """Prepare the data of a run, or find them prepared.
+
+    Returns: the document for the termination message.
+    Raises: DataError, DiskFullError.
+    """
+    limit_pillow()
+    dataset = run_file.dataset
+    labels = read_labels(dataset.root / dataset.labels_file)
+    sources = find_sources(dataset.root)
+    key = cache_key(dataset, sources, labels.sha256)
+    folder = folder_of(dataset.cache_dir, key)
+    with disk_full_reported(f"cache {dataset.cache_dir} or output {run_file.output_dir}"):
+        manifest = _reuse(folder, key, run_file.run.uid)
+        if manifest is None:
+            manifest = _build(dataset, sources, labels, key, folder, progress)
+        _report(run_file.output_dir, folder, manifest, progress)
+    return result_of(manifest)
+
+
+def result_of(manifest: Manifest) -> Dict[str, Any]:
+    """The shape of tests/contract/examples/prepare-result.json."""
+    return {
+        "version": VERSION,
+        "exit_code": 0,
+        "archives": manifest.archives,
+        "images": manifest.images,
+        "patients": manifest.patients,
+        "rejected": sum(manifest.rejected.values()),
+        **{f"{part}_images": manifest.parts[part].images for part in PARTS},
+        "digest": manifest.digest,
+        "split_digest": manifest.split_digest,
+    }
+
+
+def _reuse(folder: Path, key: str, run_uid: str) -> Optional[Manifest]:
+    """The manifest of a cache that is already there and whole; a damaged one is deleted."""
+    if not folder.exists():
+        return None
+    try:
+        manifest = verify(folder, key, sample_seed=run_uid)
+    except DataError as error:
+        LOG.warning("%s; preparing again", error)
+        discard(folder)
+        return None
+    LOG.info("cache %s is complete: %d images, reused", folder.name, manifest.images)
+    return manifest
+
+
+def _build(
+    dataset: Dataset, sources: Sources, labels: Labels, key: str, folder: Path, progress: Progress
+) -> Manifest:
+    dataset.cache_dir.mkdir(parents=True, exist_ok=True)
+    delete_abandoned(dataset.cache_dir, time.time())
+    expected = estimate_images(sources, len(labels.rows))
+    require_free(dataset.cache_dir, COPIES * expected * dataset.stored_size**2, f"cache for about {expected} images")
+    temporary = make_temporary_folder(dataset.cache_dir)
+    try:
+        manifest = _fill(temporary, dataset, sources, labels, key, expected, progress)
+        if publish(temporary, manifest, folder):
+            return manifest
+    except BaseException:  # whatever ends the preparation, even a signal: its folder goes
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    LOG.info("cache %s was finished by another preparation meanwhile", folder.name)
+    return verify(folder, key, sample_seed=key)
+
+
+def estimate_images(sources: Sources, label_rows: int) -> int:
+    """Number of images, from the first members of each archive and its size; at most the number of labels."""
+    in_archives = sum(_estimate_archive(archive) for archive in sources.archives)
+    return max(1, min(label_rows, in_archives + len(sources.files)))
+
+
+def _estimate_archive(archive: Path) -> int:
+    sizes: List[int] = []
+    for member in read_archive(archive, _ignore_bytes, Limits()):
+        sizes.append(len(member.data))
+        if len(sizes) == SAMPLED_MEMBERS:
+            return round(archive.stat().st_size * len(sizes) / max(1, sum(sizes)))
+    return len(sizes)
+
+
+def _ignore_bytes(count: int) -> None:
+    """The estimate's bytes are no progress."""
+
+
+@dataclass
+class _Meter:
+    """Turns bytes read and images done into progress."""
+
+    progress: Progress
+    total_bytes: int
+    expected_images: int
+    bytes_read: int = 0
+
+    def on_bytes(self, count: int) -> None:
+        self.bytes_read += count
+
+    def on_image(self, images: int, rejected: int) -> None:
+        share = min(1.0, self.bytes_read / max(1, self.total_bytes))
+        self.progress.advance(images, max(images, self.expected_images), share)
+        self.progress.record(images_prepared=images, images_rejected=rejected, source_bytes_read=self.bytes_read)
+
+
+def _fill(
+    folder: Path, dataset: Dataset, sources: Sources, labels: Labels, key: str, expected: int, progress: Progress
+) -> Manifest:
+    """Write everything but the manifest into `folder`."""
+    cores = available_cores()
+    meter = _Meter(progress, sources.total_bytes(), expected)
+    LOG.info("preparing about %d images from %d archives on %d cores", expected, len(sources.archives), cores)
+    store = ImageStore(folder / "images.raw", dataset.stored_size)
+    members = read_members(sources, meter.on_bytes)
+    collected = collect(members, labels.rows, store, dataset.stored_size, cores, meter.on_image)
+    part_of = _split(collected, dataset)
+    files, parts = _write_parts(folder, store.finish(), collected, part_of, dataset)
+    store.delete()
+    write_rejections(folder / "rejected.csv", collected.rejections)
+    return _make_manifest(dataset, sources, labels, key, collected, part_of, files, parts)
+
+
+def _split(collected: Collected, dataset: Dataset) -> Dict[str, str]:
+    """Patient -> part."""
+    images_of: Dict[str, int] = {}
+    for _, row in collected.images:
+        images_of[row.patient] = images_of.get(row.patient, 0) + 1
+    return assign_patients(images_of, dataset.split)
+
+
+def _write_parts(
+    folder: Path, images: NDArray[np.uint8], collected: Collected, part_of: Dict[str, str], dataset: Dataset
+) -> Tuple[List[Any], Dict[str, Part]]:
+    labels = np.stack([multi_hot(row.findings, dataset.findings) for _, row in collected.images])
+    part_of_row = np.array([part_of[row.patient] for _, row in collected.images])
+    files: List[Any] = []
+    parts: Dict[str, Part] = {}
+    for part in PARTS:
+        ordinals = np.flatnonzero(part_of_row == part).astype(np.int32)
+        files += write_part(folder, part, ordinals, images, labels, dataset.findings)
+        parts[part] = Part(
+            images=len(ordinals),
+            patients=sum(1 for of_patient in part_of.values() if of_patient == part),
+            positives=count_positives(labels[ordinals], dataset.findings),
+        )
+    return files, parts
+
+
+def _make_manifest(
+    dataset: Dataset,
+    sources: Sources,
+    labels: Labels,
+    key: str,
+    collected: Collected,
+    part_of: Dict[str, str],
+    files: List[Any],
+    parts: Dict[str, Part],
+) -> Manifest:
+    rows = [row for _, row in collected.images]
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        key=key,
+        settings=cache_settings(dataset),
+        sources=_describe_sources(sources),
+        files=files,
+        parts=parts,
+        archives=len(sources.archives),
+        images=len(rows),
+        patients=len(part_of),
+        rejected=collected.rejected_by_reason(),
+        rows_without_image=len(labels.rows) - len({name for name, _ in collected.images}),
+        other_findings=_count_other_findings(rows, dataset.findings),
+        modes=dict(sorted(collected.modes.items())),
+        subjects=summarise(rows),
+        digest=content_digest(files),
+        split_digest=split_digest({name: part_of[row.patient] for name, row in collected.images}),
+    )
+
+
+def _describe_sources(sources: Sources) -> List[Dict[str, Any]]:
+    """Archives by name and size; loose files by number and size, for their names tell patients."""
+    described: List[Dict[str, Any]] = [{"name": path.name, "bytes": path.stat().st_size} for path in sources.archives]
+    if sources.files:
+        size = sum(path.stat().st_size for path in sources.files)
+        described.append({"name": f"{FOLDER}/", "files": len(sources.files), "bytes": size})
+    return described
+
+
+def _count_other_findings(rows: List[LabelRow], findings: List[str]) -> Dict[str, int]:
+    counts: Dict[str, int] = {}
+    for row in rows:
+        for name in row.findings - set(findings):
+            counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _report(output_dir: Path, folder: Path, manifest: Manifest, progress: Progress) -> None:
+    """Leave the way to the cache for the train container and say what was found."""
+    rejected = sum(manifest.rejected.values())
+    progress.advance(manifest.images, manifest.images)
+    progress.record(images_prepared=manifest.images, images_rejected=rejected)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    prepared = Prepared(version=VERSION, cache=folder, digest=manifest.digest, split_digest=manifest.split_digest)
+    write_json(output_dir / PREPARED, prepared.model_dump(mode="json"))
+    counts = ", ".join(f"{manifest.parts[part].images} {part}" for part in PARTS)
+    LOG.info("%d images of %d patients: %s; %d left out", manifest.images, manifest.patients, counts, rejected)
+
+

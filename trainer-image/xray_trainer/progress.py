@@ -1,0 +1,213 @@
+"""What a container is doing, served over HTTP: `/progress` as JSON for the operator, `/metrics` for Prometheus.
+
+Both containers use it. The server is a daemon thread and lives until the process ends; whatever happens to it, the
+run goes on: nobody's answer is worth a lost run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+
+LOG = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime]
+
+GAUGES: Mapping[str, Tuple[str, str]] = {
+    "step": ("xray_training_step", "Optimisation steps done."),
+    "total_steps": ("xray_training_total_steps", "Optimisation steps of the whole run."),
+    "loss": ("xray_training_loss", "Latest binary cross-entropy on training images."),
+    "learning_rate": ("xray_training_learning_rate", "Latest learning rate."),
+    "images_per_second": ("xray_training_images_per_second", "Training images per second since the first step."),
+    "validation_loss": ("xray_training_validation_loss", "Latest binary cross-entropy on validation images."),
+    "auroc_macro": ("xray_training_auroc_macro", "Latest macro AUROC on validation images, at the end on held-out images."),
+    "gradient_norm": ("xray_training_gradient_norm", "Latest norm of the gradient."),
+    "images_prepared": ("xray_trainer_images_prepared", "Images decoded and cached by preparation."),
+    "images_rejected": ("xray_trainer_images_rejected", "Images left out by preparation."),
+    "source_bytes_read": ("xray_trainer_source_bytes_read", "Bytes of archives and image files read by preparation."),
+}
+"""Value -> Prometheus name and help."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 with whole seconds and `Z`, as Kubernetes writes it."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the run with its begin and, once over, its end."""
+
+    name: str
+    started_at: datetime
+    finished_at: Optional[datetime] = None
+
+    def as_json(self) -> Dict[str, Optional[str]]:
+        finished = timestamp(self.finished_at) if self.finished_at else None
+        return {"name": self.name, "started_at": timestamp(self.started_at), "finished_at": finished}
+
+
+@dataclass(frozen=True)
+class State:
+    """One moment of the container; a change makes a new one."""
+
+    phases: Tuple[Phase, ...]
+    updated_at: datetime
+    step: int = 0
+    total_steps: int = 0
+    fraction: float = 0.0
+    remaining_seconds: Optional[int] = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> Dict[str, Any]:
+        """The shape of tests/contract/examples/progress.json. The remaining time is null until a rate is known."""
+        return {
+            "phase": self.phases[-1].name,
+            "started_at": timestamp(self.phases[0].started_at),
+            "progress_percentage": max(0, min(100, int(100 * self.fraction))),
+            "estimated_remaining_seconds": self.remaining_seconds,
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "metrics": [{"name": name, "value": f"{value:.6g}"} for name, value in self.metrics.items()],
+            "last_updated_time": timestamp(self.updated_at),
+            "phases": [phase.as_json() for phase in self.phases],
+        }
+
+
+class Progress:
+    """Holds the latest State; written by the run's thread, read by the server's."""
+
+    def __init__(self, phase: str, clock: Clock = utc_now) -> None:
+        now = clock()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._state = State(phases=(Phase(phase, now),), updated_at=now)
+        self.registry = CollectorRegistry()
+        self._gauges: Dict[str, Gauge] = {}
+
+    @property
+    def state(self) -> State:
+        with self._lock:
+            return self._state
+
+    def begin(self, phase: str) -> None:
+        """End the current phase and begin the next."""
+        now = self._clock()
+        with self._lock:
+            done = self._finished(now)
+            self._state = replace(self._state, phases=(*done, Phase(phase, now)), updated_at=now)
+
+    def finish(self) -> Tuple[Phase, ...]:
+        """End the current phase. Returns: all phases of the run."""
+        now = self._clock()
+        with self._lock:
+            self._state = replace(self._state, phases=self._finished(now), updated_at=now)
+            return self._state.phases
+
+    def advance(self, step: int, total_steps: int, fraction: Optional[float] = None) -> None:
+        """Record work done.
+
+        Args:
+            step: units done (optimisation steps, images).
+            total_steps: units in all.
+            fraction: share of the work done, if it is known better than step / total_steps.
+        """
+        now = self._clock()
+        share = fraction if fraction is not None else step / max(1, total_steps)
+        with self._lock:
+            remaining = _remaining_seconds(self._state.phases[-1].started_at, now, share)
+            self._state = replace(
+                self._state,
+                step=step,
+                total_steps=total_steps,
+                fraction=share,
+                remaining_seconds=remaining,
+                updated_at=now,
+            )
+        self._set_gauges({"step": step, "total_steps": total_steps})
+
+    def record(self, **values: float) -> None:
+        """Record the latest values of metrics; the keys are those of GAUGES."""
+        now = self._clock()
+        with self._lock:
+            self._state = replace(self._state, metrics={**self._state.metrics, **values}, updated_at=now)
+        self._set_gauges(values)
+
+    def _finished(self, now: datetime) -> Tuple[Phase, ...]:
+        last = self._state.phases[-1]
+        return (*self._state.phases[:-1], replace(last, finished_at=last.finished_at or now))
+
+    def _set_gauges(self, values: Mapping[str, float]) -> None:
+        for key, value in values.items():
+            if key not in self._gauges:
+                name, documentation = GAUGES[key]
+                self._gauges[key] = Gauge(name, documentation, registry=self.registry)
+            self._gauges[key].set(value)
+
+
+def _remaining_seconds(started_at: datetime, now: datetime, share: float) -> Optional[int]:
+    if share <= 0:
+        return None
+    return max(0, round((now - started_at).total_seconds() * (1 - share) / share))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers from the Progress that `serve` bound to the class."""
+
+    progress: Progress
+    timeout = 10
+    """A client that sends nothing gives its thread back after this many seconds."""
+
+    def do_GET(self) -> None:
+        if self.path == "/progress":
+            self._answer(200, "application/json", json.dumps(self.progress.state.as_json()).encode())
+        elif self.path == "/metrics":
+            self._answer(200, CONTENT_TYPE_LATEST, generate_latest(self.progress.registry))
+        else:
+            self._answer(404, "text/plain; charset=utf-8", b"/progress and /metrics are served here\n")
+
+    def _answer(self, code: int, content_type: str, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it so)
+        """Requests are not logged: the operator asks every few seconds."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is none of the run's business."""
+        LOG.debug("a progress request ended early")
+
+
+def serve(progress: Progress, port: int, host: str = "0.0.0.0") -> Optional[int]:
+    """Serve `progress` from a daemon thread until the process ends.
+
+    Args:
+        port: TCP port; 0 lets the system choose.
+    Returns: the port, or None if it could not be opened, which is logged and otherwise without consequence.
+    """
+    handler = type("_BoundHandler", (_Handler,), {"progress": progress})
+    try:
+        server = _Server((host, port), handler)
+    except OSError as error:
+        LOG.warning("progress port %d: %s; the run goes on without /progress and /metrics", port, error.strerror)
+        return None
+    threading.Thread(target=server.serve_forever, name="progress", daemon=True).start()
+    return int(server.server_address[1])

@@ -1,0 +1,165 @@
+"""`train`: the container that follows preparation, from prepared.json to a saved model, its figures and its curves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Mapping, MutableMapping, Optional, Tuple
+
+import numpy as np
+
+from xray_trainer import __version__
+from xray_trainer.config import RunFile, as_json
+from xray_trainer.files import disk_full_reported, sha256_of, sync_folder, write_json
+from xray_trainer.metrics import auroc, bce_from_logits, loss_floor, macro
+from xray_trainer.prepare.cache import Manifest, Prepared, open_prepared
+from xray_trainer.progress import Phase, Progress
+from xray_trainer.result import VERSION
+
+if TYPE_CHECKING:  # torch and transformers are imported only after `set_environment`
+    from xray_trainer.backends.torch import Outcome
+    from xray_trainer.callbacks import MetricsFile
+
+LOG = logging.getLogger(__name__)
+
+MODEL_FOLDER = "model"
+WEIGHTS = "model.safetensors"
+PREPROCESSOR = "preprocessor_config.json"
+DECIMALS = 6
+PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "numpy", "pyarrow")
+"""Libraries whose versions decide over the weights."""
+
+
+def train(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
+    """Train on the prepared data and write everything into the run's output folder.
+
+    Returns: the document for the termination message.
+    Raises: TrainerError, see backends/torch.py and prepare/cache.py.
+    """
+    set_environment(os.environ, offline=run_file.model.hub_name is None)
+    from xray_trainer.backends import torch as backend
+    from xray_trainer.callbacks import MetricsFile
+    from xray_trainer.report import write_learning_rate_curve, write_loss_curve
+
+    output = run_file.output_dir
+    with disk_full_reported(f"output {output}"):
+        prepared, manifest = open_prepared(output, sample_seed=run_file.run.uid)
+        metrics = MetricsFile(output / "metrics.jsonl")
+        outcome = backend.run(run_file, prepared.cache, manifest, progress, metrics)
+        model_digest = save_model(outcome, run_file, output / MODEL_FOLDER)
+        figures = evaluate(outcome, manifest)
+        _log_figures(figures, progress, metrics, outcome.steps)
+        write_loss_curve(output / "loss.png", metrics.rows, figures["loss_floor"])
+        write_learning_rate_curve(output / "learning_rate.png", metrics.rows)
+        result = make_result(outcome, figures, model_digest, progress.finish())
+        write_json(output / "result.json", {**result, **describe(run_file, prepared, manifest)})
+    return result
+
+
+def set_environment(environment: MutableMapping[str, str], offline: bool) -> None:
+    """Settings that the libraries read when they are imported.
+
+    Args:
+        offline: no network is needed, so none may be used.
+    """
+    environment["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    environment["DO_NOT_TRACK"] = "1"
+    environment["DISABLE_KUBEFLOW_INTEGRATION"] = "TRUE"  # it would report even where report_to is "none"
+    environment["TOKENIZERS_PARALLELISM"] = "false"
+    environment["TRANSFORMERS_VERBOSITY"] = "error"
+    environment["CUDA_VISIBLE_DEVICES"] = "0"  # two would train on twice the batch that was asked for
+    if offline:
+        environment["HF_HUB_OFFLINE"] = "1"
+
+
+def save_model(outcome: Outcome, run_file: RunFile, folder: Path) -> str:
+    """Write weights, configuration and image processor, all loadable with transformers' Auto classes.
+
+    The folder appears whole under its name; one of an earlier attempt is replaced.
+    Returns: `sha256:` digest of model.safetensors.
+    """
+    from xray_trainer.model import preprocessor_config
+
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    outcome.model.save_pretrained(temporary)
+    sizes = run_file.dataset
+    write_json(temporary / PREPROCESSOR, preprocessor_config(sizes.stored_size, sizes.image_size))
+    sync_folder(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    return sha256_of(folder / WEIGHTS)
+
+
+def evaluate(outcome: Outcome, manifest: Manifest) -> Dict[str, Any]:
+    """Figures on the held-out images, as the result carries them; what can't be measured is null."""
+    names = list(manifest.parts["train"].positives)
+    train_part = manifest.parts["train"]
+    aurocs = auroc(outcome.test_logits, outcome.test_labels)
+    positives = outcome.test_labels.sum(axis=0, dtype=np.int64)
+    train_positives = np.array([train_part.positives[name] for name in names])
+    return {
+        "auroc_macro": _rounded(macro(aurocs)),
+        "findings_evaluated": int(np.count_nonzero(~np.isnan(aurocs))),
+        "loss": _rounded(bce_from_logits(outcome.test_logits, outcome.test_labels)),
+        "loss_floor": _rounded(loss_floor(train_positives, train_part.images, outcome.test_labels)),
+        "findings": [
+            {"name": name, "auroc": _rounded(float(area)), "positives": int(count)}
+            for name, area, count in zip(names, aurocs, positives)
+        ],
+    }
+
+
+def make_result(outcome: Outcome, figures: Mapping[str, Any], model_digest: str, phases: Tuple[Phase, ...]) -> Dict[str, Any]:
+    """The shape of tests/contract/examples/result.json."""
+    return {
+        "version": VERSION,
+        "exit_code": 0,
+        "backend": "torch",
+        "device": outcome.device,
+        **figures,
+        "steps": outcome.steps,
+        "model_digest": model_digest,
+        "phases": [phase.as_json() for phase in phases],
+    }
+
+
+def describe(run_file: RunFile, prepared: Prepared, manifest: Manifest) -> Dict[str, Any]:
+    """What somebody needs to judge and repeat the run; goes into result.json beside the result."""
+    return {
+        "weights": "after the last epoch",
+        "run_file": as_json(run_file),
+        "data": {
+            "digest": prepared.digest,
+            "split_digest": prepared.split_digest,
+            "split": manifest.settings["split"],
+            "parts": {name: part.model_dump() for name, part in manifest.parts.items()},
+            "rejected": manifest.rejected,
+        },
+        "versions": versions(),
+    }
+
+
+def versions() -> Dict[str, str]:
+    """Our own, Python's and those of the libraries that decide over the weights."""
+    libraries = {name: metadata.version(name) for name in PACKAGES}
+    return {"xray_trainer": __version__, "python": platform.python_version(), **libraries}
+
+
+def _rounded(value: float) -> Optional[float]:
+    return round(value, DECIMALS) if math.isfinite(value) else None
+
+
+def _log_figures(figures: Mapping[str, Any], progress: Progress, metrics: MetricsFile, steps: int) -> None:
+    measured = {"auroc_macro": figures["auroc_macro"], "loss": figures["loss"]}
+    metrics.append({"step": steps, **{f"test_{name}": value for name, value in measured.items()}})
+    if figures["auroc_macro"] is not None:
+        progress.record(auroc_macro=figures["auroc_macro"])
+    LOG.info("held-out patients: %s", json.dumps({**measured, "loss_floor": figures["loss_floor"]}))
+
