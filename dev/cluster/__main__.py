@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dev.cluster import builder, devices, images, kind, local
 from dev.cluster.state import Cluster, ClusterError, cluster_named, home, locked, read_json, step, write_json
-from dev.cluster.tools import client_folders, helm, kubectl, run
+from dev.cluster.tools import client_folders, kubectl, run
 
 PROVIDERS = ("auto", "kubeconfig", "kind", "local")
 
@@ -88,7 +88,7 @@ def up(cluster: Cluster, options: argparse.Namespace) -> None:
         write_json(cluster.root / "cluster.json", {"provider": provider, "kubeconfig": kubeconfig})
         _start(cluster, provider, options.control_plane_only)
         if not options.control_plane_only:
-            helm()
+            client_folders(ours=provider == "local")
         if options.ipus is not None:
             image = _deliver(cluster, "device-plugin", options.registry) if options.ipus else ""
             devices.offer(kubeconfig, image, options.ipus)
@@ -160,6 +160,7 @@ def _deliver(cluster: Cluster, name: str, registry: str) -> str:
     """
     provider = _provider(cluster)
     if provider == "local":
+        local.need_containerd(cluster)
         return images.ensure_local(cluster, name)
     if provider == "kind":
         return images.ensure_docker(name, images.DEFAULT_REGISTRY, lambda ref: kind.load(cluster, ref))
@@ -185,6 +186,7 @@ def load_image(cluster: Cluster, options: argparse.Namespace) -> None:
     elif not archive.is_file():
         raise ClusterError(f"{archive}: no such file; expected an image archive, or one of {', '.join(images.RECIPES)}")
     elif _provider(cluster) == "local":
+        local.need_containerd(cluster)
         print(images.import_archive(cluster, archive).strip())
     elif _provider(cluster) == "kind":
         kind.load_archive(cluster, str(archive))

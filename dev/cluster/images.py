@@ -33,7 +33,8 @@ class Recipe:
     context: str
     target: str = ""
     needed_bytes: int = 2 * GIGABYTE
-    """Free disk at the peak of its cold build: build store, temporary layer, layout, containerd's copies."""
+    """Free disk at the peak of its cold build: build store, temporary layer, layout, containerd's copies.
+    Half of it where the libraries are there already."""
     kept: int = 2
     """Builds that are kept, the newest and the one before: a switch between two branches rebuilds nothing."""
     binary: str = ""
@@ -43,7 +44,7 @@ class Recipe:
 RECIPES = {
     "operator": Recipe("operator/Dockerfile", "."),
     "prepare": Recipe("trainer-image/Dockerfile", "trainer-image", "prepare", 6 * GIGABYTE),
-    "torch": Recipe("trainer-image/Dockerfile", "trainer-image", "torch", 28 * GIGABYTE, kept=1),
+    "torch": Recipe("trainer-image/Dockerfile", "trainer-image", "torch", 24 * GIGABYTE, kept=1),
     "device-plugin": Recipe("dev/device-plugin/Dockerfile", "dev/device-plugin", binary="device-plugin"),
     "pause": Recipe("dev/cluster/go/pause/Dockerfile", "dev/cluster/go/pause", binary="pause"),
 }
@@ -127,12 +128,12 @@ def _ensure_in_layout(build: Build, store: builder.Store) -> None:
     """Build what is missing, libraries first; afterwards the layout has the image."""
     if oci.has(builder.layout(), build.ref):
         return
-    builder.need_space(build.recipe.needed_bytes)
-    ready: dict[str, str] = {}
-    for name in build.libs:
-        libs = plan(_with_target(build.recipe, name), name, build.base)
-        _ensure_in_layout(libs, store)
-        ready[name] = libs.ref
+    libraries = [plan(_with_target(build.recipe, name), name, build.base) for name in build.libs]
+    cold = not libraries or any(not oci.has(builder.layout(), each.ref) for each in libraries)
+    builder.need_space(build.recipe.needed_bytes if cold else build.recipe.needed_bytes // 2)
+    for each in libraries:
+        _ensure_in_layout(each, store)
+    ready = {each.target: each.ref for each in libraries}
     text = build.dockerfile.text(build.target, ready)
     needs_ours = "FROM ${BASE_IMAGE}" in text and build.base == base_ref()
     if needs_ours and not oci.has(builder.layout(), build.base):

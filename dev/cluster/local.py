@@ -55,6 +55,12 @@ def has_node(cluster: Cluster) -> bool:
     return (cluster.root / "kubelet.json").exists()
 
 
+def need_containerd(cluster: Cluster) -> None:
+    """Raises: ClusterError if there is no running node to load images into."""
+    if processes.running_pid(cluster, "containerd") is None:
+        raise ClusterError(f"cluster {cluster.name}: its containerd does not run; expected `up` with a node before")
+
+
 def component_names(cluster: Cluster) -> tuple[str, ...]:
     return control_plane.COMPONENTS + (node.COMPONENTS if has_node(cluster) else ())
 
