@@ -1,15 +1,15 @@
-"""The project's images: what each is made from, its tag, and how it gets onto the node. Called by `images`
-and `up`.
+"""The project's images: what each is made from, its tag, and how it gets onto the node. Called by __main__.py.
 
 A tag is a hash of the Dockerfile's instructions and the files they copy, so an unchanged tree is never
-built twice. A Dockerfile stage named NAME-libs holds what our code needs from outside (6 GB of libraries in
-one case). It is kept as an image of its own, under its own hash: a changed line of code builds on it
+built twice. A Dockerfile stage named NAME-libs (or libraries) holds what our code needs from outside, 6 GB
+in one case. It is kept as an image of its own, under its own hash: a changed line of code builds on it
 without installing anything again.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -23,6 +23,8 @@ from dev.cluster.tools import go_build, go_sources, hash_of_files, run
 
 DEFAULT_REGISTRY = "localhost"
 GIGABYTE = 10**9
+_LIBRARIES = re.compile(r"(^|-)(libs|libraries)$")
+"""Names of the stages that are kept as images of their own."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ def base_image() -> str:
 class Build:
     """One target of one recipe, with its reference."""
 
+    name: str
     recipe: Recipe
     dockerfile: Dockerfile
     target: str
@@ -81,7 +84,7 @@ class Build:
     def libs(self) -> list[str]:
         """Names of the other stages below the target that are kept as images of their own."""
         stages = self.dockerfile.needed(self.target)
-        return [stage.name for stage in stages if stage.name.endswith("-libs") and stage.name != self.target]
+        return [stage.name for stage in stages if _LIBRARIES.search(stage.name) and stage.name != self.target]
 
     @property
     def uses_base(self) -> bool:
@@ -103,7 +106,7 @@ def plan(recipe: Recipe, name: str, base: str, registry: str = DEFAULT_REGISTRY,
     text = [*dockerfile.arguments, *(line for stage in stages for line in stage.instructions)]
     text.extend([base] if _uses_base(stages) else [])
     tag = hash_of_files([*files, *sources], context, text)
-    return Build(recipe, dockerfile, target, f"{registry}/xray-operator/{name}:{tag}", tuple(files), base)
+    return Build(name, recipe, dockerfile, target, f"{registry}/xray-operator/{name}:{tag}", tuple(files), base)
 
 
 def _with_target(recipe: Recipe, target: str) -> Recipe:
@@ -128,7 +131,10 @@ def _ensure_in_layout(build: Build, store: builder.Store) -> None:
     """Build what is missing, libraries first; afterwards the layout has the image."""
     if oci.has(builder.layout(), build.ref):
         return
-    libraries = [plan(_with_target(build.recipe, name), name, build.base) for name in build.libs]
+    libraries = [
+        plan(_with_target(build.recipe, stage), stage if "-" in stage else f"{build.name}-{stage}", build.base)
+        for stage in build.libs
+    ]
     cold = not libraries or any(not oci.has(builder.layout(), each.ref) for each in libraries)
     builder.need_space(build.recipe.needed_bytes if cold else build.recipe.needed_bytes // 2)
     for each in libraries:
@@ -179,7 +185,7 @@ def outdated(refs: list[str]) -> list[str]:
     by_image: dict[str, list[str]] = {}
     for ref in refs:
         by_image.setdefault(ref.rpartition(":")[0].rpartition("/")[2], []).append(ref)
-    kept = {image: RECIPES[name].kept for image in by_image if (name := image.removesuffix("-libs")) in RECIPES}
+    kept = {name: recipe.kept for name, recipe in RECIPES.items()}
     return [ref for image, same in by_image.items() for ref in same[: -kept.get(image, 1)]]
 
 
