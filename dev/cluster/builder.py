@@ -39,7 +39,7 @@ def check_space(folder: Path, needed: int, free: int) -> None:
     if free < needed:
         raise ClusterError(
             f"{folder}: {free:,} bytes free, {needed:,} needed for this build; "
-            "free some, or set XDG_CACHE_HOME to a folder on a larger disk"
+            "free some (`down --purge --all` removes all that was built), or set XDG_CACHE_HOME to a larger disk"
         )
 
 

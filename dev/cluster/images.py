@@ -211,12 +211,13 @@ def ensure_local(cluster: Cluster, name: str) -> str:
 
 
 def _prune(cluster: Cluster) -> None:
-    gone = outdated(oci.names(builder.layout()))
-    loaded = _loaded(cluster)
-    for ref in gone:
-        if ref in loaded:
-            node.ctr(cluster, "images", "remove", ref)
-    oci.prune(builder.layout(), gone)
+    layout = builder.layout()
+    gone = outdated(oci.names(layout))
+    # The kubelet's side of containerd gives every image a second name, its configuration's digest.
+    configurations = {oci.digests(layout, ref)[1] for ref in gone}
+    for name in _loaded(cluster) & {*gone, *configurations}:
+        node.ctr(cluster, "images", "remove", name)
+    oci.prune(layout, gone)
 
 
 def ensure_docker(name: str, registry: str, deliver: Callable[[str], object]) -> str:

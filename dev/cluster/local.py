@@ -47,6 +47,7 @@ def stop(cluster: Cluster, purge: bool) -> None:
     with step("control plane"):
         control_plane.stop(cluster)
     if purge and cluster.root.exists():
+        node.remove_log_links(cluster)
         shutil.rmtree(cluster.root)
 
 

@@ -202,10 +202,17 @@ def start_proxy(cluster: Cluster, programs: Path) -> None:
 def _remove_network(programs: Path, cluster: Cluster) -> None:
     if (cluster.root / "proxy.json").exists():
         run(programs / "kube-proxy", "--cleanup", f"--config={cluster.root / 'proxy.json'}")
-    with contextlib.suppress(ClusterError):
-        run("ip", "link", "delete", BRIDGE)
-    with contextlib.suppress(ClusterError):
-        run("ip", "address", "delete", f"{NODE_ADDRESS}/32", "dev", "lo")
+    for words in (
+        # The one chain that kube-proxy's own cleanup leaves.
+        ("iptables", "-D", "INPUT", "-j", "KUBE-FIREWALL"),
+        ("iptables", "-D", "OUTPUT", "-j", "KUBE-FIREWALL"),
+        ("iptables", "-F", "KUBE-FIREWALL"),
+        ("iptables", "-X", "KUBE-FIREWALL"),
+        ("ip", "link", "delete", BRIDGE),
+        ("ip", "address", "delete", f"{NODE_ADDRESS}/32", "dev", "lo"),
+    ):
+        with contextlib.suppress(ClusterError):  # gone already
+            run(*words)
 
 
 def stop(cluster: Cluster, programs: Path, pause_image: str) -> None:
@@ -223,6 +230,13 @@ def stop(cluster: Cluster, programs: Path, pause_image: str) -> None:
     _remove_network(programs, cluster)
     if DEVICE_PLUGINS.is_symlink() and cluster.root in DEVICE_PLUGINS.readlink().parents:
         DEVICE_PLUGINS.unlink()
+
+
+def remove_log_links(cluster: Cluster) -> None:
+    """The kubelet links container logs to /var/log/containers whatever its folders are."""
+    for link in Path("/var/log/containers").glob("*.log"):
+        if link.is_symlink() and cluster.root in link.readlink().parents:
+            link.unlink()
 
 
 def wait_ready(cluster: Cluster, programs: Path, timeout_seconds: float = 120.0) -> None:
