@@ -44,7 +44,10 @@ def make_parser() -> argparse.ArgumentParser:
     """All commands and options."""
     parser = argparse.ArgumentParser(prog="xray_trainer", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("prepare", "read, check, scale and split the X-rays"), ("train", "train on the prepared X-rays")):
+    for name, text in (
+        ("prepare", "read, check, scale and split the X-rays"),
+        ("train", "train on the prepared X-rays"),
+    ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--run-file", type=Path, required=True, help="JSON file that describes the run")
         default = TERMINATION_LOG if TERMINATION_LOG.exists() else None
@@ -100,7 +103,7 @@ def _synthesize(options: argparse.Namespace) -> int:
     return 0
 
 
-def _stop(signal_number: int, frame: Optional[FrameType]) -> None:
+def _stop(_signal: int, _frame: Optional[FrameType]) -> None:
     raise StoppedError("stopped by SIGTERM before the run was done; expected it to be started again")
 
 

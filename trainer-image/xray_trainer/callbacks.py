@@ -1,5 +1,7 @@
 """What happens beside the training loop: progress for the operator, one line of metrics.jsonl per log, a line in the log."""
 
+# transformers calls with keyword arguments that not every callback needs
+# ruff: noqa: ARG002
 from __future__ import annotations
 
 import json
@@ -51,7 +53,9 @@ class ProgressCallback(TrainerCallback):
         self._seconds = 0.0
         self._mark = 0.0
 
-    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self._mark = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

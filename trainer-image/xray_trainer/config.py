@@ -109,7 +109,9 @@ class Dataset(Section):
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
         if self.stored_size < self.image_size:
-            raise ValueError(f"stored_size {self.stored_size} is below image_size {self.image_size}; expected at least that")
+            raise ValueError(
+                f"stored_size {self.stored_size} is below image_size {self.image_size}; expected at least that"
+            )
         if len(set(self.findings)) != len(self.findings):
             raise ValueError("findings holds a name twice; expected each once")
         if Path(self.labels_file).name != self.labels_file:
@@ -135,7 +137,8 @@ class Training(Section):
         product = self.micro_batch_size * self.gradient_accumulation_steps
         if product != self.global_batch_size:
             raise ValueError(
-                f"micro_batch_size times gradient_accumulation_steps is {product}; expected global_batch_size {self.global_batch_size}"
+                f"micro_batch_size times gradient_accumulation_steps is {product}; "
+                f"expected global_batch_size {self.global_batch_size}"
             )
         return self
 
@@ -158,7 +161,8 @@ class RunFile(Section):
     def _patches_tile(self) -> Self:
         if self.model.config is not None and self.dataset.image_size % self.model.config.patch_size:
             raise ValueError(
-                f"model.config.patch_size {self.model.config.patch_size} must divide dataset.image_size {self.dataset.image_size}"
+                f"model.config.patch_size {self.model.config.patch_size} "
+                f"must divide dataset.image_size {self.dataset.image_size}"
             )
         return self
 

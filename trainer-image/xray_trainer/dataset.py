@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Dict, List, Sequence
 
 import numpy as np
-import pyarrow as pa
+import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
@@ -25,7 +25,9 @@ class XrayDataset(Dataset[Dict[str, torch.Tensor]]):
     side, and a mirrored film shows a body that doesn't exist.
     """
 
-    def __init__(self, batches: Sequence[pa.RecordBatch], findings: Sequence[str], image_size: int, random_crop: bool) -> None:
+    def __init__(
+        self, batches: Sequence[pa.RecordBatch], findings: Sequence[str], image_size: int, random_crop: bool
+    ) -> None:
         self._images = [_images_of(batch) for batch in batches]
         self._ends = np.cumsum([len(images) for images in self._images])
         self.labels: NDArray[np.int8] = np.concatenate([_labels_of(batch, findings) for batch in batches])

@@ -65,4 +65,6 @@ def disk_full_reported(purpose: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        raise DiskFullError(f"{purpose}: no space left while writing; expected more free space or a larger volume") from error
+        raise DiskFullError(
+            f"{purpose}: no space left while writing; expected more free space or a larger volume"
+        ) from error

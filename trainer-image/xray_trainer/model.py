@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from torch.nn import functional
@@ -93,7 +93,12 @@ def _weights_folder(model: Model) -> Path:
 def _fetch(hub_name: str, revision: Optional[str]) -> Path:
     """The hub model's folder in the local hub cache, fetched if need be."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     name = f"model {hub_name} at revision {revision or 'main'}"
     try:
@@ -101,43 +106,50 @@ def _fetch(hub_name: str, revision: Optional[str]) -> Path:
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ConfigurationError(f"{name}: not on the hub; expected an existing model and revision") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise TransportError(f"{name}: the hub did not answer ({type(error).__name__}); expected it to be reachable") from error
+        raise TransportError(
+            f"{name}: the hub did not answer ({type(error).__name__}); expected it to be reachable"
+        ) from error
 
 
 def _pretrained(folder: Path, findings: List[str], image_size: int) -> ViTForImageClassification:
-    config = _read_config(folder)
-    if image_size % config.patch_size:
+    patch_size, trained_size = _read_config(folder)
+    if image_size % patch_size:
         raise ConfigurationError(
-            f"model {folder}: patches of {config.patch_size} pixels don't tile an image of {image_size}; expected a multiple"
+            f"model {folder}: patches of {patch_size} pixels don't tile an image of {image_size}; expected a multiple"
         )
     try:
         model = ViTForImageClassification.from_pretrained(
             folder, use_safetensors=True, ignore_mismatched_sizes=True, **_label_settings(findings)
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigurationError(f"model {folder}: {_first_line(error)}; expected ViT weights in safetensors") from error
-    return model if config.image_size == image_size else _at_image_size(model, image_size)
+        raise ConfigurationError(
+            f"model {folder}: {_first_line(error)}; expected ViT weights in safetensors"
+        ) from error
+    return model if trained_size == image_size else _at_image_size(model, image_size, image_size // patch_size)
 
 
-def _read_config(folder: Path) -> ViTConfig:
+def _read_config(folder: Path) -> Tuple[int, int]:
+    """Side of a patch and of the image that the weights were trained for."""
     if not (folder / "config.json").is_file():
         raise ConfigurationError(f"model {folder}: no config.json; expected a folder as save_pretrained writes it")
     settings, _ = ViTConfig.get_config_dict(folder)
     if settings.get("model_type") != "vit":
         raise ConfigurationError(f"model {folder}: model_type {settings.get('model_type')!r}; expected 'vit'")
     config = ViTConfig.from_dict(settings)
+    if not isinstance(config.patch_size, int) or not isinstance(config.image_size, int):
+        raise ConfigurationError(f"model {folder}: oblong patches or images; expected square ones")
     if config.num_channels != CHANNELS:
         raise ConfigurationError(f"model {folder}: {config.num_channels} channels; expected {CHANNELS}")
-    return config
+    return config.patch_size, config.image_size
 
 
-def _at_image_size(model: ViTForImageClassification, image_size: int) -> ViTForImageClassification:
+def _at_image_size(model: ViTForImageClassification, image_size: int, side: int) -> ViTForImageClassification:
     """The same weights for another image size: position embeddings are interpolated, the rest is copied."""
     config = ViTConfig.from_dict({**model.config.to_dict(), "image_size": image_size})
     resized = ViTForImageClassification(config)
     weights = model.state_dict()
     key = next(name for name in weights if name.endswith("position_embeddings"))
-    weights[key] = interpolate_positions(weights[key], image_size // config.patch_size)
+    weights[key] = interpolate_positions(weights[key], side)
     resized.load_state_dict(weights)
     return resized
 

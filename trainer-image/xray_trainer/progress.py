@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
@@ -27,7 +27,10 @@ GAUGES: Mapping[str, Tuple[str, str]] = {
     "learning_rate": ("xray_training_learning_rate", "Latest learning rate."),
     "images_per_second": ("xray_training_images_per_second", "Training images per second since the first step."),
     "validation_loss": ("xray_training_validation_loss", "Latest binary cross-entropy on validation images."),
-    "auroc_macro": ("xray_training_auroc_macro", "Latest macro AUROC on validation images, at the end on held-out images."),
+    "auroc_macro": (
+        "xray_training_auroc_macro",
+        "Latest macro AUROC on validation images, at the end on held-out images.",
+    ),
     "gradient_norm": ("xray_training_gradient_norm", "Latest norm of the gradient."),
     "images_prepared": ("xray_trainer_images_prepared", "Images decoded and cached by preparation."),
     "images_rejected": ("xray_trainer_images_rejected", "Images left out by preparation."),
@@ -37,12 +40,12 @@ GAUGES: Mapping[str, Tuple[str, str]] = {
 
 
 def utc_now() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 def timestamp(moment: datetime) -> str:
     """RFC 3339 with whole seconds and `Z`, as Kubernetes writes it."""
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True)
@@ -184,14 +187,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it so)
+    def log_message(self, format: str, *args: object) -> None:
         """Requests are not logged: the operator asks every few seconds."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 (the base class calls it)
         """A client that went away is none of the run's business."""
         LOG.debug("a progress request ended early")
 

@@ -9,8 +9,8 @@ import matplotlib
 
 matplotlib.use("Agg")  # before pyplot: there is no screen
 
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 Row = Mapping[str, Optional[float]]
 
@@ -27,7 +27,9 @@ def write_loss_curve(path: Path, rows: Sequence[Row], floor: float) -> None:
     """
     figure, axes = plt.subplots(figsize=SIZE_INCHES, layout="constrained")
     axes.plot(*_series(rows, "loss"), color=BLUE, linewidth=1.4, label="training")
-    axes.plot(*_series(rows, "validation_loss"), color=ORANGE, marker="o", markersize=4, linewidth=1.4, label="validation")
+    axes.plot(
+        *_series(rows, "validation_loss"), color=ORANGE, marker="o", markersize=4, linewidth=1.4, label="validation"
+    )
     axes.axhline(floor, color=GREY, linestyle="--", linewidth=1, label=f"prevalence alone ({floor:.4f})")
     _finish(axes, "Loss", "binary cross-entropy (nats)")
     axes.legend(frameon=False)
@@ -48,7 +50,11 @@ def write_learning_rate_curve(path: Path, rows: Sequence[Row]) -> None:
 
 def _series(rows: Sequence[Row], name: str) -> Tuple[List[float], List[float]]:
     """Steps and values of the rows that hold `name`."""
-    points = [(step, value) for step, value in ((row["step"], row.get(name)) for row in rows) if step is not None and value is not None]
+    points = [
+        (step, value)
+        for step, value in ((row["step"], row.get(name)) for row in rows)
+        if step is not None and value is not None
+    ]
     return [step for step, _ in points], [value for _, value in points]
 
 

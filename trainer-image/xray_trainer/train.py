@@ -31,6 +31,8 @@ LOG = logging.getLogger(__name__)
 MODEL_FOLDER = "model"
 WEIGHTS = "model.safetensors"
 PREPROCESSOR = "preprocessor_config.json"
+READABLE = 0o644
+"""safetensors writes for the owner only; whoever opens the volume after us is another user."""
 DECIMALS = 6
 PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "numpy", "pyarrow")
 """Libraries whose versions decide over the weights."""
@@ -91,6 +93,7 @@ def save_model(outcome: Outcome, run_file: RunFile, folder: Path) -> str:
     outcome.model.save_pretrained(temporary)
     sizes = run_file.dataset
     write_json(temporary / PREPROCESSOR, preprocessor_config(sizes.stored_size, sizes.image_size))
+    (temporary / WEIGHTS).chmod(READABLE)
     sync_folder(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
@@ -110,13 +113,15 @@ def evaluate(outcome: Outcome, manifest: Manifest) -> Dict[str, Any]:
         "loss": _rounded(bce_from_logits(outcome.test_logits, outcome.test_labels)),
         "loss_floor": _rounded(loss_floor(train_positives, train_part.images, outcome.test_labels)),
         "findings": [
-            {"name": name, "auroc": _rounded(float(area)), "positives": int(count)}
-            for name, area, count in zip(names, aurocs, positives)
+            {"name": name, "auroc": _rounded(float(aurocs[index])), "positives": int(positives[index])}
+            for index, name in enumerate(names)
         ],
     }
 
 
-def make_result(outcome: Outcome, figures: Mapping[str, Any], model_digest: str, phases: Tuple[Phase, ...]) -> Dict[str, Any]:
+def make_result(
+    outcome: Outcome, figures: Mapping[str, Any], model_digest: str, phases: Tuple[Phase, ...]
+) -> Dict[str, Any]:
     """The shape of tests/contract/examples/result.json."""
     return {
         "version": VERSION,
@@ -162,4 +167,3 @@ def _log_figures(figures: Mapping[str, Any], progress: Progress, metrics: Metric
     if figures["auroc_macro"] is not None:
         progress.record(auroc_macro=figures["auroc_macro"])
     LOG.info("held-out patients: %s", json.dumps({**measured, "loss_floor": figures["loss_floor"]}))
-

@@ -7,12 +7,19 @@ import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Union
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import EvalPrediction, PrinterCallback, Trainer, TrainingArguments, ViTForImageClassification, set_seed
+from transformers import (
+    EvalPrediction,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    ViTForImageClassification,
+    set_seed,
+)
 
 from xray_trainer.callbacks import MetricsFile, ProgressCallback
 from xray_trainer.config import RunFile
@@ -60,7 +67,9 @@ def run(run_file: RunFile, cache: Path, manifest: Manifest, progress: Progress, 
             return _train(run_file, model, parts, Path(scratch), progress, metrics)
     except (torch.OutOfMemoryError, MemoryError) as error:
         size = run_file.training.micro_batch_size
-        raise OutOfMemoryError(f"training.micro_batch_size: {size}: does not fit into memory; expected a smaller one") from error
+        raise OutOfMemoryError(
+            f"training.micro_batch_size: {size}: does not fit into memory; expected a smaller one"
+        ) from error
 
 
 def where_it_runs(run_file: RunFile) -> str:
@@ -72,7 +81,9 @@ def where_it_runs(run_file: RunFile) -> str:
     if torch.cuda.is_available():
         return f"torch backend on one GPU ({torch.cuda.get_device_name(0)}); the pod holds {held.count}"
     if held.backend == "gpu":
-        raise AcceleratorError(f"{held.count} {held.resource_name} are held by this pod and CUDA finds none; expected a GPU")
+        raise AcceleratorError(
+            f"{held.count} {held.resource_name} are held by this pod and CUDA finds none; expected a GPU"
+        )
     cores = f"torch backend on the CPU with {torch.get_num_threads()} threads"
     return f"{cores}; {held.count} {held.resource_name} are held by this pod and not used" if held.count else cores
 
@@ -109,7 +120,9 @@ def _train(
 
 def _arguments(run_file: RunFile, train_images: int, scratch: Path) -> TrainingArguments:
     settings = run_file.training
-    total_steps = settings.epochs * steps_per_epoch(train_images, settings.micro_batch_size, settings.gradient_accumulation_steps)
+    total_steps = settings.epochs * steps_per_epoch(
+        train_images, settings.micro_batch_size, settings.gradient_accumulation_steps
+    )
     return TrainingArguments(
         output_dir=str(scratch),
         num_train_epochs=settings.epochs,
@@ -151,7 +164,6 @@ def _validation_metrics(prediction: EvalPrediction) -> Dict[str, float]:
 class _CheckedTrainer(Trainer):
     """Computes the loss itself and looks at it in each step, before it is averaged."""
 
-
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # the loss is a mean over the micro-batch: Trainer has to divide it by the accumulation steps
@@ -162,12 +174,14 @@ class _CheckedTrainer(Trainer):
         model: torch.nn.Module,
         inputs: Dict[str, torch.Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: Optional[torch.Tensor] = None,
+        num_items_in_batch: Union[torch.Tensor, int, None] = None,  # noqa: ARG002 (part of Trainer's signature)
     ) -> Any:
         """Mean binary cross-entropy over images and findings. Raises: DivergedError if it is no finite number."""
         outputs = model(pixel_values=inputs["pixel_values"])
         loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits, inputs["labels"])
         if not torch.isfinite(loss):
             step, rate = self.state.global_step + 1, self.args.learning_rate
-            raise DivergedError(f"step {step}: loss {loss.item()}; expected a finite number, try a learning rate below {rate:g}")
+            raise DivergedError(
+                f"step {step}: loss {loss.item()}; expected a finite number, try a learning rate below {rate:g}"
+            )
         return (loss, outputs) if return_outputs else loss

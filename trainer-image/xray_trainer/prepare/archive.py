@@ -11,7 +11,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Callable, Iterator, List, Optional
+from typing import IO, Callable, Iterator, List
 
 from typing_extensions import Self
 
@@ -76,7 +76,7 @@ def find_sources(root: Path) -> Sources:
     return Sources(archives, files)
 
 
-def read_members(sources: Sources, on_bytes: OnBytes, limits: Limits = Limits()) -> Iterator[Member]:  # noqa: B008 (frozen)
+def read_members(sources: Sources, on_bytes: OnBytes, limits: Limits = Limits()) -> Iterator[Member]:
     """All files of the sources, archives first.
 
     Raises: DataError if an archive is truncated, damaged or hostile; the message names archive and member ordinal.
@@ -87,11 +87,11 @@ def read_members(sources: Sources, on_bytes: OnBytes, limits: Limits = Limits())
         yield _read_file(path, ordinal, on_bytes, limits)
 
 
-def read_archive(path: Path, on_bytes: OnBytes, limits: Limits = Limits()) -> Iterator[Member]:  # noqa: B008 (frozen)
+def read_archive(path: Path, on_bytes: OnBytes, limits: Limits = Limits()) -> Iterator[Member]:
     """Files of one .tar.gz in stored order; folders are passed over. Raises: DataError as read_members."""
     reached = 0
     try:
-        with path.open("rb") as raw, gzip.GzipFile(fileobj=_Counting(raw, on_bytes)) as unzipped:
+        with path.open("rb") as raw, gzip.GzipFile(mode="rb", fileobj=_Counting(raw, on_bytes)) as unzipped:
             with tarfile.open(fileobj=unzipped, mode="r|", tarinfo=_strict_tar_info(path.name, limits)) as archive:
                 for reached, info in enumerate(archive, start=1):
                     _check(info, path.name, reached, limits)
@@ -157,7 +157,7 @@ def _strict_tar_info(archive: str, limits: Limits) -> type[tarfile.TarInfo]:
         headers = 0
 
         @classmethod
-        def frombuf(cls, buf: bytes | bytearray, encoding: Optional[str], errors: str) -> Self:
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
             cls.headers += 1
             try:
                 info = super().frombuf(buf, encoding, errors)
@@ -168,7 +168,9 @@ def _strict_tar_info(archive: str, limits: Limits) -> type[tarfile.TarInfo]:
             if info.size < 0:
                 raise DataError(f"{archive}: header {cls.headers}: size {info.size}; expected 0 or more")
             if info.type in _EXTENDED_HEADERS and info.size > limits.header_bytes:
-                raise DataError(f"{archive}: header {cls.headers}: {info.size} bytes; expected at most {limits.header_bytes}")
+                raise DataError(
+                    f"{archive}: header {cls.headers}: {info.size} bytes; expected at most {limits.header_bytes}"
+                )
             return info
 
     return StrictTarInfo
@@ -194,3 +196,9 @@ class _Counting:
         data = self._file.read(size)
         self._on_bytes(len(data))
         return data
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, offset: int, whence: int = 0) -> int:  # noqa: ARG002 (gzip wants the method)
+        raise OSError("archives are read from begin to end only")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import shutil
 import time
@@ -187,7 +186,7 @@ def publish(temporary: Path, manifest: Manifest, final: Path) -> bool:
     write_json(temporary / MANIFEST, manifest.model_dump(mode="json"))
     sync_folder(temporary)
     try:
-        os.rename(temporary, final)
+        temporary.rename(final)
     except OSError:
         if not (final / MANIFEST).exists():
             raise
@@ -200,7 +199,7 @@ def publish(temporary: Path, manifest: Manifest, final: Path) -> bool:
 def discard(folder: Path) -> None:
     """Delete a cache. Renamed first: nobody may find it half deleted."""
     doomed = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    os.rename(folder, doomed)
+    folder.rename(doomed)
     shutil.rmtree(doomed)
 
 

@@ -107,9 +107,7 @@ def _reason_to_reject(member: Member, rows: Mapping[str, LabelRow], seen: Set[st
     return None
 
 
-def _take(
-    member: Member, row: LabelRow, future: Future[DecodedImage], store: ImageStore, collected: Collected
-) -> None:
+def _take(member: Member, row: LabelRow, future: Future[DecodedImage], store: ImageStore, collected: Collected) -> None:
     try:
         decoded = future.result()
     except UnreadableImageError as error:

@@ -99,9 +99,7 @@ def _reuse(folder: Path, key: str, run_uid: str) -> Optional[Manifest]:
     return manifest
 
 
-def _build(
-    dataset: Dataset, sources: Sources, labels: Labels, key: str, folder: Path, progress: Progress
-) -> Manifest:
+def _build(dataset: Dataset, sources: Sources, labels: Labels, key: str, folder: Path, progress: Progress) -> Manifest:
     dataset.cache_dir.mkdir(parents=True, exist_ok=True)
     delete_abandoned(dataset.cache_dir, time.time())
     expected = estimate_images(sources, len(labels.rows))
@@ -256,5 +254,3 @@ def _report(output_dir: Path, folder: Path, manifest: Manifest, progress: Progre
     write_json(output_dir / PREPARED, prepared.model_dump(mode="json"))
     counts = ", ".join(f"{manifest.parts[part].images} {part}" for part in PARTS)
     LOG.info("%d images of %d patients: %s; %d left out", manifest.images, manifest.patients, counts, rejected)
-
-

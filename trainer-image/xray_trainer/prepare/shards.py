@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 import numpy as np
-import pyarrow as pa
+import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
 from numpy.typing import NDArray
 
 from xray_trainer.files import sha256_of
@@ -125,4 +125,4 @@ def _make_batch(
 
 def count_positives(labels: NDArray[np.int8], findings: Sequence[str]) -> Dict[str, int]:
     """Images with each finding."""
-    return {finding: int(count) for finding, count in zip(findings, labels.sum(axis=0, dtype=np.int64))}
+    return {finding: int(labels[:, index].sum(dtype=np.int64)) for index, finding in enumerate(findings)}

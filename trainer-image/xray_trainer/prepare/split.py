@@ -28,7 +28,9 @@ def assign_patients(images_of: Mapping[str, int], split: Split) -> Dict[str, str
     Raises: DataError for fewer than three patients.
     """
     if len(images_of) < len(PARTS):
-        raise DataError(f"split by patient: {len(images_of)} patients; expected at least {len(PARTS)}, one for each part")
+        raise DataError(
+            f"split by patient: {len(images_of)} patients; expected at least {len(PARTS)}, one for each part"
+        )
     shares = {"train": split.train, "validation": split.validation, "test": split.test}
     filled = dict.fromkeys(PARTS, 0)
     part_of: Dict[str, str] = {}

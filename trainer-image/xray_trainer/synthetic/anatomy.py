@@ -1,5 +1,7 @@
 """The healthy body: outline, lungs, ribs, spine, heart, diaphragm, collar bones."""
 
+# numpy types arithmetic on arrays as Any
+# mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -47,7 +49,7 @@ def make_anatomy(patient: Patient) -> Anatomy:
     child = min(1.0, patient.age_years / 16)
     return Anatomy(
         thorax_width=rng.normal(0.74, 0.03),
-        thorax_top=-0.80 + rng.normal(0, 0.025),
+        thorax_top=-0.83 + rng.normal(0, 0.025),
         thorax_bottom=0.86 + rng.normal(0, 0.03),
         diaphragm=0.50 + rng.normal(0, 0.035),
         dome=rng.normal(0.20, 0.02),
@@ -85,12 +87,14 @@ def draw_body(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Bod
     diaphragm = diaphragm_height(canvas, anatomy)
     below = inside(y - diaphragm, 0.012)
     heart = _heart(canvas, anatomy)
-    lungs = inside(thorax, 0.012) * (1 - below) * (1 - heart) * inside(np.abs(x) - _mediastinum(y), 0.02)
+    aorta = ellipse(canvas, 0.085, -0.27, 0.095, 0.12, 0.02)
+    beside_middle = inside(np.abs(x) - _mediastinum(y), 0.025) * (1 - aorta)
+    lungs = inside(thorax, 0.015) * (1 - below) * (1 - heart) * beside_middle
     outline = _outline(canvas, anatomy)
     attenuation = anatomy.tissue * outline
-    attenuation += 0.10 * below * outline + 0.13 * heart * (1 - below)
+    attenuation += 0.10 * below * outline + 0.10 * heart * (1 - below)
     attenuation -= lungs * (anatomy.lung_air - _vessels(canvas, rng))
-    attenuation += outline * _bones(canvas, anatomy, thorax, below)
+    attenuation += outline * _bones(canvas, anatomy, thorax, np.maximum(below, heart))
     attenuation += _soft_parts(canvas, anatomy)
     return Body(np.maximum(attenuation, 0), thorax, lungs, below)
 
@@ -98,6 +102,7 @@ def draw_body(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Bod
 def diaphragm_height(canvas: Canvas, anatomy: Anatomy) -> Field:
     """y of the diaphragm: two domes, the patient's right one higher for the liver below it."""
     u = (np.abs(canvas.x) - 0.34) / 0.38
+    u = np.where(u < 0, 0.35 * u, u)  # almost flat towards the heart, which rests on it
     right_is_higher = 0.06 * inside(-canvas.x, 0.08)
     return anatomy.diaphragm - right_is_higher + anatomy.dome * u * u
 
@@ -117,10 +122,10 @@ def _mediastinum(y: Field) -> Field:
 
 def _heart(canvas: Canvas, anatomy: Anatomy) -> Field:
     size = anatomy.heart_size
-    ventricle = ellipse(canvas, 0.13 * size, 0.33, 0.37 * size, 0.235 * size, 0.012, turn=anatomy.heart_turn)
-    atrium = ellipse(canvas, -0.055, 0.27, 0.155 * size, 0.24 * size, 0.012)
-    aorta = ellipse(canvas, 0.10, -0.27, 0.10, 0.105, 0.012)
-    return np.maximum(np.maximum(ventricle, atrium), aorta)
+    ventricle = ellipse(canvas, 0.13 * size, 0.33, 0.37 * size, 0.235 * size, 0.022, turn=anatomy.heart_turn)
+    atrium = ellipse(canvas, -0.055, 0.27, 0.155 * size, 0.24 * size, 0.022)
+    trunk = ellipse(canvas, 0.06, -0.02, 0.13, 0.24, 0.03)
+    return np.maximum(np.maximum(ventricle, atrium), trunk)
 
 
 def _outline(canvas: Canvas, anatomy: Anatomy) -> Field:
@@ -139,10 +144,10 @@ def _vessels(canvas: Canvas, rng: np.random.Generator) -> Field:
     distance = np.sqrt(dx * dx + dy * dy)
     ridges = np.exp(-np.abs(canvas.noise(0.10, rng)) * 5) * 0.9 + np.exp(-np.abs(canvas.noise(0.055, rng)) * 4) * 0.5
     root = np.exp(-((distance / 0.13) ** 2))
-    return 0.16 * root + ridges * 0.12 * np.exp(-distance / 0.30)
+    return 0.16 * root + ridges * 0.15 * np.exp(-distance / 0.34)
 
 
-def _bones(canvas: Canvas, anatomy: Anatomy, thorax: Field, below: Field) -> Field:
+def _bones(canvas: Canvas, anatomy: Anatomy, thorax: Field, dense: Field) -> Field:
     x, y = canvas.x, canvas.y
     across = np.abs(x) / anatomy.thorax_width
     cage = inside(thorax + 0.035, 0.03) * inside(anatomy.thorax_bottom - 0.02 - y, 0.1) * inside(across - 0.1, 0.05)
@@ -151,9 +156,9 @@ def _bones(canvas: Canvas, anatomy: Anatomy, thorax: Field, below: Field) -> Fie
     front_seen = inside(across - 0.42, 0.12) * inside(0.35 - y, 0.15)
     ribs = 0.105 * _rib_profile(behind) + 0.055 * front_seen * _rib_profile(front)
     # cage seen edge-on: the wall is denser where the rays run along it
-    wall = 0.10 * band(thorax - 0.005, 0.025, 0.03) * inside(0.75 - y, 0.1)
+    wall = 0.08 * band(thorax - 0.005, 0.025, 0.03) * inside(0.75 - y, 0.1) * inside(y + 0.62, 0.12)
     spine = 0.13 * band(x, anatomy.spine_width, 0.02) * (0.85 + 0.15 * np.cos(y * 48))
-    return anatomy.bone * (cage * ribs * (1 - 0.55 * below) + wall + spine + _shoulders(canvas, anatomy))
+    return anatomy.bone * (cage * ribs * (1 - 0.65 * dense) + wall + spine + _shoulders(canvas, anatomy))
 
 
 def _rib_profile(phase: Field) -> Field:
@@ -164,12 +169,12 @@ def _rib_profile(phase: Field) -> Field:
 
 def _shoulders(canvas: Canvas, anatomy: Anatomy) -> Field:
     x, y = np.abs(canvas.x), canvas.y
-    line = -0.575 - anatomy.clavicle_slope * (x - 0.08) + 0.028 * np.sin((x - 0.08) * 7)
+    line = -0.535 - anatomy.clavicle_slope * (x - 0.08) + 0.028 * np.sin((x - 0.08) * 7)
     clavicles = band(y - line, 0.024, 0.014) * inside(x - 0.09, 0.02) * inside(0.80 - x, 0.03)
     shoulder = Canvas(x, y)
     arms = ellipse(shoulder, 0.94, -0.60, 0.13, 0.15, 0.02)
     blades = band(x - 0.80 + 0.10 * (y + 0.2), 0.012, 0.012) * inside(0.06 - np.abs(y + 0.28) + 0.2, 0.05)
-    return 0.16 * clavicles + 0.14 * arms + 0.05 * blades
+    return 0.19 * clavicles + 0.14 * arms + 0.05 * blades
 
 
 def _soft_parts(canvas: Canvas, anatomy: Anatomy) -> Field:

@@ -4,15 +4,19 @@ A film is the square [-1, 1] x [-1, 1]; x grows to the image's right, which is t
 y grows downwards. Values are attenuation: 0 is air (black), 1 dense bone (white). A side is -1 or +1, the sign of x.
 """
 
+# numpy types arithmetic on arrays as Any
+# mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Field = NDArray[np.float32]
+Field = NDArray[Any]
+"""Values per pixel, float32 or wider."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,9 @@ def inside(distance: Field, softness: float) -> Field:
     return t * t * (3 - 2 * t)
 
 
-def ellipse(canvas: Canvas, x: float, y: float, width: float, height: float, softness: float, turn: float = 0.0) -> Field:
+def ellipse(
+    canvas: Canvas, x: float, y: float, width: float, height: float, softness: float, turn: float = 0.0
+) -> Field:
     """A filled ellipse by its half-axes; `softness` is the width of its edge."""
     cosine, sine = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     dx, dy = canvas.x - np.float32(x), canvas.y - np.float32(y)

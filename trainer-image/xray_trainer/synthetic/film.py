@@ -1,8 +1,11 @@
 """From body to PNG: position, exposure, noise, the marker that the technician burns in."""
 
+# numpy types arithmetic on arrays as Any
+# mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
 import io
+import zlib
 from functools import lru_cache
 from typing import Tuple
 
@@ -12,14 +15,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xray_trainer.synthetic.anatomy import draw_body, make_anatomy
 from xray_trainer.synthetic.canvas import Field, make_canvas
-from xray_trainer.synthetic.lesions import change_anatomy, draw_lesions
+from xray_trainer.synthetic.lesions import Scene, change_anatomy, draw_lesions
 from xray_trainer.synthetic.plan import Film
 
 DRAWN_SIDE = 448
 """Side at which bodies are drawn; larger films are scaled up, for bodies are smooth and noise is added after."""
 NOISE_SIDE = 1600
-COMPRESS_LEVEL = 1
-"""Noise doesn't compress; more effort costs seconds and saves little."""
+PNG_SETTINGS = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+"""Grain doesn't repeat: looking for repetitions would cost half of the rendering time and save little."""
 
 
 def render_png(film: Film, size: int) -> bytes:
@@ -31,7 +34,7 @@ def render_png(film: Film, size: int) -> bytes:
     image = Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
     _burn_in_marker(image, film.view, rng)
     file = io.BytesIO()
-    image.save(file, format="PNG", compress_level=COMPRESS_LEVEL)
+    image.save(file, format="PNG", **PNG_SETTINGS)
     return file.getvalue()
 
 
@@ -47,7 +50,7 @@ def _attenuation(film: Film, side: int, rng: np.random.Generator) -> Field:
         zoom=rng.normal(1.0, 0.02) * near,
     )
     body = draw_body(canvas, anatomy, rng)
-    return body.attenuation + draw_lesions(canvas, anatomy, body, findings, rng)
+    return body.attenuation + draw_lesions(Scene(canvas, anatomy, body, rng), findings)
 
 
 def _expose(attenuation: Field, rng: np.random.Generator) -> Field:
@@ -69,7 +72,7 @@ def _noise_sheet() -> Field:
 def _grain(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
     top, left = rng.integers(0, NOISE_SIDE - min(size, NOISE_SIDE // 2), 2)
     rows, columns = (np.arange(size) + top) % NOISE_SIDE, (np.arange(size) + left) % NOISE_SIDE
-    return _noise_sheet()[rows[:, None], columns[None, :]] * np.float32(rng.uniform(1.4, 2.2))
+    return _noise_sheet()[rows[:, None], columns[None, :]] * np.float32(rng.uniform(1.0, 1.6))
 
 
 def _burn_in_marker(image: Image.Image, view: str, rng: np.random.Generator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -9,7 +10,7 @@ import multiprocessing
 import tarfile
 from functools import partial
 from pathlib import Path
-from typing import Iterable, List, Sequence
+from typing import Iterator, List, Sequence
 
 import numpy as np
 
@@ -50,14 +51,17 @@ def synthesize(out: Path, images: int, seed: int, size: int = 1024, archives: in
     _write_labels(out / LABELS_FILE, films, size)
 
 
-def _write_archive(path: Path, films: Sequence[Film], pngs: Iterable[bytes]) -> None:
+def _write_archive(path: Path, films: Sequence[Film], pngs: Iterator[bytes]) -> None:
     """Take one PNG per film from `pngs`. Not compressed again: PNG is, and gzip would only take time."""
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=0, fileobj=raw, mtime=0) as zipped:
-        with tarfile.open(fileobj=zipped, mode="w|") as archive:
-            for film, png in zip(films, pngs):
-                info = tarfile.TarInfo(f"images/{film.name}")
-                info.size = len(png)
-                archive.addfile(info, io.BytesIO(png))
+    with contextlib.ExitStack() as stack:
+        raw = stack.enter_context(path.open("wb"))
+        zipped = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=0, fileobj=raw, mtime=0))
+        archive = stack.enter_context(tarfile.open(fileobj=zipped, mode="w|"))
+        for film in films:
+            png = next(pngs)
+            info = tarfile.TarInfo(f"images/{film.name}")
+            info.size = len(png)
+            archive.addfile(info, io.BytesIO(png))
 
 
 def _write_labels(path: Path, films: Sequence[Film], size: int) -> None:
