@@ -29,11 +29,16 @@ lint: .venv/ready ## format, lint, types, import rules, generated files
 generate: ## copy the canonical CRDs into the chart
 	rm -rf charts/xray-operator/crds && cp -r crds charts/xray-operator/crds
 
+LOCK := .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-header --no-annotate
+
+# triton (1 GB) compiles GPU kernels for torch.compile, which is not used
 lock: .venv/ready ## write the lock files anew
-	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		pyproject.toml -o operator/requirements.txt
-	.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		pyproject.toml trainer-image/pyproject.toml --all-extras --group pyproject.toml:dev -o requirements-dev.txt
+	$(LOCK) pyproject.toml -o operator/requirements.txt
+	$(LOCK) trainer-image/pyproject.toml --extra prepare -o trainer-image/requirements/prepare.txt
+	$(LOCK) trainer-image/pyproject.toml --extra torch --no-emit-package triton -o trainer-image/requirements/torch.txt
+	$(LOCK) pyproject.toml trainer-image/pyproject.toml --all-extras --group pyproject.toml:dev \
+		--no-emit-package triton -o requirements-dev.txt
 
 .venv/ready: requirements-dev.txt
 	$(PYTHON) -m venv .venv
