@@ -1,0 +1,133 @@
+"""Archives: read to the end or refused, and hostile members get nowhere."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.unit.trainer.build import make_png, write_archive
+from xray_trainer.errors import DataError
+from xray_trainer.prepare.archive import Limits, find_sources, read_archive, read_members
+
+NAME = "00012345_001.png"
+
+
+def read(path: Path, limits: Limits | None = None) -> list[tuple[int, str]]:
+    members = read_archive(path, lambda _: None, limits or Limits())
+    return [(member.ordinal, member.name) for member in members]
+
+
+def pack(path: Path, *infos: tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        for info in infos:
+            archive.addfile(info, io.BytesIO(bytes(info.size)) if info.isreg() else None)
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname = kind, size, link
+    return info
+
+
+def test_folders_count_as_members_and_give_no_image(tmp_path: Path) -> None:
+    path = pack(tmp_path / "images_001.tar.gz", member("images", tarfile.DIRTYPE), member(f"images/{NAME}", size=9))
+    assert read(path) == [(2, NAME)]
+
+
+def test_archives_come_before_loose_files_in_order_of_names(tmp_path: Path) -> None:
+    for number in (2, 1):
+        write_archive(tmp_path / f"images_00{number}.tar.gz", [(f"{number}.png", b"x")])
+    (tmp_path / "images").mkdir()
+    for name in ("b.png", "a.png"):
+        (tmp_path / "images" / name).write_bytes(b"y")
+    read_bytes: list[int] = []
+    sources = find_sources(tmp_path)
+    members = list(read_members(sources, read_bytes.append))
+    places = [(found.place, found.ordinal, found.name) for found in members]
+    assert places == [
+        ("images_001.tar.gz", 1, "1.png"),
+        ("images_002.tar.gz", 1, "2.png"),
+        ("images/", 1, "a.png"),
+        ("images/", 2, "b.png"),
+    ]
+    assert sum(read_bytes) == sources.total_bytes()
+
+
+def test_an_empty_root_is_a_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected chest X-rays in NIH layout"):
+        find_sources(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        (member(f"../{NAME}"), "leads out of the archive"),
+        (member(f"/etc/{NAME}"), "leads out of the archive"),
+        (member(f"images/../../{NAME}"), "leads out of the archive"),
+        (member(NAME, tarfile.SYMTYPE, link="/etc/passwd"), "regular files and folders only"),
+        (member(NAME, tarfile.LNKTYPE, link="other"), "regular files and folders only"),
+        (member(NAME, tarfile.FIFOTYPE), "regular files and folders only"),
+        (member(NAME, tarfile.CHRTYPE), "regular files and folders only"),
+        (member(NAME * 20), "name of 320 characters"),
+        (member(NAME, size=2000), "2000 bytes; expected at most 1000"),
+        (member(NAME * 6000), "bytes; expected at most 65536"),
+    ],
+)
+def test_hostile_members_end_the_preparation_by_ordinal(tmp_path: Path, info: tarfile.TarInfo, expected: str) -> None:
+    path = pack(tmp_path / "images_001.tar.gz", member("images/first.png", size=5), info)
+    with pytest.raises(DataError, match=expected) as caught:
+        read(path, Limits(member_bytes=1000))
+    assert str(caught.value).startswith("images_001.tar.gz: ")
+    assert "00012345" not in str(caught.value)
+
+
+def test_more_members_than_the_limit_are_refused(tmp_path: Path) -> None:
+    path = pack(tmp_path / "images_001.tar.gz", *(member(f"{number}.png") for number in range(4)))
+    with pytest.raises(DataError, match="more than 3 members"):
+        read(path, Limits(members=3))
+
+
+def test_endless_padding_is_refused(tmp_path: Path) -> None:
+    path = pack(tmp_path / "images_001.tar.gz", member(NAME))
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(1 << 20)))
+    with pytest.raises(DataError, match="padding only"):
+        read(path, Limits(trailing_bytes=1 << 16))
+
+
+def plain_tar(tmp_path: Path) -> tuple[Path, bytes]:
+    path = tmp_path / "images_001.tar.gz"
+    write_archive(path, [(f"{number}.png", make_png(number)) for number in range(4)])
+    return path, gzip.decompress(path.read_bytes())
+
+
+def test_a_truncated_archive_is_refused_wherever_it_ends(tmp_path: Path) -> None:
+    path, tar = plain_tar(tmp_path)
+    whole = path.read_bytes()
+    second_member = 512 + (len(make_png(0)) + 511) // 512 * 512
+    cuts = [whole[:-1], whole[:-9], whole[: len(whole) // 2], whole[:20], b"", gzip.compress(tar[:second_member])]
+    cuts += [gzip.compress(tar[: second_member + 100]), gzip.compress(tar[: second_member + 700])]
+    for cut in cuts:
+        path.write_bytes(cut)
+        with pytest.raises(DataError, match=r"^images_001.tar.gz: "):
+            read(path)
+
+
+def test_a_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    path, tar = plain_tar(tmp_path)
+    second_member = 512 + (len(make_png(0)) + 511) // 512 * 512
+    path.write_bytes(gzip.compress(tar[:second_member] + b"?" * 512 + tar[second_member + 512 :]))
+    with pytest.raises(DataError, match="header 2"):
+        read(path)
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b"PK\x03\x04", gzip.compress(b"<html>" * 200)])
+def test_something_else_under_the_archive_s_name_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "images_001.tar.gz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"^images_001.tar.gz: "):
+        read(path)

@@ -1,0 +1,56 @@
+"""The run file: what is refused, and how it is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.trainer.build import run_document
+from xray_trainer.config import parse_run_file, read_run_file
+from xray_trainer.errors import ConfigurationError
+
+
+def test_every_wrong_field_is_named_at_once_with_its_value(tmp_path: Path) -> None:
+    document = run_document(tmp_path, training={"epochs": 0, "learning_rate": -1})
+    document["surprise"] = True
+    with pytest.raises(ConfigurationError) as caught:
+        parse_run_file(document)
+    message = str(caught.value)
+    assert "training.epochs: 0: " in message
+    assert "training.learning_rate: -1: " in message
+    assert "surprise: true: " in message
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "expected"),
+    [
+        ("model", {"path": "/weights"}, "exactly one of path, hub_name, config"),
+        ("model", {"config": None}, "found none"),
+        ("model", {"revision": "abc"}, "revision needs hub_name"),
+        ("dataset", {"stored_size": 32, "image_size": 64}, "stored_size 32 is below image_size 64"),
+        ("dataset", {"labels_file": "../x.csv"}, "plain file name"),
+        ("dataset", {"findings": ["Mass", "Mass"]}, "twice"),
+        ("dataset", {"image_size": 40, "stored_size": 45}, "patch_size 16 must divide dataset.image_size 40"),
+        (
+            "dataset",
+            {"split": {"by": "Patient", "seed": 1, "train": 0.7, "validation": 0.2, "test": 0.2}},
+            "add up to 1.1",
+        ),
+        ("dataset", {"split": {"by": "Image", "seed": 1, "train": 0.7, "validation": 0.1, "test": 0.2}}, "'Patient'"),
+        ("training", {"micro_batch_size": 3}, "expected global_batch_size 8"),
+        ("training", {"learning_rate": float("nan")}, "finite"),
+    ],
+)
+def test_contradictions_are_refused(tmp_path: Path, section: str, values: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigurationError, match=expected):
+        parse_run_file(run_document(tmp_path, **{section: values}))
+
+
+def test_a_missing_or_broken_file_is_a_configuration_error(tmp_path: Path) -> None:
+    broken = tmp_path / "run.json"
+    broken.write_text("{")
+    with pytest.raises(ConfigurationError, match="expected JSON"):
+        read_run_file(broken)
+    with pytest.raises(ConfigurationError, match="No such file"):
+        read_run_file(tmp_path / "absent.json")

@@ -1,0 +1,74 @@
+"""Every pixel format gives the same grey square; what is no PNG gives a reason without its name."""
+
+from __future__ import annotations
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.unit.trainer.build import make_png
+from xray_trainer.prepare.decode import UnreadableImageError, decode_png, limit_pillow
+
+
+@pytest.fixture(autouse=True)
+def _limits() -> None:
+    limit_pillow()
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "I;16"])
+def test_all_modes_give_the_same_grey(mode: str) -> None:
+    expected = np.frombuffer(decode_png(make_png(3), 20).pixels, np.uint8).astype(int)
+    decoded = decode_png(make_png(3, mode=mode), 20)
+    assert np.abs(np.frombuffer(decoded.pixels, np.uint8).astype(int) - expected).max() <= 1
+    assert decoded.mode == mode
+
+
+def test_a_bilevel_image_is_read() -> None:
+    assert len(decode_png(make_png(mode="1"), 20).pixels) == 400
+
+
+def test_shrinking_takes_the_mean_of_the_area() -> None:
+    pixels = np.frombuffer(decode_png(make_png(1, side=40), 20).pixels, np.uint8)
+    source = np.asarray(Image.open(io.BytesIO(make_png(1, side=40)))).astype(float)
+    assert np.abs(pixels.reshape(20, 20) - source.reshape(20, 2, 20, 2).mean((1, 3))).max() <= 0.51
+
+
+@pytest.mark.parametrize("side", [10, 20, 33, 50])
+def test_every_size_comes_out_as_stored_size(side: int) -> None:
+    assert len(decode_png(make_png(side=side), 20).pixels) == 400
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"<!DOCTYPE html>", r"not a PNG \(first bytes 3c 21 44 4f\)"),
+        (b"", "not a PNG"),
+        (make_png()[:-60], "damaged PNG"),
+        (make_png()[:40], "damaged PNG"),
+        (make_png()[:100] + bytes(50) + make_png()[150:], "damaged PNG"),
+    ],
+)
+def test_what_can_t_be_read_is_told(data: bytes, expected: str) -> None:
+    with pytest.raises(UnreadableImageError, match=expected):
+        decode_png(data, 20)
+
+
+def test_a_jpeg_named_png_is_refused() -> None:
+    file = io.BytesIO()
+    Image.open(io.BytesIO(make_png())).save(file, format="JPEG")
+    with pytest.raises(UnreadableImageError, match="not a PNG"):
+        decode_png(file.getvalue(), 20)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked() -> None:
+    header = (60000).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
+    bomb = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(bytes(100)))
+    with pytest.raises(UnreadableImageError, match="more than 33554432 pixels"):
+        decode_png(bomb + _chunk(b"IEND", b""), 20)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")

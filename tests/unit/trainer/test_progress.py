@@ -1,0 +1,79 @@
+"""Progress over HTTP: right while it works, and harmless when it doesn't."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from xray_trainer.progress import Progress, serve
+
+BEGIN = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
+
+
+class Clock:
+    """Ten seconds later at each look."""
+
+    def __init__(self) -> None:
+        self._times: Iterator[datetime] = (BEGIN + timedelta(seconds=10 * count) for count in range(1000))
+
+    def __call__(self) -> datetime:
+        return next(self._times)
+
+
+def test_time_left_follows_from_the_rate() -> None:
+    progress = Progress("Training", Clock())
+    assert progress.state.as_json()["estimated_remaining_seconds"] is None
+    progress.advance(25, 100)
+    state = progress.state.as_json()
+    assert state["progress_percentage"] == 25
+    assert state["estimated_remaining_seconds"] == 30
+
+
+def test_phases_follow_each_other_without_a_gap() -> None:
+    progress = Progress("Training", Clock())
+    progress.begin("Evaluating")
+    first, second = (phase.as_json() for phase in progress.finish())
+    assert first["finished_at"] == second["started_at"]
+    assert second["finished_at"] == "2026-11-22T10:00:20Z"
+
+
+def get(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def test_both_pages_are_served() -> None:
+    progress = Progress("Training")
+    port = serve(progress, 0, "127.0.0.1")
+    assert port is not None
+    progress.advance(3, 10)
+    progress.record(loss=0.25, images_per_second=12.5)
+    assert json.loads(get(port, "/progress"))["metrics"][0] == {"name": "loss", "value": "0.25"}
+    metrics = get(port, "/metrics")
+    assert "xray_training_step 3.0" in metrics
+    assert "xray_training_images_per_second 12.5" in metrics
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        get(port, "/")
+
+
+def test_a_taken_port_is_no_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert serve(Progress("Training"), taken.getsockname()[1], "127.0.0.1") is None
+
+
+def test_a_client_that_hangs_up_leaves_the_server_running() -> None:
+    progress = Progress("Training")
+    port = serve(progress, 0, "127.0.0.1")
+    assert port is not None
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET /progress HTTP/1.1\r\n\r\n")
+    assert "Training" in get(port, "/progress")
