@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Any, Callable, Dict, List, Optional
@@ -73,8 +74,19 @@ def _finished_or_failed(options: argparse.Namespace) -> Dict[str, Any]:
         return error_result(error)
     # the last line of defence: a bug of ours or a library's still has to leave its message and a known exit code
     except Exception as error:
-        LOG.exception("unexpected %s", type(error).__name__)
+        # training sees no names; in preparation the text of an error may quote one
+        LOG.error("%s", describe_unexpected(error, with_text=options.command == "train"))
         return error_result(error)
+
+
+def describe_unexpected(error: BaseException, with_text: bool) -> str:
+    """Traceback of an error and of those that led to it; without their texts, types and places remain."""
+    if with_text:
+        return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    before = error.__cause__ or error.__context__
+    earlier = describe_unexpected(before, with_text) if before is not None else ""
+    places = "".join(traceback.format_tb(error.__traceback__))
+    return f"{earlier}Traceback (most recent call last):\n{places}{type(error).__name__}\n"
 
 
 def _work(command: str) -> Work:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Iterator
 
@@ -19,7 +20,8 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 def write_text(path: Path, text: str) -> None:
     """Write under a temporary name beside `path`, flush to disk, then rename."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    # not the process number: two containers on one volume are both process 1
+    temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex}")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
