@@ -115,8 +115,8 @@ def _register_jobs(registry: kopf.OperatorRegistry, operator: Operator) -> None:
 
 def _register_children(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     @kopf.on.event(*BATCH_JOBS, registry=registry, labels={names.LABEL_JOB_UID: kopf.PRESENT})
-    def batch_job_changed(labels: kopf.Labels, **_: Any) -> None:
-        operator.freshness.saw_child(labels[names.LABEL_JOB_UID])
+    def batch_job_changed(labels: kopf.Labels, type: str | None, **_: Any) -> None:
+        operator.freshness.saw_child(labels[names.LABEL_JOB_UID], gone=type == "DELETED")
         operator.queue.add(labels[names.LABEL_JOB_UID])
 
     @kopf.on.event(*PODS, registry=registry, labels={names.LABEL_JOB_UID: kopf.PRESENT})

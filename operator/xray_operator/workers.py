@@ -88,8 +88,11 @@ class Operator:
 
     async def _look(self, uid: str) -> None:
         raw = self.index.job(uid)
-        if raw is None or raw["metadata"].get("deletionTimestamp") or self.freshness.is_stale(uid, time.monotonic()):
-            return  # gone, going, or the watch will bring what we wrote and with it the key
+        if raw is None:
+            self.freshness.gone(uid)
+            return
+        if raw["metadata"].get("deletionTimestamp") or self.freshness.is_stale(uid, time.monotonic()):
+            return  # going, or the watch will bring what we wrote and with it the key
         job = read_xray_job(raw)
         observed = await self.gatherer.observe(job)
         decision = self._decide(job, observed)
@@ -109,7 +112,7 @@ class Operator:
         if child is None:
             return replace(observed, taken=place)
         if manifest["kind"] == "Job":
-            self.freshness.created_child(job.ref.uid, time.monotonic())
+            self.freshness.made_child(job.ref.uid, time.monotonic())
             logger.info("job %s/%s: created %s", job.ref.namespace, job.ref.name, place)
             return replace(observed, job_created=True)
         annotation = child["metadata"].get("annotations", {}).get(names.SNAPSHOT)

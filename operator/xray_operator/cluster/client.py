@@ -102,10 +102,12 @@ def _answer(what: str, status: int, text: bytes) -> Raw:
     try:
         answer = json.loads(text)
     except ValueError:
-        answer = {}
-    if 200 <= status < 300 and isinstance(answer, dict):
+        answer = None
+    if not isinstance(answer, dict):
+        raise ClusterError(what, status, f"{len(text)} bytes that are not a JSON object")
+    if 200 <= status < 300:
         return answer
-    reason = answer.get("message", "") if isinstance(answer, dict) else ""
+    reason = str(answer.get("message", ""))
     if status == 404:
         raise NotFound(what, status, reason)
     if status == 409:

@@ -1,0 +1,58 @@
+"""A real control plane, brought up once, and a namespace per test."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.integration.cluster_access import REPOSITORY, apply, connect, kubectl, start_control_plane
+from tests.integration.kubelet import NODE
+from xray_operator.cluster.client import Cluster
+
+
+@pytest.fixture(scope="session")
+def kubeconfig() -> Path:
+    """The control plane with our CRDs and one node on paper, on which nothing is scheduled by itself."""
+    path = start_control_plane()
+    applied = kubectl(path, "apply", "-f", str(REPOSITORY / "crds"))
+    assert applied.returncode == 0, applied.stderr
+    for crd in ("xraytrainingjobs", "acceleratorflavors"):
+        waited = kubectl(path, "wait", "--for=condition=Established", f"crd/{crd}.xray.training", "--timeout=60s")
+        assert waited.returncode == 0, waited.stderr
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "spec": {"unschedulable": True}}
+    applied = apply(path, node)
+    assert applied.returncode == 0, applied.stderr
+    return path
+
+
+@pytest_asyncio.fixture
+async def cluster(kubeconfig: Path) -> AsyncIterator[Cluster]:
+    client = await connect(kubeconfig)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def namespace(kubeconfig: Path) -> Iterator[str]:
+    """A namespace of the test's own; it goes in the background."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    make_namespace(kubeconfig, name)
+    yield name
+    remove_namespace(kubeconfig, name)
+
+
+def make_namespace(kubeconfig: Path, name: str, labels: dict[str, str] | None = None) -> None:
+    metadata = {"name": name, "labels": labels or {}}
+    made = apply(kubeconfig, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    assert made.returncode == 0, made.stderr
+
+
+def remove_namespace(kubeconfig: Path, name: str) -> None:
+    # no kubelet lets its pods go
+    kubectl(kubeconfig, "delete", "xraytrainingjobs,jobs", "--all", "--namespace", name, "--wait=false")
+    kubectl(kubeconfig, "delete", "pods", "--all", "--namespace", name, "--force", "--grace-period=0", "--wait=false")
+    kubectl(kubeconfig, "delete", "namespace", name, "--wait=false")

@@ -1,0 +1,92 @@
+"""Plays kubelet for one pod of a run: binds it to a node on paper and writes its status with given times."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from tests.integration.cluster_access import until
+from xray_operator.cluster.client import Cluster
+
+NODE = "simulated"
+
+
+def at(begin: datetime, seconds: int) -> str:
+    """So many seconds after begin, as Kubernetes writes times."""
+    return (begin + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass
+class Kubelet:
+    """Times are seconds after `begin`."""
+
+    cluster: Cluster
+    namespace: str
+    begin: datetime
+    ip: str
+    _pod: str = ""
+    _conditions: list[dict[str, Any]] = field(default_factory=list)
+    _prepare: dict[str, Any] = field(default_factory=dict)
+    _train: dict[str, Any] = field(default_factory=lambda: {"waiting": {"reason": "PodInitializing"}})
+
+    async def bind(self, seconds: int) -> str:
+        """Take the newest pod that has no node yet; returns its name."""
+        self._pod = await until("a pod without a node", self._unbound)
+        target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": self._pod}, "target": target}
+        await self.cluster.create(f"{self._path}/binding", binding)
+        scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": at(self.begin, seconds)}
+        self._conditions = [scheduled]
+        self._prepare = {"waiting": {"reason": "PodInitializing"}}
+        self._train = {"waiting": {"reason": "PodInitializing"}}
+        await self._write("Pending")
+        return self._pod
+
+    async def prepare_starts(self, seconds: int) -> None:
+        self._prepare = {"running": {"startedAt": at(self.begin, seconds)}}
+        await self._write("Pending")
+
+    async def prepare_ends(self, seconds: int, code: int, message: object) -> None:
+        self._prepare = self._ended(self._prepare, seconds, code, message)
+        await self._write("Failed" if code else "Pending")
+
+    async def train_starts(self, seconds: int) -> None:
+        self._train = {"running": {"startedAt": at(self.begin, seconds)}}
+        await self._write("Running")
+
+    async def train_ends(self, seconds: int, code: int, message: object) -> None:
+        self._train = self._ended(self._train, seconds, code, message)
+        await self._write("Failed" if code else "Succeeded")
+
+    @property
+    def _path(self) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/pods/{self._pod}"
+
+    async def _unbound(self) -> str | None:
+        listed = await self.cluster.get(f"/api/v1/namespaces/{self.namespace}/pods")
+        return next((pod["metadata"]["name"] for pod in listed["items"] if "nodeName" not in pod["spec"]), None)
+
+    def _ended(self, state: dict[str, Any], seconds: int, code: int, message: object) -> dict[str, Any]:
+        text = message if isinstance(message, str) else json.dumps(message)
+        started = state.get("running", {}).get("startedAt")
+        ended = {"exitCode": code, "finishedAt": at(self.begin, seconds), "message": text}
+        return {"terminated": ended | {"reason": "Error" if code else "Completed", "startedAt": started}}
+
+    async def _write(self, phase: str) -> None:
+        status = {
+            "phase": phase,
+            "podIP": self.ip,
+            "podIPs": [{"ip": self.ip}],
+            "conditions": self._conditions,
+            "initContainerStatuses": [_container("prepare", self._prepare)],
+            "containerStatuses": [_container("train", self._train)],
+        }
+        await self.cluster.merge(f"{self._path}/status", {"status": status})
+
+
+def _container(name: str, state: dict[str, Any]) -> dict[str, Any]:
+    running = "running" in state
+    known = {"name": name, "image": name, "imageID": name, "restartCount": 0}
+    return known | {"ready": running, "started": running, "state": state}

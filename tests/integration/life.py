@@ -1,0 +1,150 @@
+"""One job from creation to its end, on a real control plane, with kubelet and trainer played by the test."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from aiohttp import web
+
+from tests.integration.cluster_access import REPOSITORY, until
+from tests.integration.kubelet import Kubelet, at
+from xray_operator.cluster.client import Cluster
+
+EXAMPLES = REPOSITORY / "tests" / "contract" / "examples"
+FLAVOR = "integration-vpod4"
+JOBS = "/apis/xray.training/v1alpha1/namespaces/{}/xraytrainingjobs"
+
+
+def example(name: str) -> dict[str, Any]:
+    """What the trainer writes."""
+    document: dict[str, Any] = json.loads((EXAMPLES / name).read_text())
+    return document
+
+
+def flavor(name: str = FLAVOR) -> dict[str, Any]:
+    prices = [{"effectiveFrom": "2020-01-01T00:00:00Z", "currency": "USD", "perHour": "8.50", "minimumSeconds": 60}]
+    host = {"cpu": "2", "memory": "4Gi", "sharedMemory": "1Gi"}
+    spec = {"backend": "devicePlugin", "accelerators": 4, "resourceName": "graphcore.ai/ipu", "host": host}
+    return {
+        "apiVersion": "xray.training/v1alpha1",
+        "kind": "AcceleratorFlavor",
+        "metadata": {"name": name},
+        "spec": spec | {"prices": prices},
+    }
+
+
+def claim(namespace: str, name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+
+
+def xray_job(namespace: str, name: str = "cxr", **spec: Any) -> dict[str, Any]:
+    """About the shortest useful manifest."""
+    usual = {
+        "flavor": FLAVOR,
+        "model": {"config": {"hiddenSize": 64, "layers": 2, "heads": 2, "patchSize": 16}},
+        "dataset": {"source": {"pvc": {"claimName": "nih", "path": "nih"}}},
+        "output": {"claimName": "out"},
+    }
+    return {
+        "apiVersion": "xray.training/v1alpha1",
+        "kind": "XRayTrainingJob",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": usual | spec,
+    }
+
+
+@dataclass
+class Trainer:
+    """Serves /progress where the pod's address says."""
+
+    answer: dict[str, Any]
+
+    async def handle(self, _: web.Request) -> web.Response:
+        return web.json_response(self.answer)
+
+    @contextlib.asynccontextmanager
+    async def serve(self, ip: str) -> AsyncIterator[None]:
+        application = web.Application()
+        application.router.add_get("/progress", self.handle)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, ip, 9400).start()
+        try:
+            yield
+        finally:
+            await runner.cleanup()
+
+
+@dataclass
+class Life:
+    """Steps that wait for what the operator says before kubelet goes on."""
+
+    cluster: Cluster
+    namespace: str
+    ip: str
+
+    async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        return await self.cluster.create(JOBS.format(self.namespace), dict(manifest))
+
+    async def job(self, name: str = "cxr") -> dict[str, Any]:
+        return await self.cluster.get(f"{JOBS.format(self.namespace)}/{name}")
+
+    async def reached(self, state: str, name: str = "cxr") -> dict[str, Any]:
+        """The job as soon as its state is this one."""
+
+        async def ask() -> dict[str, Any] | None:
+            job = await self.job(name)
+            return job if job.get("status", {}).get("state") == state else None
+
+        return await until(f"job {self.namespace}/{name} is {state}", ask)
+
+    async def reported(self, percentage: int) -> None:
+        """Until the operator has told this progress."""
+
+        async def ask() -> bool:
+            told = (await self.job())["status"].get("trainerStatus", {})
+            return bool(told.get("progressPercentage") == percentage)
+
+        await until(f"progress {percentage} %", ask)
+
+    async def events(self, uid: str) -> list[dict[str, Any]]:
+        listed = await self.cluster.get(f"/api/v1/namespaces/{self.namespace}/events")
+        return [event for event in listed["items"] if event["involvedObject"].get("uid") == uid]
+
+    async def listed(self, path: str) -> list[dict[str, Any]]:
+        """The operator's children of one kind."""
+        query = {"labelSelector": "xray.training/job-uid"}
+        items: list[dict[str, Any]] = (await self.cluster.get(path.format(self.namespace), query))["items"]
+        return items
+
+    async def live_through(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """A whole successful run of a created job; returns the job at its end."""
+        begin = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+        kubelet = Kubelet(self.cluster, self.namespace, begin, self.ip)
+        evaluating = {"name": "Evaluating", "started_at": at(begin, 100), "finished_at": at(begin, 110)}
+        progress = example("progress.json") | {"phases": []}
+        trainer = Trainer(progress)
+        await self.reached("Queued")
+        await kubelet.bind(10)
+        await kubelet.prepare_starts(12)
+        await self.reached("Preparing")
+        async with trainer.serve(self.ip):
+            await kubelet.prepare_ends(40, 0, example("prepare-result.json"))
+            await kubelet.train_starts(42)
+            await self.reached("Training")
+            await self.reported(40)
+            trainer.answer = progress | {"phases": [evaluating | {"finished_at": None}], "progress_percentage": 90}
+            await self.reached("Evaluating")
+            await self.reported(90)
+            await kubelet.train_ends(110, 0, example("result.json") | {"phases": [evaluating]})
+            return await self.reached("Succeeded")

@@ -1,0 +1,69 @@
+"""The operator as a process of its own, which can be killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.integration.cluster_access import REPOSITORY
+
+IMAGES = {"prepare": "registry.example/prepare:1", "torch": "registry.example/torch:1"}
+
+
+@dataclass
+class OperatorProcess:
+    """Runs from the source tree; its log stays in `folder`."""
+
+    folder: Path
+    server: str
+    namespace: str
+    process: asyncio.subprocess.Process | None = None
+
+    async def start(self, **settings: Any) -> None:
+        config = {
+            "images": IMAGES,
+            "namespaces": [self.namespace],
+            "resyncSeconds": 0.5,
+            "idleResyncs": 2,
+            "metricsPort": 0,
+            "healthPort": 0,
+        }
+        path = self.folder / "config.yaml"
+        path.write_text(yaml.safe_dump(config | settings))
+        environment = os.environ | {
+            "KUBECONFIG": str(self._kubeconfig()),
+            "PYTHONPATH": str(REPOSITORY / "operator"),
+        }
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "xray_operator", "--config", str(path), stderr=log, env=environment
+            )
+
+    def kill(self) -> None:
+        """SIGKILL: no code of the operator runs after this."""
+        if self.process and self.process.returncode is None:
+            self.process.kill()
+
+    async def ended(self) -> int:
+        assert self.process is not None
+        return await self.process.wait()
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "operator.log"
+
+    def _kubeconfig(self) -> Path:
+        path = self.folder / "kubeconfig"
+        cluster = {"name": "proxy", "cluster": {"server": self.server}}
+        context = {"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}
+        user = {"name": "proxy", "user": {}}
+        document = {"apiVersion": "v1", "kind": "Config", "current-context": "proxy"}
+        document |= {"clusters": [cluster], "contexts": [context], "users": [user]}
+        path.write_text(yaml.safe_dump(document))
+        return path

@@ -1,0 +1,193 @@
+"""A crash at any moment loses nothing: the operator is killed after each of its writes in turn.
+
+The write has reached the API server, its answer never reaches the operator. Another process goes on. Whatever the
+moment, the end is the same: the same children, the same status, each event once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.cluster_access import apply, connect
+from tests.integration.conftest import make_namespace, remove_namespace
+from tests.integration.life import Life, claim, flavor, xray_job
+from tests.integration.operator_process import OperatorProcess
+from tests.integration.proxy import start_proxy
+
+pytestmark = pytest.mark.integration
+SIDE_BY_SIDE = 3
+MOST_WRITES = 60
+"""A run makes about 15; many more would be a defect of its own."""
+
+
+@dataclass
+class Outcome:
+    """A run's end, with everything that differs from run to run replaced by words."""
+
+    writes: list[str]
+    killed: bool
+    end: dict[str, Any]
+
+
+async def test_a_kill_after_any_write_changes_nothing(kubeconfig: Path, tmp_path: Path) -> None:
+    assert apply(kubeconfig, flavor()).returncode == 0
+    reference = await live(kubeconfig, tmp_path, 0)
+    assert not reference.killed
+    check_reference(reference.end)
+    last, k = MOST_WRITES, 1
+    while k <= last:
+        batch = range(k, min(k + SIDE_BY_SIDE, last + 1))
+        for number, outcome in zip(
+            batch, await asyncio.gather(*(live(kubeconfig, tmp_path, n) for n in batch)), strict=True
+        ):
+            assert outcome.end == reference.end, f"killed after write {number}: {outcome.writes}"
+            if not outcome.killed:
+                last = min(last, number - 1)
+        k += SIDE_BY_SIDE
+    assert len(reference.writes) - 2 <= last < MOST_WRITES
+    print(f"\n{last} writes, killed after each: {[w.split('/')[-1] for w in reference.writes]}")
+
+
+def check_reference(end: dict[str, Any]) -> None:
+    """The undisturbed run is as it should be; the others are compared with it."""
+    status = end["status"]
+    assert [len(end[kind]) for kind in ("jobs", "configMaps", "pods")] == [1, 1, 1]
+    assert {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]} == {
+        "Accepted": ("True", "Accepted"),
+        "DataReady": ("True", "Prepared"),
+        "Running": ("False", "Completed"),
+        "Succeeded": ("True", "Completed"),
+        "Reconciling": ("False", "Completed"),
+        "Stalled": ("False", "Completed"),
+        "Ready": ("True", "Completed"),
+    }
+    assert {phase: span["seconds"] for phase, span in status["times"].items()} == {
+        "queued": 10,
+        "preparing": 30,
+        "training": 60,
+        "evaluating": 10,
+    }
+    assert status["cost"]["heldSeconds"] == 100
+    assert status["cost"]["total"] == "0.2361"
+    assert status["results"]["aurocMacro"] == "0.5124"
+    assert [event["reason"] for event in end["events"]] == ["Accepted", "DataReady", "Started", "Succeeded", "Training"]
+
+
+async def live(kubeconfig: Path, folder: Path, kill_after: int) -> Outcome:
+    """A whole run in a namespace of its own, with a kill after write number kill_after (0: none)."""
+    namespace, place = f"kill-{kill_after}-{uuid.uuid4().hex[:6]}", folder / str(kill_after)
+    place.mkdir()
+    make_namespace(kubeconfig, namespace)
+    assert apply(kubeconfig, claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
+    cluster = await connect(kubeconfig)
+    try:
+        life = Life(cluster, namespace, f"127.77.0.{kill_after + 1}")
+        return await live_with_operator(life, kubeconfig, place, kill_after)
+    finally:
+        await cluster.close()
+        remove_namespace(kubeconfig, namespace)
+
+
+async def live_with_operator(life: Life, kubeconfig: Path, place: Path, kill_after: int) -> Outcome:
+    async with start_proxy(str(kubeconfig)) as proxy:
+        operator = OperatorProcess(place, proxy.url, life.namespace)
+        killed = asyncio.Event()
+
+        def after_write(number: int) -> bool:
+            if number == kill_after:
+                operator.kill()
+                killed.set()
+            return killed.is_set() and number == kill_after
+
+        proxy.after_write = after_write
+        try:
+            await operator.start()
+            async with asyncio.TaskGroup() as together:
+                keeper = together.create_task(start_again(operator))
+                job = await life.create(xray_job(life.namespace))
+                await life.live_through(job)
+                await settle(proxy.writes)
+                keeper.cancel()
+            return Outcome(list(proxy.writes), killed.is_set(), await describe_end(life))
+        finally:
+            operator.kill()
+            await operator.ended()
+
+
+async def start_again(operator: OperatorProcess) -> None:
+    """As kubelet would: when the process has been killed, another begins. It must not end by itself."""
+    while True:
+        code = await operator.ended()
+        assert code == -signal.SIGKILL, operator.log.read_text()[-4000:]
+        await operator.start()
+
+
+async def settle(writes: list[str]) -> None:
+    """Until nothing has been written for several resyncs: duplicates would come now."""
+    seen = -1
+    while seen != len(writes):
+        seen = len(writes)
+        await asyncio.sleep(2)
+
+
+async def describe_end(life: Life) -> dict[str, Any]:
+    """Children, status and events, without what no two runs share."""
+    job = await life.job()
+    jobs = await life.listed("/apis/batch/v1/namespaces/{}/jobs")
+    pods = await life.listed("/api/v1/namespaces/{}/pods")
+    maps = await life.listed("/api/v1/namespaces/{}/configmaps")
+    events = await life.events(job["metadata"]["uid"])
+    end = {
+        "jobs": [{**child(raw), "spec": raw["spec"]} for raw in jobs],
+        "configMaps": [{**child(raw), "data": raw["data"]} for raw in maps],
+        "pods": [raw["metadata"]["labels"] for raw in pods],
+        "status": without_moments(job["status"]),
+        "events": sorted(
+            ({k: event[k] for k in ("reason", "type", "message", "count")} for event in events),
+            key=lambda event: event["reason"],
+        ),
+    }
+    own = {job["metadata"]["uid"]: "UID", life.namespace: "NAMESPACE", life.ip: "IP"}
+    own |= {raw["metadata"]["uid"]: "JOB-UID" for raw in jobs} | {raw["metadata"]["name"]: "POD" for raw in pods}
+    own |= {raw["metadata"]["name"]: "CHILD" for raw in jobs}
+    return replaced(end, own, datetime.fromisoformat(job["metadata"]["creationTimestamp"]))
+
+
+def child(raw: dict[str, Any]) -> dict[str, Any]:
+    metadata = raw["metadata"]
+    annotations = dict(metadata["annotations"])
+    snapshot = json.loads(annotations.pop("xray.training/snapshot"))
+    assert snapshot.pop("startedAt")
+    kept = {key: metadata[key] for key in ("name", "labels", "ownerReferences")}
+    return kept | {"annotations": annotations, "snapshot": snapshot}
+
+
+def without_moments(status: dict[str, Any]) -> dict[str, Any]:
+    """Without the moments at which the operator happened to look."""
+    conditions = [{k: v for k, v in c.items() if k != "lastTransitionTime"} for c in status["conditions"]]
+    run = {k: v for k, v in status["run"].items() if k != "startedAt"}
+    return status | {"conditions": conditions, "run": run}
+
+
+def replaced(end: dict[str, Any], own: dict[str, str], begin: datetime) -> dict[str, Any]:
+    """Own words replaced by common ones, and times of this run by seconds since its begin."""
+    text = json.dumps(end)
+    for word in sorted(own, key=len, reverse=True):
+        text = text.replace(word, own[word])
+
+    def since(match: re.Match[str]) -> str:
+        seconds = (datetime.fromisoformat(match[0]) - begin).total_seconds()
+        return f"+{seconds:.0f}s" if -10 <= seconds < 3600 else match[0]
+
+    document: dict[str, Any] = json.loads(re.sub(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", since, text))
+    return document
