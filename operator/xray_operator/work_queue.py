@@ -24,6 +24,11 @@ class WorkQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a worker has a key."""
+        return bool(self._held)
+
     def add(self, key: str) -> None:
         """Look at this key soon."""
         if key in self._waiting:

@@ -69,15 +69,14 @@ def started_conditions(situation: Situation, accepted: str, data: str) -> tuple[
 
 
 def render_conditions(
-    conditions: Sequence[Condition], previous: object, generation: int, now: datetime
+    conditions: Sequence[Condition], previous: Sequence[Mapping[str, Any]], generation: int, now: datetime
 ) -> list[dict[str, Any]]:
     """The list for status; a condition keeps its lastTransitionTime while its status stays.
 
     Args:
-        previous: status.conditions as they were; what is not a condition there is not looked at.
+        previous: status.conditions as they were.
     """
-    rows = previous if isinstance(previous, list) else []
-    former = {row.get("type"): row for row in rows if isinstance(row, Mapping)}
+    former = {row.get("type"): row for row in previous}
     return [_render(condition, former.get(condition.type, {}), generation, now) for condition in conditions]
 
 

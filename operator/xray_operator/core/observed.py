@@ -107,14 +107,14 @@ class Observed:
 
 def read_xray_job(raw: Raw) -> XRayJob:
     """The resource as a value."""
-    metadata, status = raw["metadata"], raw.get("status")
+    metadata = raw["metadata"]
     return XRayJob(
         ref=JobRef(metadata["namespace"], metadata["name"], metadata["uid"]),
         generation=metadata["generation"],
         resource_version=metadata["resourceVersion"],
         created=read_time(metadata["creationTimestamp"]),
         spec=raw.get("spec"),
-        status=status if isinstance(status, Mapping) else {},
+        status=_sound(raw.get("status")),
     )
 
 
@@ -167,6 +167,19 @@ def controller_uid(raw: Raw) -> str | None:
 def read_time(text: str) -> datetime:
     """An RFC 3339 time."""
     return datetime.fromisoformat(text)
+
+
+def _sound(status: Any) -> Raw:
+    """The status, if its parts have the shapes that we gave them; else nothing, and it will be written anew."""
+    if not isinstance(status, Mapping):
+        return {}
+    rows = [row for part in ("conditions", "attempts") for row in _rows(status.get(part, []))]
+    sections = [status.get(part, {}) for part in ("times", "trainerStatus", "data", "cost", "run")]
+    return status if all(isinstance(part, Mapping) for part in rows + sections) else {}
+
+
+def _rows(part: Any) -> list[Any]:
+    return part if isinstance(part, list) else [part]
 
 
 def _conditions(raw: Raw) -> dict[str, Raw]:

@@ -34,7 +34,7 @@ def refused_status(job: XRayJob, reason: str, message: str, now: datetime) -> St
     return {
         "observedGeneration": job.generation,
         "state": names.PENDING,
-        "conditions": conditions.render_conditions(listed, job.status.get("conditions"), job.generation, now),
+        "conditions": conditions.render_conditions(listed, job.status.get("conditions", []), job.generation, now),
     }
 
 
@@ -52,7 +52,7 @@ def started_status(job: XRayJob, batch_job: Job, observed: Observed, now: dateti
         "observedGeneration": job.generation,
         "state": situation.state,
         "runsOn": told[:256],
-        "conditions": conditions.render_conditions(listed, job.status.get("conditions"), job.generation, now),
+        "conditions": conditions.render_conditions(listed, job.status.get("conditions", []), job.generation, now),
         "run": _run(batch_job, situation.pod),
         "cost": _cost(cost),
     } | _present(

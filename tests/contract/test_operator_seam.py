@@ -1,0 +1,49 @@
+"""The operator's side of the seam: it writes the run file as agreed, and reads what the trainer writes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.unit.operator.builders import EXAMPLES, example, make_job, make_run
+from xray_operator.core.manifests import build_config_map
+from xray_operator.core.reports import ErrorResult, PrepareResult, Progress, Report, TrainResult, read_report
+from xray_operator.core.run_file import build_run_file
+from xray_operator.names import FATAL_EXIT_CODES
+
+
+def test_the_run_file_of_the_example_job_is_the_example() -> None:
+    plan = make_run(make_job("cxr"))
+    expected = json.loads(example("run.json"))
+    expected["output_dir"] = f"/mnt/output/{plan.job.child_name}"  # the example's hash is a stand-in
+    assert build_run_file(plan) == expected
+
+
+def test_the_config_map_holds_the_run_file_and_nothing_else() -> None:
+    plan = make_run()
+    data = build_config_map(plan)["data"]
+    assert {name: json.loads(text) for name, text in data.items()} == {"run.json": build_run_file(plan)}
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("prepare-result.json", PrepareResult),
+        ("result.json", TrainResult),
+        ("error-result.json", ErrorResult),
+        ("progress.json", Progress),
+    ],
+)
+def test_what_the_trainer_writes_is_read_whole(name: str, model: type[Report]) -> None:
+    report = read_report(model, (EXAMPLES / name).read_bytes())
+    assert report is not None
+    written = json.loads(example(name))
+    read = json.loads(report.model_dump_json())
+    assert all(written[field] == value for field, value in read.items())
+
+
+def test_data_that_is_corrupt_is_not_tried_again() -> None:
+    error = read_report(ErrorResult, example("error-result.json"))
+    assert error is not None
+    assert error.exit_code in FATAL_EXIT_CODES

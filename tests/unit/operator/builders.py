@@ -1,0 +1,203 @@
+"""Objects as Kubernetes gives them, with few words: make_job("cxr").training(epochs=1).build()."""
+
+from __future__ import annotations
+
+import copy
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from xray_operator import names
+from xray_operator.config import Images, OperatorConfig
+from xray_operator.core.attempts import render_time
+from xray_operator.core.manifests import build_config_map, build_job
+from xray_operator.core.observed import Observed, XRayJob, read_job, read_pods, read_xray_job
+from xray_operator.core.plan import Plan, Snapshot, make_plan, take_snapshot
+from xray_operator.core.reports import Progress, read_report
+from xray_operator.core.spec import FlavorSpec, JobSpec
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "contract" / "examples"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
+BEGIN = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
+UID = "0b0f4c1e-5f0f-4b54-9a53-2f7b1d1c0001"
+JOB_UID = "a5a5a5a5-0000-4000-8000-000000000001"
+CONFIG = OperatorConfig(
+    images=Images(prepare="registry.example/prepare:1", torch="registry.example/torch:1"),
+    image_pull_secrets=("pull-secret",),
+)
+PRICE = {"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": "8.50"}
+
+
+def at(seconds: float) -> datetime:
+    """So many seconds after the job was created."""
+    return BEGIN + timedelta(seconds=seconds)
+
+
+def example(name: str) -> str:
+    return (EXAMPLES / name).read_text()
+
+
+class JobBuilder:
+    """An XRayTrainingJob as the API server gives it, defaults of the CRD left to the operator's model."""
+
+    def __init__(self, name: str) -> None:
+        self._raw: dict[str, Any] = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.JOB_KIND,
+            "metadata": {
+                "name": name,
+                "namespace": "radiology",
+                "uid": UID,
+                "generation": 1,
+                "resourceVersion": "100",
+                "creationTimestamp": render_time(BEGIN),
+            },
+            "spec": {
+                "flavor": "demo-vpod4",
+                "model": {"name": "vit-tiny", "claimName": "models"},
+                "dataset": {"source": {"pvc": {"claimName": "nih", "path": "nih"}}},
+                "output": {"claimName": "out"},
+            },
+        }
+
+    def flavor(self, name: str) -> Self:
+        return self.spec(flavor=name)
+
+    def training(self, **fields: Any) -> Self:
+        return self.spec(training=fields)
+
+    def spec(self, **fields: Any) -> Self:
+        self._raw["spec"] |= fields
+        return self
+
+    def status(self, status: Any) -> Self:
+        self._raw["status"] = status
+        return self
+
+    def raw(self) -> dict[str, Any]:
+        return copy.deepcopy(self._raw)
+
+    def build(self) -> XRayJob:
+        return read_xray_job(self.raw())
+
+
+def make_job(name: str = "cxr") -> JobBuilder:
+    return JobBuilder(name)
+
+
+def make_flavor(backend: str = "devicePlugin", **fields: Any) -> dict[str, Any]:
+    """An AcceleratorFlavor's spec."""
+    resource = {"devicePlugin": "graphcore.ai/ipu", "gpu": "nvidia.com/gpu"}.get(backend)
+    held = {"accelerators": 4, "resourceName": resource} if resource else {}
+    host = {"cpu": "2", "memory": "4Gi", "sharedMemory": "1Gi"}
+    return {"backend": backend, "host": host, "prices": [PRICE]} | held | fields
+
+
+def make_snapshot(flavor: dict[str, Any] | None = None, name: str = "demo-vpod4") -> Snapshot:
+    return take_snapshot(name, FlavorSpec.model_validate(flavor or make_flavor()), CONFIG, at(1))
+
+
+def make_run(job: JobBuilder | None = None, flavor: dict[str, Any] | None = None) -> Plan:
+    built = (job or make_job()).build()
+    spec = JobSpec.model_validate(built.spec)
+    return make_plan(built.ref, spec, make_snapshot(flavor, spec.flavor))
+
+
+class PodBuilder:
+    """A pod of the run; seconds count from the job's creation."""
+
+    def __init__(self, name: str, created: float) -> None:
+        self._raw: dict[str, Any] = {
+            "metadata": {
+                "name": name,
+                "creationTimestamp": render_time(at(created)),
+                "ownerReferences": [{"uid": JOB_UID, "controller": True}],
+            },
+            "status": {"phase": "Pending", "conditions": []},
+        }
+
+    def scheduled(self, seconds: float) -> Self:
+        return self._condition("PodScheduled", "True", lastTransitionTime=render_time(at(seconds)))
+
+    def unschedulable(self, message: str) -> Self:
+        return self._condition("PodScheduled", "False", reason="Unschedulable", message=message)
+
+    def disrupted(self, seconds: float) -> Self:
+        self._raw["status"] |= {"phase": "Failed", "reason": "Evicted"}
+        return self._condition("DisruptionTarget", "True", lastTransitionTime=render_time(at(seconds)))
+
+    def prepare_waits(self, reason: str, message: str = "") -> Self:
+        return self._container("init", "prepare", {"waiting": {"reason": reason, "message": message}})
+
+    def prepared(self, started: float, finished: float, code: int = 0, message: str | None = None) -> Self:
+        told = example("prepare-result.json") if message is None else message
+        if code:
+            self._raw["status"]["phase"] = "Failed"
+        return self._container("init", "prepare", ended(started, finished, code, told))
+
+    def trains(self, started: float) -> Self:
+        self._raw["status"] |= {"phase": "Running", "podIP": "10.0.0.7"}
+        return self._container("", "train", {"running": {"startedAt": render_time(at(started))}})
+
+    def trained(self, started: float, finished: float, code: int = 0, message: str | None = None) -> Self:
+        told = train_result() if message is None else message
+        self._raw["status"]["phase"] = "Failed" if code else "Succeeded"
+        return self._container("", "train", ended(started, finished, code, told))
+
+    def owned_by(self, uid: str) -> Self:
+        self._raw["metadata"]["ownerReferences"][0]["uid"] = uid
+        return self
+
+    def raw(self) -> dict[str, Any]:
+        return copy.deepcopy(self._raw)
+
+    def _condition(self, kind: str, status: str, **fields: str) -> Self:
+        self._raw["status"]["conditions"].append({"type": kind, "status": status, **fields})
+        return self
+
+    def _container(self, kind: str, name: str, state: dict[str, Any]) -> Self:
+        field = "initContainerStatuses" if kind == "init" else "containerStatuses"
+        self._raw["status"][field] = [{"name": name, "state": state}]
+        return self
+
+
+def make_pod(name: str = "cxr-pod", created: float = 2) -> PodBuilder:
+    return PodBuilder(name, created)
+
+
+def ended(started: float, finished: float, code: int, message: str, reason: str = "") -> dict[str, Any]:
+    times = {"startedAt": render_time(at(started)), "finishedAt": render_time(at(finished))}
+    return {"terminated": {"exitCode": code, "message": message, "reason": reason, **times}}
+
+
+def train_result(evaluating: float = 100, **fields: Any) -> str:
+    """result.json with the begin of evaluation at this second."""
+    phase = {"name": "Evaluating", "started_at": render_time(at(evaluating)), "finished_at": None}
+    return json.dumps(json.loads(example("result.json")) | {"phases": [phase]} | fields)
+
+
+def make_progress(**fields: Any) -> Progress:
+    progress = read_report(Progress, json.dumps(json.loads(example("progress.json")) | fields))
+    assert progress is not None
+    return progress
+
+
+def started(*pods: PodBuilder, end: str = "", flavor: dict[str, Any] | None = None, **fields: Any) -> Observed:
+    """What is seen of a run whose Job exists; end: Complete, or the reason of Failed."""
+    raw = build_job(make_run(flavor=flavor))
+    raw["metadata"]["uid"] = JOB_UID
+    if end:
+        kind, reason = ("Complete", "CompletionsReached") if end == "Complete" else ("Failed", end)
+        raw["status"] = {"conditions": [{"type": kind, "status": "True", "reason": reason}]}
+    return Observed(job=read_job(raw), pods=read_pods([pod.raw() for pod in pods], JOB_UID), **fields)
+
+
+def created_config_map(flavor: dict[str, Any] | None = None) -> dict[str, Any]:
+    return build_config_map(make_run(flavor=flavor))
+
+
+def condition(status: dict[str, Any], kind: str) -> tuple[str, str, str]:
+    """(status, reason, message) of one condition."""
+    found = next(c for c in status["conditions"] if c["type"] == kind)
+    return found["status"], found["reason"], found["message"]

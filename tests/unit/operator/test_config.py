@@ -1,0 +1,53 @@
+"""The configuration file: camelCase YAML, every mistake named."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import xray_operator
+from xray_operator.config import OperatorConfig, load_config
+from xray_operator.errors import ConfigError
+
+
+def test_a_file_says_what_differs_from_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("images: {prepare: p, torch: t, pullPolicy: Always}\nresyncSeconds: 1\nnamespaces: [a, b]\n")
+    config = load_config(path)
+    assert config.images.pull_policy == "Always"
+    assert config.namespaces == ("a", "b")
+    assert config.health_port == OperatorConfig().health_port
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("resyncSeconds: 0\nworkers: 0\n", "resyncSeconds: 0: .*workers: 0: "),
+        ("resync: 1\n", "resync: 1: "),
+        ("images: [", "config.yaml: "),
+        ("just text", r"\(top\): 'just text'"),
+    ],
+)
+def test_all_mistakes_are_named_at_once(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("")
+    assert load_config(path) == OperatorConfig()
+
+
+def test_the_version_is_the_projects() -> None:
+    project = tomllib.loads((Path(__file__).resolve().parents[3] / "pyproject.toml").read_text())["project"]
+    assert xray_operator.__version__ == project["version"]

@@ -1,0 +1,67 @@
+"""An event marks a milestone, once, whatever happens between it and the status write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.unit.operator.builders import CONFIG, UID, at, example, make_job, make_pod, make_progress, started
+from xray_operator.core.observed import Observed
+from xray_operator.core.reconcile import Decision, reconcile
+
+TRAINS = make_pod().scheduled(10).prepared(12, 40).trains(42)
+DONE = make_pod().scheduled(10).prepared(12, 40).trained(42, 110)
+
+
+def decide(observed: Observed, status: Any = None, now: float = 60) -> Decision:
+    return reconcile(make_job().status(status).build(), observed, at(now), CONFIG)
+
+
+def reasons(decision: Decision) -> list[str]:
+    return [event["reason"] for event in decision.events]
+
+
+def test_each_milestone_is_told_when_it_is_passed() -> None:
+    status = None
+    told = []
+    for observed in (started(), started(TRAINS), started(TRAINS, progress=make_progress()), started(DONE)):
+        decision = decide(observed, status)
+        told.append(reasons(decision))
+        status = decision.status or status
+    told.append(reasons(decide(started(DONE, end="Complete"), status)))
+    assert told == [["Accepted", "Started"], ["DataReady", "Training"], [], [], ["Succeeded"]]
+
+
+def test_a_process_that_died_before_the_status_write_is_repeated_under_the_same_names() -> None:
+    first, second = decide(started(TRAINS), now=60), decide(started(TRAINS), now=90)
+    assert [e["metadata"]["name"] for e in first.events] == [e["metadata"]["name"] for e in second.events]
+    assert len({e["metadata"]["name"] for e in first.events}) == 4
+
+
+def test_a_failure_is_a_warning_with_its_reason() -> None:
+    pod = make_pod().scheduled(10).prepared(12, 40, 11, example("error-result.json"))
+    event = decide(started(pod, end="PodFailurePolicy")).events[-1]
+    assert (event["type"], event["reason"]) == ("Warning", "Failed")
+    assert event["message"].startswith("DataCorrupt: prepare: exit code 11: images_001.tar.gz")
+
+
+def test_an_attempt_that_may_be_repeated_is_told_and_a_last_one_is_not_told_twice() -> None:
+    pod = make_pod().scheduled(10).prepared(12, 40).trained(42, 50, 20, "")
+    assert "AttemptFailed" in reasons(decide(started(pod)))
+    last = reasons(decide(started(pod, end="BackoffLimitExceeded")))
+    assert "AttemptFailed" not in last
+    assert last[-1] == "Failed"
+
+
+def test_success_tells_measure_and_cost() -> None:
+    message = decide(started(DONE, end="Complete")).events[-1]["message"]
+    assert message == (
+        "AUROC 0.5124 over 13 findings on 152 held-out images; torch backend, ran on the CPU; the 4 graphcore.ai/ipu "
+        "of flavor demo-vpod4 were held and not used; cost 0.24 USD"
+    )
+
+
+def test_an_event_speaks_of_the_job() -> None:
+    event = decide(started()).events[0]
+    assert event["involvedObject"]["uid"] == UID
+    assert event["metadata"]["namespace"] == event["involvedObject"]["namespace"] == "radiology"
+    assert len(event["metadata"]["name"]) <= 253

@@ -1,0 +1,88 @@
+"""ConfigMap and Job as they are sent, compared with files under tests/golden; XRAY_UPDATE_GOLDEN=1 writes those."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.unit.operator.builders import GOLDEN, make_flavor, make_job, make_run
+from xray_operator.core.manifests import build_config_map, build_job
+from xray_operator.core.plan import Plan, largest_divisor
+
+CPU = make_flavor(
+    "cpu",
+    nodeSelector={"pool": "cpu"},
+    tolerations=[{"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}],
+    prices=[],
+)
+RUNS = {
+    "devicePlugin": make_run(),
+    "cpu": make_run(
+        make_job("lung-nodules").spec(
+            flavor="cpu-small",
+            model={"config": {"hiddenSize": 64, "layers": 2, "heads": 2, "patchSize": 16}},
+            dataset={"source": {"pvc": {"claimName": "work"}}, "cache": {"claimName": "cache"}, "imageSize": 64},
+            output={"claimName": "work"},
+        ),
+        CPU,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_manifests_are_as_agreed(name: str) -> None:
+    path = GOLDEN / f"{name}.yaml"
+    built = [build_config_map(RUNS[name]), build_job(RUNS[name])]
+    if os.environ.get("XRAY_UPDATE_GOLDEN"):
+        path.write_text(yaml.safe_dump_all(built, sort_keys=False))
+    assert list(yaml.safe_load_all(path.read_text())) == built
+
+
+def pod(plan: Plan) -> dict[str, Any]:
+    spec: dict[str, Any] = build_job(plan)["spec"]["template"]["spec"]
+    return spec
+
+
+def test_a_claim_with_two_roles_is_one_volume_that_is_read_only_only_where_it_must_be() -> None:
+    spec = pod(RUNS["cpu"])
+    claims = [v["persistentVolumeClaim"] for v in spec["volumes"] if "persistentVolumeClaim" in v]
+    assert claims == [{"claimName": "work"}, {"claimName": "cache"}]
+    mounts = {m["mountPath"]: (m["name"], m.get("readOnly", False)) for m in spec["containers"][0]["volumeMounts"]}
+    assert mounts["/mnt/dataset"] == ("dataset", True)
+    assert mounts["/mnt/output"] == ("dataset", False)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_pod_passes_pod_security_restricted(name: str) -> None:
+    spec = pod(RUNS[name])
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not spec["automountServiceAccountToken"]
+    for container in (*spec["initContainers"], *spec["containers"]):
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert not container["securityContext"]["allowPrivilegeEscalation"]
+    allowed = {"name", "persistentVolumeClaim", "configMap", "emptyDir"}
+    assert all(set(volume) <= allowed for volume in spec["volumes"])
+
+
+def test_only_train_asks_for_accelerators() -> None:
+    spec = pod(RUNS["devicePlugin"])
+    assert "graphcore.ai/ipu" not in str(spec["initContainers"])
+    assert spec["containers"][0]["resources"]["limits"]["graphcore.ai/ipu"] == "4"
+    assert "graphcore.ai/ipu" not in str(pod(RUNS["cpu"]))
+
+
+@pytest.mark.parametrize(
+    ("number", "limit", "expected"), [(128, 32, 32), (100, 32, 25), (31, 32, 31), (37, 32, 1), (1, 32, 1)]
+)
+def test_the_default_micro_batch_is_the_largest_divisor_that_fits(number: int, limit: int, expected: int) -> None:
+    assert largest_divisor(number, limit) == expected
+
+
+def test_the_same_plan_gives_the_same_bytes_and_a_price_changes_nothing_but_the_snapshot() -> None:
+    other = make_run(flavor=make_flavor(prices=[]))
+    assert build_config_map(RUNS["devicePlugin"])["data"] == build_config_map(other)["data"]
+    assert build_job(RUNS["devicePlugin"])["spec"] == build_job(other)["spec"]

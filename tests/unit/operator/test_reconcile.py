@@ -1,0 +1,241 @@
+"""Scenarios at the one function that decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.operator.builders import (
+    CONFIG,
+    at,
+    condition,
+    ended,
+    example,
+    make_flavor,
+    make_job,
+    make_pod,
+    make_progress,
+    make_snapshot,
+    started,
+    train_result,
+)
+from xray_operator import names
+from xray_operator.config import OperatorConfig
+from xray_operator.core.observed import Observed
+from xray_operator.core.reconcile import Decision, reconcile
+
+FLAVORS = {"demo-vpod4": make_flavor(), "vpod4-vm": make_flavor()}
+FINISHED = make_pod().scheduled(10).prepared(12, 40).trained(42, 110)
+
+
+def decide(observed: Observed, status: Any = None, now: float = 200, config: OperatorConfig = CONFIG, **spec: Any):
+    return reconcile(make_job().spec(**spec).status(status).build(), observed, at(now), config)
+
+
+def told(decision: Decision) -> dict[str, Any]:
+    assert decision.status is not None
+    return decision.status
+
+
+def reasons(decision: Decision) -> list[str]:
+    return [event["reason"] for event in decision.events]
+
+
+def test_a_run_begins_with_its_config_map_and_nothing_else() -> None:
+    decision = decide(Observed(flavors=FLAVORS))
+    assert decision.create is not None
+    assert decision.create["kind"] == "ConfigMap"
+    assert (decision.status, decision.events) == (None, ())
+
+
+def test_the_job_is_built_from_the_snapshot_that_is_stored_not_from_the_flavor_as_it_is_now() -> None:
+    stored = make_snapshot(make_flavor(accelerators=16))
+    decision = decide(Observed(flavors=FLAVORS, snapshot=stored))
+    assert decision.create is not None
+    assert decision.create["kind"] == "Job"
+    train = decision.create["spec"]["template"]["spec"]["containers"][0]
+    assert train["resources"]["limits"]["graphcore.ai/ipu"] == "16"
+
+
+REFUSALS = [
+    (
+        Observed(flavors=FLAVORS),
+        {"flavor": "vpod99"},
+        names.FLAVOR_NOT_FOUND,
+        'spec.flavor: "vpod99" is not a flavor here; demo-vpod4, vpod4-vm are',
+    ),
+    (Observed(), {}, names.FLAVOR_NOT_FOUND, "there is none yet"),
+    (
+        Observed(
+            flavors={"demo-vpod4": make_flavor(namespaceSelector={"matchLabels": {"team": "x"}})},
+            namespace_labels={"team": "y"},
+        ),
+        {},
+        names.FLAVOR_NOT_ALLOWED,
+        'spec.flavor: "demo-vpod4" is not for namespace radiology, which lacks the label team=x',
+    ),
+    (
+        Observed(flavors=FLAVORS, missing_claims=frozenset({"nih", "out"})),
+        {},
+        names.CLAIM_NOT_FOUND,
+        'spec.dataset.source.pvc.claimName: "nih" is not a PersistentVolumeClaim in namespace radiology',
+    ),
+    (
+        Observed(flavors=FLAVORS, snapshot=make_snapshot(), taken="Job cxr-1234567"),
+        {},
+        names.NAME_TAKEN,
+        'metadata.name: "Job cxr-1234567" exists in namespace radiology',
+    ),
+    (Observed(flavors=FLAVORS), {"training": {"epochs": 0}}, names.SPEC_INVALID, "spec.training.epochs: 0 "),
+    (Observed(flavors={"demo-vpod4": {"backend": "tpu"}}), {}, names.FLAVOR_INVALID, "AcceleratorFlavor demo-vpod4"),
+    (Observed(flavors={"demo-vpod4": "nonsense"}), {}, names.FLAVOR_INVALID, "AcceleratorFlavor demo-vpod4"),
+]
+
+
+@pytest.mark.parametrize(("observed", "spec", "reason", "message"), REFUSALS)
+def test_a_job_that_cannot_start_says_why(observed: Observed, spec: dict[str, Any], reason: str, message: str) -> None:
+    decision = decide(observed, **spec)
+    assert decision.create is None
+    status = told(decision)
+    assert condition(status, "Accepted")[:2] == ("False", reason)
+    assert message in condition(status, "Accepted")[2]
+    assert condition(status, "Stalled")[:2] == ("True", reason)
+    assert condition(status, "Ready")[:2] == ("False", reason)
+    assert status["state"] == "Pending"
+    assert reasons(decision) == ["Rejected"]
+
+
+def test_all_objections_come_at_once() -> None:
+    observed = Observed(flavors=FLAVORS, missing_claims=frozenset({"nih", "out", "models"}))
+    message = condition(told(decide(observed, config=OperatorConfig())), "Accepted")[2]
+    wanted = ("source.pvc.claimName", "output.claimName", "model.claimName", "images.prepare", "images.torch")
+    assert all(path in message for path in wanted)
+
+
+def test_a_refusal_is_written_once_and_ends_when_the_reason_does() -> None:
+    refused = told(decide(Observed()))
+    assert decide(Observed(), status=refused, now=900) == Decision()
+    assert decide(Observed(flavors=FLAVORS), status=refused, now=900).create is not None
+
+
+STATES = [
+    (started(), "Queued", "Queued", "waiting for Job cxr-"),
+    (started(make_pod()), "Queued", "Queued", "waits for a node"),
+    (started(make_pod().unschedulable("0/3 nodes: no ipu")), "Queued", "Unschedulable", "0/3 nodes: no ipu"),
+    (started(make_pod().scheduled(10)), "Preparing", "Preparing", "prepares the data"),
+    (
+        started(make_pod().scheduled(10).prepare_waits("ImagePullBackOff", "Back-off")),
+        "Preparing",
+        "ImagePullBackOff",
+        "prepare waits: ImagePullBackOff: Back-off",
+    ),
+    (started(make_pod().scheduled(10).prepared(12, 40)), "Preparing", "Preparing", "starts to train"),
+    (started(make_pod().scheduled(10).prepared(12, 40).trains(42)), "Training", "Training", "held and not used"),
+    (
+        started(
+            make_pod().scheduled(10).prepared(12, 40).trains(42),
+            progress=make_progress(phases=[{"name": "Evaluating", "started_at": "2026-11-22T10:01:40Z"}]),
+        ),
+        "Evaluating",
+        "Evaluating",
+        "held and not used",
+    ),
+    (started(FINISHED), "Evaluating", "Evaluating", "held and not used"),
+    (started(FINISHED, end="Complete"), "Succeeded", "Completed", "AUROC 0.5124 over 13 findings on 152 held-out"),
+    (
+        started(make_pod().scheduled(10).prepared(12, 40).trained(42, 50, 20, "log tail"), end=""),
+        "Queued",
+        "AttemptFailed",
+        "attempt 1 failed: train ended with exit code 20",
+    ),
+    (
+        started(make_pod().scheduled(10).prepared(12, 40, 11, example("error-result.json")), end="PodFailurePolicy"),
+        "Failed",
+        "DataCorrupt",
+        "prepare: exit code 11: images_001.tar.gz: member 17",
+    ),
+    (started(end="BackoffLimitExceeded"), "Failed", "BackoffLimitExceeded", "failed: BackoffLimitExceeded"),
+]
+
+
+@pytest.mark.parametrize(("observed", "state", "reason", "message"), STATES)
+def test_what_is_seen_gives_one_state(observed: Observed, state: str, reason: str, message: str) -> None:
+    status = told(decide(observed))
+    assert status["state"] == state
+    assert condition(status, "Running")[1] == reason
+    assert message in condition(status, "Running")[2]
+    assert [c["type"] for c in status["conditions"]] == list(names.CONDITIONS)
+
+
+def test_a_last_word_of_the_job_waits_for_the_pods_of_the_index() -> None:
+    status = told(decide(started(make_pod().scheduled(10).prepared(12, 40).trains(42), end="Complete")))
+    assert status["state"] == "Training"
+
+
+def test_a_finished_run_is_left_alone_whatever_becomes_of_its_children() -> None:
+    finished = told(decide(started(FINISHED, end="Complete")))
+    for observed in (started(end="Complete"), Observed(flavors=FLAVORS), started(end="Other")):
+        assert decide(observed, status=finished, now=9999) == Decision()
+
+
+def test_a_result_that_cannot_be_read_invents_no_number_and_may_still_come() -> None:
+    silent = make_pod().scheduled(10).prepared(12, 40).trained(42, 110, message="cut of")
+    status = told(decide(started(silent, end="Complete")))
+    assert condition(status, "Succeeded")[:2] == ("True", "ResultUnread")
+    assert "results" not in status
+    assert decide(Observed(flavors=FLAVORS), status=status) == Decision(), "and it is never run again"
+    late = decide(started(FINISHED, end="Complete"), status=status)
+    assert told(late)["results"]["aurocMacro"] == "0.5124"
+
+
+def test_the_device_that_the_trainer_names_corrects_what_was_expected() -> None:
+    assert told(decide(started(FINISHED, end="Complete")))["runsOn"] == (
+        "torch backend, ran on the CPU; the 4 graphcore.ai/ipu of flavor demo-vpod4 were held and not used"
+    )
+    on_gpu = make_pod().scheduled(10).prepared(12, 40).trained(42, 110, message=train_result(device="cuda:0"))
+    status = told(decide(started(on_gpu, end="Complete", flavor=make_flavor("gpu"))))
+    assert status["runsOn"] == "torch backend, ran on 4 nvidia.com/gpu (cuda:0)"
+
+
+def test_a_crash_without_a_result_does_not_pass_on_the_log() -> None:
+    crashed = make_pod().scheduled(10).prepared(12, 40).trained(42, 50, 1, "Traceback: patient 00012345")
+    status = told(decide(started(crashed, end="BackoffLimitExceeded")))
+    assert condition(status, "Succeeded")[:2] == ("False", "ContainerFailed")
+    assert "00012345" not in str(status)
+
+
+def test_out_of_memory_has_a_name() -> None:
+    pod = make_pod().scheduled(10).prepared(12, 40).trained(42, 50, 137)
+    raw_state = ended(42, 50, 137, "", "OOMKilled")
+    pod._container("", "train", raw_state)
+    assert condition(told(decide(started(pod, end="BackoffLimitExceeded"))), "Stalled")[1] == "OOMKilled"
+
+
+def test_no_answer_from_the_pod_keeps_what_was_known() -> None:
+    pod = make_pod().scheduled(10).prepared(12, 40).trains(42)
+    known = told(decide(started(pod, progress=make_progress()), now=100))
+    assert known["trainerStatus"]["progress"] == "40%"
+    assert known["trainerStatus"]["eta"] == "52s"
+    assert decide(started(pod), status=known, now=101) == Decision()
+
+
+def test_evaluating_stays_evaluating_when_the_pod_stops_answering() -> None:
+    pod = make_pod().scheduled(10).prepared(12, 40).trains(42)
+    phases = [{"name": "Evaluating", "started_at": "2026-11-22T10:01:40Z"}]
+    known = told(decide(started(pod, progress=make_progress(phases=phases)), now=110))
+    later = told(decide(started(pod), status=known, now=200))
+    assert later["state"] == "Evaluating"
+    assert later["times"]["training"]["seconds"] == 60
+
+
+def test_the_clock_alone_is_written_seldom() -> None:
+    pod = make_pod().scheduled(10).prepared(12, 40).trains(42)
+    known = told(decide(started(pod), now=100))
+    assert decide(started(pod), status=known, now=129) == Decision()
+    assert told(decide(started(pod), status=known, now=130))["cost"]["heldSeconds"] == 120
+
+
+def test_the_same_arguments_give_the_same_decision() -> None:
+    observed = started(FINISHED, end="Complete")
+    assert decide(observed) == decide(observed)

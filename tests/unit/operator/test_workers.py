@@ -1,0 +1,223 @@
+"""Queue, freshness and the boundary around one look at one job, against a server in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.unit.operator.builders import CONFIG, at, make_flavor, make_job
+from xray_operator.cluster.execute import create_child
+from xray_operator.errors import AlreadyExists, ClusterError, Conflict, NotFound
+from xray_operator.freshness import CHILD_SECONDS, Freshness
+from xray_operator.gather import Gatherer, Index
+from xray_operator.metrics import Metrics
+from xray_operator.work_queue import WorkQueue
+from xray_operator.workers import Operator
+
+
+class FakeCluster:
+    """Keeps what is created; answers an error where it is told to."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.errors: dict[str, ClusterError] = {}
+        self.calls: list[str] = []
+
+    async def get(self, path: str, _: Any = None) -> dict[str, Any]:
+        self._told("GET", path)
+        if path not in self.objects:
+            raise NotFound(path, 404, "")
+        return self.objects[path]
+
+    async def exists(self, path: str) -> bool:
+        return path in self.objects or path.split("/")[-2] == "persistentvolumeclaims"
+
+    async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        self._told("POST", path)
+        item = f"{path}/{body['metadata']['name']}"
+        if item in self.objects:
+            raise AlreadyExists(item, 409, "")
+        self.objects[item] = body
+        return body
+
+    async def replace(self, path: str, _: dict[str, Any]) -> dict[str, Any]:
+        self._told("PUT", path)
+        return {"metadata": {"resourceVersion": "101"}}
+
+    async def merge(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        self._told("PATCH", path)
+        self.objects[path]["metadata"]["labels"] = body["metadata"]["labels"]
+        return self.objects[path]
+
+    def _told(self, method: str, path: str) -> None:
+        self.calls.append(f"{method} {path.split('/')[-1] if method != 'GET' else path}")
+        if method in self.errors:
+            raise self.errors[method]
+
+
+def make_operator(cluster: FakeCluster, *jobs: dict[str, Any]) -> Operator:
+    index = Index(jobs={raw["metadata"]["uid"]: [raw] for raw in jobs})
+    index.flavors = {"demo-vpod4": [{"spec": make_flavor()}]}
+    session: Any = None
+    typed: Any = cluster
+    return Operator(
+        config=CONFIG,
+        cluster=typed,
+        gatherer=Gatherer(index, typed, session, 0.1),
+        index=index,
+        metrics=Metrics("test", index.all_jobs, lambda: 0),
+        queue=WorkQueue(),
+        freshness=Freshness(0.0),
+        clock=lambda: at(1),
+    )
+
+
+async def run_until_idle(operator: Operator) -> None:
+    worker = asyncio.create_task(operator.work())
+    while len(operator.queue) or operator.queue.busy:
+        await asyncio.sleep(0)
+    worker.cancel()
+
+
+def failures(operator: Operator) -> float | None:
+    return operator.metrics.registry.get_sample_value("xray_training_reconcile_failures_total")
+
+
+async def test_a_new_job_gets_config_map_and_job_in_one_look() -> None:
+    cluster = FakeCluster()
+    raw = make_job().raw()
+    operator = make_operator(cluster, raw)
+    operator.queue.add(raw["metadata"]["uid"])
+    await run_until_idle(operator)
+    assert cluster.calls == ["POST configmaps", "POST jobs"]
+    assert failures(operator) == 0
+
+
+async def test_a_poisoned_job_hurts_only_itself() -> None:
+    cluster = FakeCluster()
+    poisoned, healthy = make_job("bad").raw(), make_job("good").raw()
+    poisoned["metadata"] |= {"uid": "bad", "creationTimestamp": "not a time"}
+    operator = make_operator(cluster, poisoned, healthy)
+    for uid in ("bad", healthy["metadata"]["uid"]):
+        operator.queue.add(uid)
+    await run_until_idle(operator)
+    assert cluster.calls == ["POST configmaps", "POST jobs"]
+    assert failures(operator) == 1
+
+
+@pytest.mark.parametrize(("error", "counted"), [(ClusterError("x", 500, ""), 1), (Conflict("x", 409, ""), 0)])
+async def test_what_the_server_refuses_is_tried_again(error: ClusterError, counted: int) -> None:
+    cluster = FakeCluster()
+    cluster.errors["POST"] = error
+    raw = make_job().raw()
+    operator = make_operator(cluster, raw)
+    operator.queue.add(raw["metadata"]["uid"])
+    await run_until_idle(operator)
+    assert failures(operator) == counted
+    assert operator.queue.retry(raw["metadata"]["uid"]) == 1.0, "the second pause is longer than the first"
+
+
+async def test_a_child_that_is_there_is_ours_only_by_its_owner_and_gets_its_labels_back() -> None:
+    cluster = FakeCluster()
+    manifest = {
+        "kind": "Job",
+        "metadata": {
+            "name": "cxr-1",
+            "namespace": "n",
+            "labels": {"a": "b"},
+            "ownerReferences": [{"uid": "u", "controller": True}],
+        },
+    }
+    typed: Any = cluster
+    assert await create_child(typed, manifest, "u") is not None
+    (stored,) = cluster.objects.values()
+    cluster.objects = {
+        path: raw | {"metadata": raw["metadata"] | {"labels": {}}} for path, raw in cluster.objects.items()
+    }
+    found = await create_child(typed, manifest, "u")
+    assert found is not None
+    assert found["metadata"]["labels"] == {"a": "b"}
+    assert await create_child(typed, manifest, "other") is None
+    assert stored["metadata"]["labels"] == {"a": "b"}
+
+
+async def test_a_key_is_with_one_worker_at_a_time_and_comes_again_if_it_was_added_meanwhile() -> None:
+    queue = WorkQueue()
+    queue.add("a")
+    queue.add("a")
+    assert await queue.get() == "a"
+    queue.add("a")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.get(), 0.01)
+    queue.done("a")
+    assert await queue.get() == "a"
+    queue.done("a")
+    assert not queue.busy
+
+
+def test_what_we_hold_is_stale_until_the_watch_shows_our_write() -> None:
+    fresh = Freshness(heard_at=0)
+    fresh.wrote("a", "101", 10)
+    fresh.saw("a", "100")
+    assert fresh.is_stale("a", 11)
+    assert fresh.silent_seconds(70) == 70
+    fresh.saw("a", "102")
+    assert not fresh.is_stale("a", 11)
+
+
+def test_the_watch_may_be_faster_than_the_answer() -> None:
+    fresh = Freshness(heard_at=0)
+    fresh.saw("a", "101")
+    fresh.wrote("a", "101", 10)
+    assert not fresh.is_stale("a", 11)
+    fresh.saw_child("a")
+    fresh.made_child("a", 10)
+    assert not fresh.is_stale("a", 11)
+
+
+def test_a_job_that_never_shows_up_is_looked_for_after_a_while() -> None:
+    fresh = Freshness(heard_at=0)
+    fresh.made_child("a", 10)
+    assert fresh.is_stale("a", 11)
+    assert not fresh.is_stale("a", 10 + CHILD_SECONDS)
+
+
+def test_deafness_is_the_longest_silence() -> None:
+    fresh = Freshness(heard_at=0)
+    fresh.heard(50)
+    assert fresh.silent_seconds(60) == 10
+    fresh.wrote("a", "1", 20)
+    assert fresh.silent_seconds(60) == 40
+    fresh.gone("a")
+    assert fresh.silent_seconds(60) == 10
+
+
+def test_jobs_are_counted_by_namespace_and_state_and_nonsense_is_pending() -> None:
+    jobs = [make_job().status({"state": "Training"}).raw(), make_job().status({"state": "x"}).raw(), make_job().raw()]
+    metrics = Metrics("1", lambda: jobs, lambda: 3)
+    value = metrics.registry.get_sample_value
+    assert value("xray_training_jobs", {"namespace": "radiology", "state": "Training"}) == 1
+    assert value("xray_training_jobs", {"namespace": "radiology", "state": "Pending"}) == 2
+    assert value("xray_training_queue_length") == 3
+
+
+async def test_a_pod_that_answers_too_much_or_not_at_all_has_told_nothing() -> None:
+    from aiohttp import web
+
+    from xray_operator.cluster import progress
+
+    async def flood(_: web.Request) -> web.Response:
+        return web.Response(body=b" " * (progress.MOST_BYTES + 1))
+
+    application = web.Application()
+    application.router.add_get("/progress", flood)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.66.0.1", 9400).start()
+    async with aiohttp.ClientSession() as session:
+        assert await progress.fetch_progress(session, "127.66.0.1", 1) is None
+        assert await progress.fetch_progress(session, "127.66.0.2", 1) is None
+    await runner.cleanup()
