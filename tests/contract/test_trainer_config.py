@@ -1,0 +1,78 @@
+"""The trainer reads the run file as the operator writes it, and what it writes has the shapes that the operator reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.trainer.build import EXAMPLES, make_run_file, write_data_set
+from xray_trainer.config import as_json, parse_run_file, read_run_file
+from xray_trainer.errors import DataError
+from xray_trainer.prepare.run import prepare
+from xray_trainer.progress import Progress
+from xray_trainer.result import encode, error_result
+
+
+def example(name: str) -> Any:
+    return json.loads((EXAMPLES / name).read_text())
+
+
+def shape_of(value: object) -> object:
+    """Keys and kinds of a document: a number is a number, null and the missing are compared by the tests themselves."""
+    if isinstance(value, dict):
+        return {key: shape_of(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shape_of(value[0])] if value else []
+    return "number" if isinstance(value, (int, float)) else type(value).__name__
+
+
+def test_the_example_run_file_is_read_whole() -> None:
+    run_file = read_run_file(EXAMPLES / "run.json")
+    assert as_json(run_file) == example("run.json")
+
+
+@pytest.mark.parametrize("key", ["backend", "model", "dataset", "training", "output_dir", "progress_port", "run"])
+def test_every_section_of_the_example_is_needed(key: str) -> None:
+    document = example("run.json")
+    del document[key]
+    with pytest.raises(Exception, match=key):
+        parse_run_file(document)
+
+
+def test_a_model_from_a_small_configuration_is_read() -> None:
+    document = example("run.json")
+    size = {"hidden_size": 192, "layers": 12, "heads": 3, "patch_size": 16}
+    document["model"] = {"path": None, "hub_name": None, "revision": None, "config": size}
+    config = parse_run_file(document).model.config
+    assert config is not None
+    assert config.model_dump() == size
+
+
+def test_preparation_answers_in_the_agreed_shape(tmp_path: Path) -> None:
+    write_data_set(tmp_path / "nih")
+    progress = Progress("Preparing")
+    result = prepare(make_run_file(tmp_path), progress)
+    assert shape_of(json.loads(encode(result))) == shape_of(example("prepare-result.json"))
+    state = progress.state.as_json()
+    assert state.keys() == example("progress.json").keys()
+    assert state["phase"] == "Preparing"
+    assert state["progress_percentage"] == 100
+
+
+def test_errors_have_the_agreed_shape() -> None:
+    agreed = example("error-result.json")
+    written = json.loads(encode(error_result(DataError(agreed["message"]))))
+    assert written == agreed
+
+
+def test_progress_has_the_agreed_shape() -> None:
+    progress = Progress("Training")
+    progress.advance(6, 15)
+    progress.record(loss=0.2207, learning_rate=0.000187)
+    state, agreed = progress.state.as_json(), example("progress.json")
+    assert shape_of(state) == shape_of(agreed)
+    assert state["metrics"] == agreed["metrics"]
+    assert state["progress_percentage"] == agreed["progress_percentage"]

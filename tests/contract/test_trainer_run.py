@@ -1,0 +1,180 @@
+"""Both commands as the containers run them, from generated X-rays to a model that transformers' Auto classes load."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from tests.contract.test_trainer_config import example, shape_of
+from tests.unit.trainer.build import run_document
+from xray_trainer.__main__ import main
+from xray_trainer.findings import NIH_FINDINGS
+from xray_trainer.result import MAX_BYTES
+from xray_trainer.synthetic import synthesize
+
+TRAINER = Path(__file__).parents[2] / "trainer-image"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _environment_as_before() -> Iterator[None]:
+    """Training sets variables for the libraries that it imports."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def run(folder: Path, command: str, document: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Exit code and termination message of one container, run in this process: importing torch takes long."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run_file, result = folder / "run.json", folder / f"{command}-result.json"
+    run_file.write_text(json.dumps(document))
+    code = main([command, "--run-file", str(run_file), "--result-file", str(result)])
+    assert result.stat().st_size <= MAX_BYTES
+    return code, json.loads(result.read_text())
+
+
+@pytest.fixture(scope="module")
+def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("nih")
+    synthesize(root, images=48, seed=1, size=128)
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(data_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder in which both commands have run, and the training's result."""
+    folder = tmp_path_factory.mktemp("run")
+    document = run_document(folder, dataset={"root": str(data_set)})
+    code, prepared = run(folder, "prepare", document)
+    assert (code, prepared["images"]) == (0, 48)
+    code, result = run(folder, "train", document)
+    assert code == 0
+    return folder, result
+
+
+def test_training_answers_in_the_agreed_shape(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, result = finished
+    agreed = example("result.json")
+    assert shape_of({**result, "findings": []}) == shape_of({**agreed, "findings": []})
+    assert [finding["name"] for finding in result["findings"]] == list(NIH_FINDINGS)
+    for finding in result["findings"]:
+        assert finding.keys() == agreed["findings"][0].keys()
+    measured = [finding["auroc"] for finding in result["findings"] if finding["auroc"] is not None]
+    assert result["findings_evaluated"] == len(measured)
+    assert result["auroc_macro"] == pytest.approx(sum(measured) / len(measured), abs=1e-5)
+    assert [phase["name"] for phase in result["phases"]] == ["Training", "Evaluating"]
+
+
+def test_the_output_folder_holds_what_is_promised_and_no_pickle(finished: tuple[Path, dict[str, Any]]) -> None:
+    output = finished[0] / "out"
+    files = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+    assert files == {
+        "learning_rate.png",
+        "loss.png",
+        "metrics.jsonl",
+        "model/config.json",
+        "model/model.safetensors",
+        "model/preprocessor_config.json",
+        "prepared.json",
+        "result.json",
+        "train.log",
+    }
+    for name in ("loss.png", "learning_rate.png"):
+        with Image.open(output / name) as curve:
+            assert curve.width > 800
+    assert "4 graphcore.ai/ipu are held by this pod and not used" in (output / "train.log").read_text()
+
+
+def test_the_report_tells_how_to_repeat_the_run(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = finished
+    report = json.loads((folder / "out" / "result.json").read_text())
+    assert {key: report[key] for key in result} == result
+    assert report["data"]["split"]["by"] == "Patient"
+    assert report["run_file"]["training"]["seed"] == 1337
+    assert report["versions"]["torch"] == metadata.version("torch")
+
+
+def test_metrics_have_a_line_per_step_and_epoch(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = finished
+    rows = [json.loads(line) for line in (folder / "out" / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows if "loss" in row]
+    assert steps == list(range(1, result["steps"] + 1))
+    assert len([row for row in rows if "validation_loss" in row]) == 1
+    assert rows[-1]["test_loss"] == result["loss"]
+
+
+def test_auto_classes_load_what_was_saved(finished: tuple[Path, dict[str, Any]]) -> None:
+    model_folder = finished[0] / "out" / "model"
+    model = AutoModelForImageClassification.from_pretrained(model_folder)
+    processor = AutoImageProcessor.from_pretrained(model_folder)
+    pixels = processor(Image.new("L", (1024, 1024), 128), return_tensors="pt")["pixel_values"]
+    assert pixels.shape == (1, 3, 32, 32)
+    assert model(pixel_values=pixels).logits.shape == (1, 14)
+    assert model.config.id2label[0] == "Atelectasis"
+
+
+def test_the_same_seed_gives_the_same_weights_and_a_saved_model_is_fine_tuned(
+    finished: tuple[Path, dict[str, Any]], data_set: Path, tmp_path: Path
+) -> None:
+    folder, first = finished
+    document = json.loads((folder / "run.json").read_text())
+    document["output_dir"] = str(tmp_path / "again")
+    assert run(tmp_path, "prepare", document)[0] == 0
+    second = run(tmp_path, "train", document)[1]
+    assert second["model_digest"] == first["model_digest"]
+    assert second["findings"] == first["findings"]
+
+    tuned = run_document(tmp_path, dataset={"root": str(data_set)})
+    tuned["model"] = {"path": str(folder / "out" / "model"), "hub_name": None, "revision": None, "config": None}
+    assert run(tmp_path, "prepare", tuned)[0] == 0
+    code, third = run(tmp_path, "train", tuned)
+    assert code == 0
+    assert third["model_digest"] != first["model_digest"]
+
+
+def test_a_wrong_run_file_ends_with_exit_code_10(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, result = run(tmp_path, "train", {"version": 1})
+    assert (code, result["exit_code"], result["reason"]) == (10, 10, "ConfigurationInvalid")
+    assert result.keys() == example("error-result.json").keys()
+    assert "training: field required" in result["message"]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_diverging_run_ends_with_exit_code_12(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    document = json.loads((finished[0] / "run.json").read_text())
+    document["output_dir"] = str(tmp_path / "out")
+    document["training"].update(learning_rate=1e30, warmup_ratio=0)
+    assert run(tmp_path, "prepare", document)[0] == 0
+    code, result = run(tmp_path, "train", document)
+    assert (code, result["reason"]) == (12, "Diverged")
+    assert result["message"].startswith("step ")
+
+
+def test_preparation_needs_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys; sys.modules.update(torch=None, transformers=None, matplotlib=None);"
+        "import xray_trainer.prepare.run, xray_trainer.synthetic, xray_trainer.__main__"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(TRAINER)}, check=True)
+
+
+@pytest.mark.nih_sample
+def test_all_real_radiographs_are_accounted_for(pack_nih_sample: Callable[[Path], list[str]], tmp_path: Path) -> None:
+    names = pack_nih_sample(tmp_path / "nih")
+    code, result = run(tmp_path, "prepare", run_document(tmp_path))
+    assert code == 0
+    assert result["images"] + result["rejected"] == len(names) == 750
+    assert result["images"] == 750
+    assert result["patients"] == 220
+    assert result["train_images"] + result["validation_images"] + result["test_images"] == 750
