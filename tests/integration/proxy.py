@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -24,10 +25,14 @@ class Proxy:
     session: aiohttp.ClientSession
     after_write: Callable[[int], bool] = lambda _: False
     """Called with the number of each write; True: the answer is never delivered."""
+    silent: bool = False
+    """Takes requests and never answers them."""
     writes: list[str] = field(default_factory=list)
     url: str = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        if self.silent:
+            await asyncio.Event().wait()
         headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_HEADERS}
         headers["Authorization"] = self.token
         body = await request.read() or None

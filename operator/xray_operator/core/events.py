@@ -42,7 +42,7 @@ def milestones(status: Mapping[str, Any]) -> tuple[Milestone, ...]:
     if job_name := status.get("run", {}).get("jobName"):
         told = f"created Job {job_name}; {status.get('runsOn', '')}"
         passed.append(Milestone(names.STARTED, "Normal", names.STARTED, told))
-    passed += [m for row in status.get("attempts", ()) if (m := _attempt_failed(row, status))]
+    passed += [_attempt_failed(row) for row in status.get("attempts", ()) if _is_told(row, status)]
     for kind, reason in ((names.DATA_READY, names.DATA_READY), (names.RUNNING, names.TRAINING)):
         condition = find_condition(status, kind)
         if condition.get("status") == "True":
@@ -56,10 +56,13 @@ def build_events(job: XRayJob, status: Mapping[str, Any], now: datetime) -> tupl
     return tuple(_build_event(job, m, now) for m in milestones(status) if m.key not in known)
 
 
-def _attempt_failed(row: Mapping[str, Any], status: Mapping[str, Any]) -> Milestone | None:
+def _is_told(row: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """A failure that ends the run is told as that."""
     is_last_word = status.get("state") == names.FAILED and row == status["attempts"][-1]
-    if "reason" not in row or is_last_word:
-        return None
+    return "reason" in row and not is_last_word and row.get("exitCode") not in names.FATAL_EXIT_CODES
+
+
+def _attempt_failed(row: Mapping[str, Any]) -> Milestone:
     told = f"{row['reason']}: {row.get('message', '')}; it may be tried again"
     return Milestone(f"{names.ATTEMPT_FAILED} {row['podName']}", "Warning", names.ATTEMPT_FAILED, told)
 

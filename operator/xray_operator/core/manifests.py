@@ -157,7 +157,7 @@ def _container(plan: Plan, name: str, image: str) -> dict[str, Any]:
         },
         # the file holds our JSON; only a container that died without writing it shows its log instead
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": _mounts(plan),
+        "volumeMounts": _mounts(plan, with_dataset=name == names.PREPARE),
     }
 
 
@@ -201,15 +201,16 @@ def _volumes(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _mounts(plan: Plan) -> list[dict[str, Any]]:
+def _mounts(plan: Plan, *, with_dataset: bool) -> list[dict[str, Any]]:
     spec, volumes = plan.spec, _claim_volumes(plan)
     read_only = {"readOnly": True}
-    dataset = volumes[spec.dataset.source.pvc.claim_name]
     mounts: list[dict[str, Any]] = [
-        {"name": dataset, "mountPath": run_file.DATASET_MOUNT, **read_only},
         {"name": volumes[spec.cache_claim], "mountPath": run_file.CACHE_MOUNT},
         {"name": volumes[spec.output.claim_name], "mountPath": run_file.OUTPUT_MOUNT},
     ]
+    if with_dataset:  # foreign bytes are for the container that is made for them
+        dataset = volumes[spec.dataset.source.pvc.claim_name]
+        mounts.insert(0, {"name": dataset, "mountPath": run_file.DATASET_MOUNT, **read_only})
     if spec.model.claim_name:
         model = volumes[spec.model.claim_name]
         mounts.append({"name": model, "mountPath": run_file.MODEL_MOUNT, **read_only})

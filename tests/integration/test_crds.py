@@ -1,0 +1,139 @@
+"""The CRDs on a real API server: they apply, they refuse what is wrong with words that help, and they explain."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.cluster_access import REPOSITORY, apply, kubectl
+from tests.integration.life import flavor, xray_job
+
+pytestmark = pytest.mark.integration
+CRDS = sorted((REPOSITORY / "crds").glob("*.yaml"))
+MODEL = {"config": {"hiddenSize": 64, "layers": 2, "heads": 2, "patchSize": 16}}
+
+
+def dataset(**fields: Any) -> dict[str, Any]:
+    return {"source": {"pvc": {"claimName": "nih"}}} | fields
+
+
+def refusal(kubeconfig: Path, *objects: dict[str, Any]) -> str:
+    """What kubectl apply says; it must not succeed. Dry run on the server: nothing is left."""
+    text = yaml.safe_dump_all(objects)
+    done = kubectl(kubeconfig, "apply", "--dry-run=server", "-f", "-", stdin=text)
+    assert done.returncode != 0, "was accepted"
+    return done.stderr
+
+
+JOBS = [
+    ({"model": {}}, "give either name (pre-trained weights) or config (train from scratch)"),
+    ({"model": MODEL | {"name": "google/vit"}}, "give either name"),
+    ({"model": MODEL | {"claimName": "models"}}, "claimName needs name"),
+    ({"model": {"name": "../other", "claimName": "m"}}, "name must be a relative path inside the claim"),
+    ({"model": {"name": "vit", "claimName": "m", "revision": "abc"}}, "revision pins a hub model"),
+    ({"model": {"config": MODEL["config"] | {"heads": 3}}}, "hiddenSize must be divisible by heads"),
+    (
+        {"model": {"config": MODEL["config"] | {"patchSize": 15}}},
+        "model.config.patchSize must divide dataset.imageSize",
+    ),
+    ({"dataset": {"source": {}}}, "spec.dataset.source.pvc: Required value"),
+    ({"dataset": {"source": {"pvc": {"claimName": "nih", "path": "a/../../b"}}}}, "path must be relative"),
+    ({"dataset": dataset(imageSize=1024)}, "should be less than or equal to 512"),
+    ({"dataset": dataset(split={"by": "Image"})}, 'supported values: "Patient"'),
+    ({"dataset": dataset(split={"fractions": {"train": "0.8"}})}, "train, validation and test must add up to 1"),
+    (
+        {"training": {"globalBatchSize": 128, "microBatchSize": 3}},
+        "globalBatchSize must be a multiple of microBatchSize",
+    ),
+    ({"training": {"learningRate": "0"}}, "learningRate must be above 0"),
+    ({"training": {"epochs": 0}}, "should be greater than or equal to 1"),
+    ({"flavor": "Not A Name"}, "spec.flavor"),
+    ({"podTemplate": {}}, 'unknown field "spec.podTemplate"'),
+]
+FLAVORS = [
+    ({"backend": "cpu"}, "a cpu flavor has no accelerators"),
+    ({"accelerators": None}, "accelerators and resourceName are required when backend is gpu or devicePlugin"),
+    ({"accelerators": 3}, "must be a power of two from 1 to 64"),
+    ({"resourceName": "ipu"}, "spec.resourceName"),
+    ({"prices": [{"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "usd", "perHour": "1"}]}, "currency"),
+    ({"prices": [{"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": "-1"}]}, "perHour"),
+]
+
+
+@pytest.mark.parametrize(("spec", "message"), JOBS)
+def test_a_wrong_job_is_refused_at_apply(kubeconfig: Path, namespace: str, spec: dict[str, Any], message: str) -> None:
+    assert message.lower() in refusal(kubeconfig, xray_job(namespace, **spec)).lower()
+
+
+@pytest.mark.parametrize(("spec", "message"), FLAVORS)
+def test_a_wrong_flavor_is_refused_at_apply(kubeconfig: Path, spec: dict[str, Any], message: str) -> None:
+    wrong = flavor("wrong")
+    wrong["spec"] = {key: value for key, value in (wrong["spec"] | spec).items() if value is not None}
+    assert message in refusal(kubeconfig, wrong)
+
+
+def test_a_short_manifest_gets_the_tutorials_defaults_and_is_pending_at_once(kubeconfig: Path, namespace: str) -> None:
+    assert apply(kubeconfig, xray_job(namespace)).returncode == 0
+    got = yaml.safe_load(kubectl(kubeconfig, "get", "xtj", "cxr", "-n", namespace, "-o", "yaml").stdout)
+    assert got["spec"]["training"] == {
+        "epochs": 3,
+        "globalBatchSize": 128,
+        "learningRate": "2e-4",
+        "warmupRatio": "0.25",
+        "weightDecay": "0",
+        "scheduler": "cosine",
+        "seed": 1337,
+    }
+    assert got["spec"]["dataset"]["split"]["fractions"] == {"train": "0.7", "validation": "0.1", "test": "0.2"}
+    ready = got["status"]["conditions"][0]
+    assert (ready["type"], ready["status"]) == ("Ready", "Unknown")
+
+
+def test_a_spec_is_fixed(kubeconfig: Path, namespace: str) -> None:
+    job = xray_job(namespace)
+    assert apply(kubeconfig, job).returncode == 0
+    changed = copy.deepcopy(job)
+    changed["spec"]["training"] = {"epochs": 4}
+    assert "spec can't be changed after creation" in refusal(kubeconfig, changed)
+    changed = copy.deepcopy(job)
+    changed["metadata"]["labels"] = {"team": "x"}
+    assert apply(kubeconfig, changed).returncode == 0
+
+
+@pytest.mark.parametrize("path", CRDS, ids=lambda path: path.stem.split(".")[0])
+def test_a_crd_fits_into_kubectl_applys_annotation_with_room(path: Path) -> None:
+    assert path.stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("kind", ["xtj", "xaf"])
+def test_kubectl_explain_is_the_manual(kubeconfig: Path, kind: str) -> None:
+    told = kubectl(kubeconfig, "explain", kind, "--recursive").stdout
+    assert "DESCRIPTION" in told
+    for path in CRDS:
+        crd = yaml.safe_load(path.read_text())
+        schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        assert list(undescribed(schema, "")) == []
+
+
+def undescribed(schema: dict[str, Any], path: str) -> Any:
+    """Paths of fields without a description, and of texts and lists without a bound."""
+    for name, field in schema.get("properties", {}).items():
+        where = f"{path}.{name}"
+        if where != ".metadata" and not field.get("description"):
+            yield where
+        yield from undescribed(field, where)
+    if "items" in schema:
+        yield from undescribed(schema["items"], f"{path}[]")
+
+
+def test_columns_are_those_that_people_look_for(kubeconfig: Path, namespace: str) -> None:
+    assert apply(kubeconfig, xray_job(namespace)).returncode == 0
+    heads = kubectl(kubeconfig, "get", "xtj", "-n", namespace).stdout.splitlines()[0]
+    assert re.split(r"\s{2,}", heads.strip()) == [
+        "NAME", "STATE", "FLAVOR", "PROGRESS", "ETA", "AUROC", "COST", "AGE",
+    ]  # fmt: skip
