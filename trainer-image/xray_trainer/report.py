@@ -30,7 +30,7 @@ def write_loss_curve(path: Path, rows: Sequence[Row], floor: float) -> None:
     axes.plot(
         *_series(rows, "validation_loss"), color=ORANGE, marker="o", markersize=4, linewidth=1.4, label="validation"
     )
-    axes.axhline(floor, color=GREY, linestyle="--", linewidth=1, label=f"prevalence alone ({floor:.4f})")
+    axes.axhline(floor, color=GREY, linestyle="--", linewidth=1, label=f"no pixel seen, held-out ({floor:.4f})")
     _finish(axes, "Loss", "binary cross-entropy (nats)")
     axes.legend(frameon=False)
     _save(path)

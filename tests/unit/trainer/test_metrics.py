@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score  # type: ignore[import-untyped]  # ships no types
 
 from xray_trainer.metrics import auroc, bce_from_logits, loss_floor, macro
 

@@ -18,7 +18,7 @@ from xray_trainer.synthetic.canvas import Field, make_canvas
 from xray_trainer.synthetic.lesions import Scene, change_anatomy, draw_lesions
 from xray_trainer.synthetic.plan import Film
 
-DRAWN_SIDE = 448
+DRAWN_SIDE = 320
 """Side at which bodies are drawn; larger films are scaled up, for bodies are smooth and noise is added after."""
 NOISE_SIDE = 1600
 PNG_SETTINGS = {"compress_level": 1, "compress_type": zlib.Z_RLE}
