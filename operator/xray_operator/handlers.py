@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from dataclasses import replace
 from typing import Any
 
 import kopf
@@ -64,7 +66,12 @@ def build_registry(operator: Operator) -> kopf.OperatorRegistry:
 def _login(registry: kopf.OperatorRegistry) -> None:
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        in_pod = kopf.login_with_service_account(**kwargs)
+        if in_pod is None:
+            return kopf.login_with_kubeconfig(**kwargs)
+        # kopf asks DNS for the API server; its address is in every pod's environment
+        host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+        return replace(in_pod, server=f"https://{f'[{host}]' if ':' in host else host}:{port}")
 
 
 def _register_start(registry: kopf.OperatorRegistry, operator: Operator) -> None:
