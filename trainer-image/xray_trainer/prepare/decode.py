@@ -51,7 +51,7 @@ def decode_png(data: bytes, stored_size: int) -> DecodedImage:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImageError(f"more than {MAX_IMAGE_PIXELS} pixels") from error
     # Pillow signals damaged PNG files by all of these; the decoder itself holds no state of ours
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
         raise UnreadableImageError(f"damaged PNG of {len(data)} bytes") from error
     return DecodedImage(_scale(grey, stored_size).tobytes(), mode)
 
