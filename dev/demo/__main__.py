@@ -35,9 +35,10 @@ from dev.demo.stack import (
 NAMESPACE = "xray-demo"
 JOB = "demo"
 OUTPUT = REPOSITORY / "build" / "demo"
-GENERATED = 480
+GENERATED = 800
 """X-rays to generate: enough for a small model to learn from, little enough for a warm run of minutes on 2 cores."""
 DEADLINE_SECONDS = 3600
+SHOWN = ("loss", "auroc_macro")
 
 
 @dataclass
@@ -129,7 +130,7 @@ def progress_line(status: dict[str, Any]) -> str:
     """One line of what the job does now; the same line while nothing moves."""
     progress = status.get("trainerStatus", {})
     parts = [status.get("state", "Pending"), progress.get("progress", "")]
-    parts += [f"{each['name']} {each['value']}" for each in progress.get("metrics", [])]
+    parts += [f"{each['name']} {each['value']}" for each in progress.get("metrics", []) if each["name"] in SHOWN]
     if not progress:
         ready = [each for each in status.get("conditions", []) if each["type"] == "Ready"]
         parts += [each["message"] for each in ready]

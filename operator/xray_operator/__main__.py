@@ -62,7 +62,7 @@ async def run(config: OperatorConfig) -> None:
     cluster = await Cluster.connect(config.request_timeout_seconds)
     async with aiohttp.ClientSession() as session:
         operator = build_operator(config, cluster, session)
-        runner = await serve_metrics(operator.metrics, config.metrics_port)
+        runner = await serve(operator, config.metrics_port)
         try:
             await run_parts(operator)
         finally:
@@ -95,15 +95,20 @@ async def run_parts(operator: Operator) -> None:
             helper.cancel()
 
 
-async def serve_metrics(metrics: Metrics, port: int) -> web.AppRunner:
-    """/metrics on this port; 0 serves nothing."""
+async def serve(operator: Operator, port: int) -> web.AppRunner:
+    """/metrics and /readyz on this port; 0 serves nothing. Liveness is kopf's own endpoint."""
 
-    async def answer(_: web.Request) -> web.Response:
-        body = generate_latest(metrics.registry)
+    async def metrics(_: web.Request) -> web.Response:
+        body = generate_latest(operator.metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    async def ready(_: web.Request) -> web.Response:
+        connected = operator.connected.is_set()
+        return web.Response(status=200 if connected else 503, text="ok" if connected else "not connected yet")
+
     application = web.Application()
-    application.router.add_get("/metrics", answer)
+    application.router.add_get("/metrics", metrics)
+    application.router.add_get("/readyz", ready)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     if port:

@@ -82,6 +82,7 @@ def _register_start(registry: kopf.OperatorRegistry, operator: Operator) -> None
         # an absent CRD would only be warned about, and never be watched
         for path in (paths.jobs(next(iter(operator.config.namespaces), None)), paths.flavors()):
             await operator.cluster.get(path, {"limit": "1"})
+        operator.connected.set()
 
     @kopf.on.probe(registry=registry, id="silentSeconds", errors=kopf.ErrorsMode.PERMANENT)
     def probe(**_: Any) -> float:

@@ -42,6 +42,8 @@ class Operator:
     metrics: Metrics
     queue: WorkQueue
     freshness: Freshness
+    connected: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the API server has answered for both resources."""
     primed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the first list of every watched resource is in the index."""
     clock: Callable[[], datetime] = utc_now

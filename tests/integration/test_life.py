@@ -20,6 +20,7 @@ from tests.integration.proxy import start_proxy
 
 pytestmark = pytest.mark.integration
 HEALTH_PORT = 18099
+METRICS_PORT = HEALTH_PORT + 1
 
 
 @contextlib.asynccontextmanager
@@ -172,3 +173,30 @@ async def test_health_is_good_and_turns_bad_when_the_server_falls_silent(
             operator.kill()
             await operator.ended()
             await cluster.close()
+
+
+async def test_operator_is_ready_only_when_the_server_has_answered(
+    kubeconfig: Path, namespace: str, tmp_path: Path
+) -> None:
+    async with start_proxy(str(kubeconfig)) as proxy, aiohttp.ClientSession() as session:
+        operator = OperatorProcess(tmp_path, proxy.url, namespace)
+        proxy.silent = True
+        await operator.start(metricsPort=METRICS_PORT)
+
+        async def readiness(status: int) -> bool:
+            try:
+                async with session.get(f"http://127.0.0.1:{METRICS_PORT}/readyz") as answer:
+                    return answer.status == status
+            except aiohttp.ClientError:
+                return False
+
+        try:
+            await until("not ready, because nothing has answered", lambda: readiness(503))
+            operator.kill()
+            await operator.ended()
+            proxy.silent = False
+            await operator.start(metricsPort=METRICS_PORT)
+            await until("ready", lambda: readiness(200))
+        finally:
+            operator.kill()
+            await operator.ended()

@@ -168,6 +168,10 @@ def _resources(plan: Plan) -> dict[str, Any]:
     return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
 
 
+def _written_claims(plan: Plan) -> tuple[str, str]:
+    return plan.spec.cache_claim, plan.spec.output.claim_name
+
+
 def _claim_volumes(plan: Plan) -> dict[str, str]:
     """Claim -> volume name: a claim that serves several roles is one volume with several mounts."""
     spec = plan.spec
@@ -184,10 +188,14 @@ def _claim_volumes(plan: Plan) -> dict[str, str]:
     return volumes
 
 
+def _claim_source(plan: Plan, claim: str) -> dict[str, Any]:
+    """Read-only as a whole where nothing is written: the kubelet then leaves the files' group as it is (fsGroup)."""
+    return {"claimName": claim} | ({} if claim in _written_claims(plan) else {"readOnly": True})
+
+
 def _volumes(plan: Plan) -> list[dict[str, Any]]:
-    # read-only is said per mount: the same claim may be written in another role
     claims = [
-        {"name": volume, "persistentVolumeClaim": {"claimName": claim}}
+        {"name": volume, "persistentVolumeClaim": _claim_source(plan, claim)}
         for claim, volume in _claim_volumes(plan).items()
     ]
     shared: dict[str, Any] = {"medium": "Memory"}
