@@ -46,6 +46,11 @@ lock: .venv/ready ## write the lock files anew
 	.venv/bin/uv pip sync -q --python .venv/bin/python requirements-dev.txt
 	touch $@
 
-clean: ## stop the cluster and remove what demo and tests left (the list is printed); keeps built tools
-	$(PYTHON) dev/cluster down --purge
-	rm -rf build .venv
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/xray-operator
+
+clean: ## list and remove what demo and tests left on this machine; ALL=1: built tools and images too
+	@echo "stopping the clusters and removing:"; du -sh build .venv $(CACHE)/cluster $(CACHE)/volumes \
+		$(if $(ALL),$(CACHE)/tools $(CACHE)/images) 2>/dev/null || true
+	$(PYTHON) dev/cluster down --purge --name integration
+	$(PYTHON) dev/cluster down --purge $(if $(ALL),--all)
+	rm -rf build .venv $(CACHE)/volumes
