@@ -68,9 +68,17 @@ class Pod:
 
     @property
     def ended(self) -> datetime | None:
-        """When its last container ended; None while the pod is not over."""
+        """When its last container ended; None while the pod is not over.
+
+        A node that died never tells: its pod is failed from outside with `train` running or unheard of.
+        """
+        if not self.over:
+            return None
         ends = [c.finished for c in (self.prepare, self.train) if c.finished]
-        return max(ends, default=self.lost or self.scheduled) if self.over else None
+        told = self.train.finished or (self.prepare.finished and self.prepare.exit_code)
+        if self.lost and not told:
+            ends.append(self.lost)
+        return max(ends, default=self.scheduled)
 
 
 @dataclass(frozen=True)

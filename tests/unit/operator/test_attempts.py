@@ -52,6 +52,20 @@ def test_a_pod_that_is_gone_keeps_what_was_recorded() -> None:
     assert [row.get("reason") for row in after["attempts"]] == ["Evicted", None]
 
 
+def test_a_pod_on_a_node_that_died_has_held_until_it_was_given_up() -> None:
+    for pod in (make_pod().scheduled(10).prepared(12, 40).trains(42), make_pod().scheduled(10).prepared(12, 40)):
+        status = status_of(started(pod.disrupted(7242)), now=7300)
+        assert held(status) == {"Queued": 0, "Preparing": 30, "Training": 7202, "Evaluating": 0}
+        assert status["attempts"][0]["finishedAt"] == "2026-11-22T12:00:42Z"
+
+
+def test_a_container_that_told_its_end_is_believed_on_a_disrupted_pod_too() -> None:
+    failed_preparing = make_pod().scheduled(10).prepared(12, 40, 20, "").disrupted(90)
+    assert status_of(started(failed_preparing))["cost"]["heldSeconds"] == 30
+    stopped = make_pod().scheduled(10).prepared(12, 40).trained(42, 70, 143, "").disrupted(69)
+    assert status_of(started(stopped))["cost"]["heldSeconds"] == 60
+
+
 def test_a_job_that_fails_in_preparation_has_held_only_preparing() -> None:
     pod = make_pod().scheduled(10).prepared(12, 40, 11, example("error-result.json"))
     status = status_of(started(pod, end="PodFailurePolicy"))
