@@ -70,7 +70,7 @@ EXIT_REASONS: Final = {
     12: "Diverged",
     13: "DiskFull",
     14: "PartitionNotFound",
-    15: "AcceleratorOutOfMemory",
+    15: "OutOfMemory",
     20: "TransportFailed",
     21: "AcceleratorNotAcquired",
     137: "Killed",
