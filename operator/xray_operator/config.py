@@ -33,7 +33,7 @@ class OperatorConfig(_Section):
     image_pull_secrets: tuple[str, ...] = ()
     """Names of Secrets that must exist in each namespace with jobs; only kubelet reads them."""
     namespaces: tuple[str, ...] = ()
-    """Namespaces that are watched; empty means all. Set them for least privilege."""
+    """Namespaces that are watched; empty means all. The chart's role covers the whole cluster either way."""
     resync_seconds: float = Field(default=5.0, gt=0)
     """Pause between looks at jobs that run. Short against a 15-second scrape, long against API load."""
     idle_resyncs: int = Field(default=6, ge=1)
