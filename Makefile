@@ -54,3 +54,4 @@ clean: ## list and remove what demo and tests left on this machine; ALL=1: built
 	$(PYTHON) dev/cluster down --purge --name integration
 	$(PYTHON) dev/cluster down --purge $(if $(ALL),--all)
 	rm -rf build .venv $(CACHE)/volumes
+	@echo "left: the caches of Go, pip and uv, and Debian packages, which belong to the machine"

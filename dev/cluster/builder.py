@@ -148,7 +148,10 @@ def apt_mirror(targets: str) -> str:
     for line in targets.splitlines():
         if line.split()[1:] == ["Debian", "Debian"]:
             return line.split()[0]
-    raise ClusterError("apt-get indextargets: names no Debian mirror; expected one in apt's sources")
+    raise ClusterError(
+        "apt-get indextargets: names no Debian mirror, which the base image is made from; expected one in apt's "
+        "sources, or XRAY_BASE_IMAGE=NAME, an image with Python 3.11 or newer that can be pulled here"
+    )
 
 
 def make_base(store: Store, ref: str) -> None:

@@ -24,10 +24,19 @@ def allocatable(kubeconfig: str) -> dict[str, int]:
     return {item["metadata"]["name"]: int(item["status"].get("allocatable", {}).get(RESOURCE, 0)) for item in nodes}
 
 
+def _refuse_real_ones(kubeconfig: str) -> None:
+    """Stand-ins are for nodes without IPUs: a second plugin would take the real ones' name."""
+    ours = kubectl(kubeconfig, "get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name").strip()
+    real = {node: count for node, count in allocatable(kubeconfig).items() if count}
+    if real and not ours:
+        raise ClusterError(f"nodes offer {RESOURCE} already ({real}); stand-ins are for nodes that offer none")
+
+
 def offer(kubeconfig: str, image: str, count: int, timeout_seconds: float = 120.0) -> None:
     """Have every node offer exactly `count` of the resource; 0 takes the plugin away."""
     with step(f"{RESOURCE}: {count}"):
         if count:
+            _refuse_real_ones(kubeconfig)
             kubectl(kubeconfig, "apply", "-f", "-", stdin=manifest(image, count))
             kubectl(kubeconfig, "rollout", "status", "daemonset/standin-ipus", "-n", NAMESPACE, "--timeout=120s")
         else:

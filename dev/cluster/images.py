@@ -223,22 +223,14 @@ def _prune(cluster: Cluster) -> None:
 def ensure_docker(name: str, registry: str, deliver: Callable[[str], object]) -> str:
     """Build with Docker, where it answers, and hand the reference to `deliver` (kind load, or a push)."""
     build = plan(recipe_of(name), name, os.environ.get("XRAY_BASE_IMAGE", ""), registry)
-    if not run("docker", "image", "ls", "-q", build.ref).strip():
-        context = make_context(build, builder.images_folder() / "docker-context")
-        words = ["--build-arg", f"BASE_IMAGE={build.base}"] if build.base else []
-        targeted = ["--target", build.target] if build.target else []
-        with step(f"build {build.ref}"):
-            run(
-                "docker",
-                "build",
-                "--tag",
-                build.ref,
-                "--file",
-                build.dockerfile.path,
-                *targeted,
-                *words,
-                context,
-            )
+    with locked(builder.images_folder() / "lock"):
+        if not run("docker", "image", "ls", "-q", build.ref).strip():
+            builder.need_space(build.recipe.needed_bytes)
+            context = make_context(build, builder.images_folder() / "docker-context")
+            words = ["--build-arg", f"BASE_IMAGE={build.base}"] if build.base else []
+            targeted = ["--target", build.target] if build.target else []
+            with step(f"build {build.ref}"):
+                run("docker", "build", "--tag", build.ref, "--file", build.dockerfile.path, *targeted, *words, context)
     deliver(build.ref)
     return build.ref
 

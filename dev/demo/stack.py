@@ -10,13 +10,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dev.cluster.state import ClusterError, home, step
+from dev.cluster.devices import RESOURCE
+from dev.cluster.state import ClusterError, cluster_named, home, read_json, step
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RELEASE = "xray"
@@ -81,17 +83,6 @@ class Kube:
         text = self.kubectl("get", kind, "-n", namespace, "-l", selector, "-o", "json")
         return list(json.loads(text)["items"])
 
-    def stream(self, *argv: str) -> Iterator[str]:
-        """Lines of `kubectl ARGV` as they come, until it ends."""
-        with subprocess.Popen(
-            ["kubectl", *argv],
-            env=dict(self.environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        ) as process:
-            yield from process.stdout or ()
-
 
 def exports(lines: str) -> dict[str, str]:
     """The environment that `export NAME=VALUE` lines ask for, with $PATH put in."""
@@ -102,16 +93,33 @@ def exports(lines: str) -> dict[str, str]:
     return found
 
 
-def start_cluster(ipus: int, provider: str = "auto") -> Kube:
-    """Bring the cluster up with `ipus` stand-in IPUs; a running one is used as it is."""
-    cluster_tool("up", "--ipus", str(ipus), "--provider", provider)
+def start_cluster(ipus: int, provider: str = "auto", registry: str = "") -> Kube:
+    """Bring the cluster up with `ipus` stand-in IPUs; a running one is used as it is, and so are real IPUs on it."""
+    at = ("--registry", registry) if registry else ()
+    if provider != "kubeconfig":
+        cluster_tool("up", "--ipus", str(ipus), "--provider", provider)
+        return current_cluster()
+    cluster_tool("up", "--provider", provider)
+    nodes = json.loads(current_cluster().kubectl("get", "nodes", "-o", "json"))["items"]
+    if not any(int(node["status"]["allocatable"].get(RESOURCE, 0)) for node in nodes):
+        cluster_tool("up", "--ipus", str(ipus), "--provider", provider, *at)
+    return current_cluster()
+
+
+def current_cluster() -> Kube:
     return Kube({**os.environ, **exports(cluster_tool("env"))})
 
 
-def build_images(*names: str) -> dict[str, str]:
+def provider_of_cluster() -> str:
+    """local, kind or kubeconfig: how the running cluster came to be."""
+    return read_json(cluster_named("dev").root / "cluster.json").get("provider", "")
+
+
+def build_images(*names: str, registry: str = "") -> dict[str, str]:
     """Build and load what is missing of the named images. Returns: name -> reference."""
+    at = ("--registry", registry) if registry else ()
     with step("images " + ", ".join(names)):
-        lines = cluster_tool("images", *names).splitlines()
+        lines = cluster_tool("images", *at, *names).splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
@@ -222,6 +230,28 @@ def volume_manifest(kube: Kube, namespace: str, name: str, size: str, path: Path
             "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on_node]}]}},
         },
     }
+
+
+def run_pod_job(kube: Kube, namespace: str, name: str, pod: Manifest, deadline_seconds: float) -> None:
+    """Run a pod to its end as a Job; one of this name that has succeeded before is not run again.
+
+    Raises: ClusterError with the pod's last lines if it fails, or at the deadline; the Job is gone then.
+    """
+    spec = {"backoffLimit": 0, "template": {"spec": pod}}
+    metadata = {"name": name, "namespace": namespace}
+    kube.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
+    deadline = time.monotonic() + deadline_seconds
+    while time.monotonic() < deadline:
+        job = kube.find("job", name, namespace) or {}
+        ended = [each["type"] for each in job.get("status", {}).get("conditions", []) if each["status"] == "True"]
+        if "Complete" in ended:
+            return
+        if "Failed" in ended:
+            break
+        time.sleep(1)
+    log = kube.kubectl("logs", "-n", namespace, f"job/{name}", "--tail=5")
+    kube.kubectl("delete", "job", name, "-n", namespace, "--cascade=foreground")
+    raise ClusterError(f"job/{name}: not complete after {deadline_seconds:.0f} s or failed; its last lines:\n{log}")
 
 
 @contextmanager

@@ -21,11 +21,11 @@ from transformers import (
 )
 
 from dev.demo.stack import Kube, Manifest, claim, pod_on_claim
+from tests.e2e.waiting import wait_for_end
 
 pytestmark = [pytest.mark.e2e, pytest.mark.nih_sample]
 
 SAMPLE_IMAGES = 750
-DEADLINE_SECONDS = 900
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,6 @@ def save_small_vit(folder: Path) -> None:
         intermediate_size=96,
     )
     ViTForImageClassification(config).save_pretrained(folder)
-
-
-def wait_for_end(kube: Kube, name: str, namespace: str) -> Manifest:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    job: Manifest = {}
-    while time.monotonic() < deadline:
-        job = kube.find("xraytrainingjob", name, namespace) or {}
-        if job.get("status", {}).get("state") in ("Succeeded", "Failed"):
-            return job
-        time.sleep(2)
-    pytest.fail(f"not ended after {DEADLINE_SECONDS} s: {json.dumps(job.get('status'), indent=1)}")
 
 
 @pytest.fixture(scope="module")

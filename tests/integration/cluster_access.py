@@ -14,6 +14,7 @@ import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from dev.cluster.tools import kubernetes
 from xray_operator.cluster.client import Cluster
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -31,7 +32,7 @@ def start_control_plane() -> Path:
 
 def kubectl(kubeconfig: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run kubectl; the caller judges the exit code."""
-    command = ["kubectl", "--kubeconfig", str(kubeconfig), *arguments]
+    command = [str(kubernetes() / "kubectl"), "--kubeconfig", str(kubeconfig), *arguments]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
 
 
