@@ -126,11 +126,19 @@ def runs_on(snapshot: Snapshot, device: str | None = None) -> str:
     Args:
         device: what the trainer's result names, when there is one: it corrects the expectation.
     """
-    held = f"{snapshot.accelerators} {snapshot.resource_name}"
-    verb = "are" if device is None else "were"
-    idle = f"; the {held} of flavor {snapshot.flavor} {verb} held and not used" if snapshot.accelerators else ""
+    used = device or ("cuda" if snapshot.backend == "gpu" else "cpu")
+    kind = used.partition(":")[0]
+    place = {"cpu": "the CPU", "cuda": "one GPU"}.get(kind, used)
     if device is None:
-        return f"torch backend on {held}" if snapshot.backend == "gpu" else f"torch backend on the CPU{idle}"
-    if device == "cpu":
-        return f"torch backend, ran on the CPU{idle}"
-    return f"torch backend, ran on {held} ({device})"
+        return f"torch backend on {place}{_held(snapshot, 'are', kind)}"
+    return f"torch backend, ran on {place}{_held(snapshot, 'were', kind)}"
+
+
+def _held(snapshot: Snapshot, verb: str, used: str) -> str:
+    """What a run holds beyond what it uses: the trainer uses one GPU, however many there are."""
+    if not snapshot.accelerators:
+        return ""
+    held = f"{snapshot.accelerators} {snapshot.resource_name} of flavor {snapshot.flavor} {verb} held"
+    if snapshot.backend != "gpu" or used == "cpu":
+        return f"; the {held} and not used"
+    return f"; {held}" if snapshot.accelerators > 1 else ""

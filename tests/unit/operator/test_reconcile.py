@@ -23,6 +23,7 @@ from tests.unit.operator.builders import (
 from xray_operator import names
 from xray_operator.config import OperatorConfig
 from xray_operator.core.observed import Observed
+from xray_operator.core.plan import runs_on
 from xray_operator.core.reconcile import Decision, reconcile
 
 FLAVORS = {"demo-vpod4": make_flavor(), "vpod4-vm": make_flavor()}
@@ -195,7 +196,27 @@ def test_the_device_that_the_trainer_names_corrects_what_was_expected() -> None:
     )
     on_gpu = make_pod().scheduled(10).prepared(12, 40).trained(42, 110, message=train_result(device="cuda:0"))
     status = told(decide(started(on_gpu, end="Complete", flavor=make_flavor("gpu"))))
-    assert status["runsOn"] == "torch backend, ran on 4 nvidia.com/gpu (cuda:0)"
+    assert status["runsOn"] == "torch backend, ran on one GPU; 4 nvidia.com/gpu of flavor demo-vpod4 were held"
+
+
+@pytest.mark.parametrize(
+    ("flavor", "device", "words"),
+    [
+        (make_flavor("gpu"), None, "torch backend on one GPU; 4 nvidia.com/gpu of flavor x are held"),
+        (make_flavor("gpu", accelerators=1), None, "torch backend on one GPU"),
+        (make_flavor("gpu", accelerators=1), "cuda", "torch backend, ran on one GPU"),
+        (
+            make_flavor("gpu", accelerators=1),
+            "cpu",
+            "torch backend, ran on the CPU; the 1 nvidia.com/gpu of flavor x were held and not used",
+        ),
+        (make_flavor(), None, "torch backend on the CPU; the 4 graphcore.ai/ipu of flavor x are held and not used"),
+        (make_flavor("cpu"), None, "torch backend on the CPU"),
+        (make_flavor("cpu"), "cpu", "torch backend, ran on the CPU"),
+    ],
+)
+def test_one_gpu_is_used_however_many_are_held(flavor: dict[str, Any], device: str | None, words: str) -> None:
+    assert runs_on(make_snapshot(flavor, "x"), device) == words
 
 
 def test_a_crash_without_a_result_does_not_pass_on_the_log() -> None:
