@@ -93,6 +93,6 @@ class Gatherer:
         return frozenset(missing)
 
     async def _progress(self, pod: Pod) -> Any:
-        if not pod.train.running or not pod.ip:
+        if pod.over or not pod.ip or not (pod.prepare.running or pod.train.running):
             return None
         return await fetch_progress(self.session, pod.ip, self.progress_timeout_seconds)

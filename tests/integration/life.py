@@ -139,6 +139,9 @@ class Life:
         await kubelet.prepare_starts(12)
         await self.reached("Preparing")
         async with trainer.serve(self.ip):
+            trainer.answer = progress | {"phase": "Preparing", "progress_percentage": 70}
+            await self.reported(70)
+            trainer.answer = progress
             await kubelet.prepare_ends(40, 0, example("prepare-result.json"))
             await kubelet.train_starts(42)
             await self.reached("Training")

@@ -1,4 +1,4 @@
-"""Asks a training pod for its progress. An answer that is late, long or strange is no answer."""
+"""Asks a pod for the progress of the container that runs. An answer that is late, long or strange is no answer."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Metric(Report):
 
 
 class Progress(Report):
-    """Answer of /progress while `train` runs."""
+    """Answer of /progress of the container that runs, `prepare` or `train`."""
 
     phase: Annotated[str, Field(max_length=32)]
     progress_percentage: Annotated[int, Field(ge=0, le=100)] | None = None

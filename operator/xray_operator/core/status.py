@@ -208,14 +208,19 @@ def _span(begin: datetime, end: datetime | None) -> Status:
 
 def _trainer_status(status: Mapping[str, Any], progress: Progress | None, situation: Situation) -> Status | None:
     """The latest that is known; no answer changes nothing, and success is all of it."""
-    known = dict(status.get("trainerStatus", {}))
-    if progress is not None:
-        known = _progress(progress)
+    known = _known_progress(status, situation.pod) if progress is None else _progress(progress)
     if situation.state == names.SUCCEEDED:
         known |= {"progressPercentage": 100, "progress": "100%"}
     if situation.state in names.FINAL_STATES:
         known = {k: v for k, v in known.items() if k not in ("estimatedRemainingSeconds", "eta")}
     return known or None
+
+
+def _known_progress(status: Mapping[str, Any], pod: Pod | None) -> Status:
+    """What an earlier pass learnt, unless it was of a pod that is dead or of the container before."""
+    another_pod = pod is not None and status.get("run", {}).get("podName") != pod.name
+    another_container = pod is not None and pod.train.started and status.get("state") == names.PREPARING
+    return {} if another_pod or another_container else dict(status.get("trainerStatus", {}))
 
 
 def _progress(progress: Progress) -> Status:

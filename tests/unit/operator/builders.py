@@ -130,6 +130,10 @@ class PodBuilder:
     def prepare_waits(self, reason: str, message: str = "") -> Self:
         return self._container("init", "prepare", {"waiting": {"reason": reason, "message": message}})
 
+    def prepares(self, started: float, ip: str = "10.0.0.7") -> Self:
+        self._raw["status"]["podIP"] = ip
+        return self._container("init", "prepare", {"running": {"startedAt": render_time(at(started))}})
+
     def prepared(self, started: float, finished: float, code: int = 0, message: str | None = None) -> Self:
         told = example("prepare-result.json") if message is None else message
         if code:

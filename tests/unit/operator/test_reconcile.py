@@ -241,6 +241,28 @@ def test_no_answer_from_the_pod_keeps_what_was_known() -> None:
     assert decide(started(pod), status=known, now=101) == Decision()
 
 
+def test_progress_of_a_dead_attempt_is_not_shown_for_the_next() -> None:
+    first = make_pod("cxr-1", 2).scheduled(10).prepared(12, 40)
+    known = told(decide(started(first.trains(42), progress=make_progress()), now=100))
+    first.trained(42, 110, 20, "")
+    assert told(decide(started(first), status=known, now=112))["trainerStatus"]["progress"] == "40%"
+    second = make_pod("cxr-2", 120).scheduled(121)
+    assert "trainerStatus" not in told(decide(started(first, second), status=known, now=122))
+
+
+def test_progress_of_prepare_is_told_and_is_not_shown_for_train() -> None:
+    pod = make_pod().scheduled(10).prepares(12)
+    images = [{"name": "images", "value": "512"}]
+    preparing = make_progress(phase="Preparing", phases=[], progress_percentage=80, metrics=images)
+    known = told(decide(started(pod, progress=preparing), now=30))
+    assert known["state"] == "Preparing"
+    assert known["trainerStatus"]["progress"] == "80%"
+    assert known["trainerStatus"]["metrics"] == images
+    ready = told(decide(started(pod.prepared(12, 40)), status=known, now=41))
+    assert ready["trainerStatus"]["progress"] == "80%"
+    assert "trainerStatus" not in told(decide(started(pod.trains(42)), status=ready, now=43))
+
+
 def test_evaluating_stays_evaluating_when_the_pod_stops_answering() -> None:
     pod = make_pod().scheduled(10).prepared(12, 40).trains(42)
     phases = [{"name": "Evaluating", "started_at": "2026-11-22T10:01:40Z"}]

@@ -1,0 +1,46 @@
+"""Which pods are asked for their progress."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.unit.operator.builders import JOB_UID, UID, PodBuilder, example, make_job, make_pod, make_run
+from xray_operator.core.manifests import build_job
+from xray_operator.gather import Gatherer, Index
+
+IP = "127.66.0.3"
+
+
+@pytest.mark.parametrize(
+    ("pod", "asked"),
+    [
+        (make_pod().scheduled(10).prepare_waits("PodInitializing"), False),
+        (make_pod().scheduled(10).prepares(12), True),
+        (make_pod().scheduled(10).prepared(12, 40), False),
+        (make_pod().scheduled(10).prepared(12, 40).trains(42), True),
+        (make_pod().scheduled(10).prepared(12, 40).trained(42, 110), False),
+        (make_pod().scheduled(10).prepared(12, 40).trains(42).disrupted(60), False),
+    ],
+)
+async def test_the_container_that_runs_is_asked(pod: PodBuilder, asked: bool) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=example("progress.json"))
+
+    application = web.Application()
+    application.router.add_get("/progress", answer)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, IP, 9400).start()
+    raw_job, raw_pod = build_job(make_run()), pod.raw()
+    raw_job["metadata"]["uid"] = JOB_UID
+    raw_pod["status"]["podIP"] = IP
+    index = Index(batch_jobs={UID: [raw_job]}, pods={UID: [raw_pod]})
+    cluster: Any = None
+    async with aiohttp.ClientSession() as session:
+        observed = await Gatherer(index, cluster, session, 1).observe(make_job().build())
+    await runner.cleanup()
+    assert (observed.progress is not None) == asked
