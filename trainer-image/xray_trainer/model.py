@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 import torch
+from safetensors import SafetensorError
 from torch.nn import functional
 from transformers import ViTConfig, ViTForImageClassification
 
@@ -19,6 +20,10 @@ Source: preprocessor_config.json of google/vit-base-patch16-224-in21k."""
 CHANNELS = 3
 MLP_RATIO = 4
 """Width of the MLP over that of the encoder, as in all published ViTs."""
+HEAD = "classifier."
+"""Prefix of the tensors that fit one set of findings; all others come from the weights."""
+NAMED_TENSORS = 3
+"""Tensors that a message names of those that don't fit; the others are counted."""
 SAFE_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json"]
 """All that is fetched from the hub: never pickles."""
 
@@ -53,7 +58,7 @@ def preprocessor_config(stored_size: int, image_size: int) -> Dict[str, Any]:
 def make_model(model: Model, findings: List[str], image_size: int) -> ViTForImageClassification:
     """A ViT with one output per finding, for multi-label classification.
 
-    Raises: ConfigurationError if the weights are missing, are no ViT or can't take the image size;
+    Raises: ConfigurationError if the weights are missing, are no ViT, don't fit or can't take the image size;
         TransportError if the hub doesn't answer.
     """
     if model.config is not None:
@@ -117,15 +122,47 @@ def _pretrained(folder: Path, findings: List[str], image_size: int) -> ViTForIma
         raise ConfigurationError(
             f"model {folder}: patches of {patch_size} pixels don't tile an image of {image_size}; expected a multiple"
         )
+    load: Callable[..., Tuple[ViTForImageClassification, Dict[str, Any]]]
+    load = ViTForImageClassification.from_pretrained  # type: ignore[assignment]  # its type forgets output_loading_info
     try:
-        model = ViTForImageClassification.from_pretrained(
-            folder, use_safetensors=True, ignore_mismatched_sizes=True, **_label_settings(findings)
+        model, loaded = load(
+            folder,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # another head is the rule; `_require_fit` refuses all else
+            output_loading_info=True,
+            **_label_settings(findings),
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ConfigurationError(
             f"model {folder}: {_first_line(error)}; expected ViT weights in safetensors"
         ) from error
+    _require_fit(folder, loaded)
     return model if trained_size == image_size else _at_image_size(model, image_size, image_size // patch_size)
+
+
+def _require_fit(folder: Path, loaded: Mapping[str, Any]) -> None:
+    """Transformers fills what the weights lack with random numbers: right for the head, and only there.
+
+    Args:
+        loaded: what from_pretrained tells with `output_loading_info`; mismatched keys come with both shapes.
+    Raises: ConfigurationError.
+    """
+    missing = _outside_head(loaded["missing_keys"])
+    mismatched = _outside_head(key for key, *_ in loaded["mismatched_keys"])
+    misfits = [
+        f"{len(keys)} {what} ({', '.join(keys[:NAMED_TENSORS])}{', ...' if len(keys) > NAMED_TENSORS else ''})"
+        for what, keys in (("missing", missing), ("of another shape", mismatched))
+        if keys
+    ]
+    if misfits:
+        raise ConfigurationError(
+            f"model {folder}: tensors {' and '.join(misfits)}; "
+            "expected all tensors but the classification head's, in the shapes that config.json tells"
+        )
+
+
+def _outside_head(keys: Iterable[str]) -> List[str]:
+    return sorted(key for key in keys if not key.startswith(HEAD))
 
 
 def _read_config(folder: Path) -> Tuple[int, int]:

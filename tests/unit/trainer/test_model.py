@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassification
+from safetensors.torch import load_file, save_file
+from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassification, ViTModel
 
 from xray_trainer.config import Model
 from xray_trainer.errors import ConfigurationError
@@ -74,6 +76,79 @@ def test_what_is_no_vit_in_safetensors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="patches of 16 pixels don't tile an image of 40"):
         make_model(Model(path=tmp_path), FINDINGS, 40)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(ConfigurationError, match="expected ViT weights in safetensors"):
+        make_model(Model(path=tmp_path), FINDINGS, 32)
+
+
+OLD_NAMES = {
+    "layers.": "encoder.layer.",
+    "attention.q_proj": "attention.attention.query",
+    "attention.k_proj": "attention.attention.key",
+    "attention.v_proj": "attention.attention.value",
+    "attention.o_proj": "attention.output.dense",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+"""How the weights on the hub name what transformers 5 calls otherwise."""
+
+
+def published_name(name: str) -> str:
+    for new, old in OLD_NAMES.items():
+        name = name.replace(new, old)
+    return name
+
+
+@pytest.mark.parametrize("rename", [str, published_name])
+def test_weights_without_a_head_are_taken_with_or_without_a_pooler(
+    tmp_path: Path, rename: Callable[[str], str]
+) -> None:
+    body = save_weights(tmp_path).vit
+    before = ViTModel(body.config, add_pooling_layer=True)
+    before.load_state_dict(body.state_dict(), strict=False)
+    before.save_pretrained(tmp_path)
+    tensors = {rename(name): tensor for name, tensor in before.state_dict().items()}
+    assert "pooler.dense.weight" in tensors
+    assert not any(name.startswith(("vit.", "classifier.")) for name in tensors)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    after = make_model(Model(path=tmp_path), FINDINGS, 32)
+    for name, weight in body.state_dict().items():
+        assert torch.equal(weight, after.vit.state_dict()[name]), name
+
+
+def change_config(folder: Path, **settings: int) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+
+def test_weights_that_do_not_fit_are_refused_and_not_replaced_by_random_numbers(tmp_path: Path) -> None:
+    save_weights(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    tensors = load_file(weights)
+
+    save_file({"something.else": torch.zeros(1)}, weights, metadata={"format": "pt"})
+    with pytest.raises(
+        ConfigurationError, match=r"tensors 22 missing \(vit\.embeddings\.cls_token, .*, \.\.\.\); expect"
+    ) as all_:
+        make_model(Model(path=tmp_path), FINDINGS, 32)
+    assert str(tmp_path) in str(all_.value)
+
+    one = next(name for name in tensors if name.endswith("layernorm.bias"))
+    save_file({name: tensor for name, tensor in tensors.items() if name != one}, weights, metadata={"format": "pt"})
+    with pytest.raises(ConfigurationError, match=r"tensors 1 missing \(vit\.layernorm\.bias\); expect"):
+        make_model(Model(path=tmp_path), FINDINGS, 32)
+
+    save_file(tensors, weights, metadata={"format": "pt"})
+    change_config(tmp_path, intermediate_size=48)
+    with pytest.raises(ConfigurationError, match=r"tensors 3 of another shape \(vit\.layers\.0\.mlp\.fc1\.bias, "):
+        make_model(Model(path=tmp_path), FINDINGS, 32)
+    change_config(tmp_path, num_hidden_layers=2)
+    with pytest.raises(ConfigurationError, match=r"tensors 16 missing \(.*\) and 3 of another shape \("):
+        make_model(Model(path=tmp_path), FINDINGS, 32)
+
+
+def test_a_damaged_weights_file_is_a_configuration_error(tmp_path: Path) -> None:
+    save_weights(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"<!DOCTYPE html>")
     with pytest.raises(ConfigurationError, match="expected ViT weights in safetensors"):
         make_model(Model(path=tmp_path), FINDINGS, 32)
 
