@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 from typing import Iterator
 
-from xray_trainer.errors import DiskFullError
+from xray_trainer.errors import DataError, DiskFullError
 
 READ_BYTES = 1 << 20
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -32,6 +32,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, document: object) -> None:
     """`write_text` of readable JSON. NaN is refused: it is not JSON and the reader would fail on it."""
     write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def unreadable(place: str, error: OSError) -> DataError:
+    """The error for a source that the operating system doesn't let us read.
+
+    The system's own message quotes the path, and an image's tells the patient: only its reason is taken over.
+
+    Args:
+        place: what is read, as a message may call it.
+    """
+    reason = error.strerror or type(error).__name__
+    return DataError(f"{place}: {reason}; expected a file that uid {os.getuid()} may read")
 
 
 def sha256_of(path: Path) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from PIL import Image
@@ -20,6 +22,8 @@ HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
 )
+FAILS_ON_READ = "/proc/self/mem"
+"""A regular file that opens and then fails with an input/output error, as a damaged disk does."""
 TINY = {"hidden_size": 16, "layers": 1, "heads": 2, "patch_size": 16}
 
 
@@ -80,3 +84,8 @@ def run_document(folder: Path, **sections: dict[str, Any]) -> dict[str, Any]:
 
 def make_run_file(folder: Path, **sections: dict[str, Any]) -> RunFile:
     return parse_run_file(run_document(folder, **sections))
+
+
+def refuse(*_: object, **__: object) -> NoReturn:
+    """In place of a method that touches a file: nobody refuses root, who may run the tests."""
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/nih/00012345_001.png")

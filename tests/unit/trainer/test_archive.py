@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.unit.trainer.build import make_png, write_archive
+from tests.unit.trainer.build import FAILS_ON_READ, make_png, refuse, write_archive
 from xray_trainer.errors import DataError
 from xray_trainer.prepare.archive import Limits, find_sources, read_archive, read_members
 
@@ -97,6 +98,31 @@ def test_endless_padding_is_refused(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(1 << 20)))
     with pytest.raises(DataError, match="padding only"):
         read(path, Limits(trailing_bytes=1 << 16))
+
+
+def test_an_archive_that_may_not_be_read_is_a_data_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pack(tmp_path / "images_001.tar.gz", member(NAME))
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    reason = f"Permission denied; expected a file that uid {os.getuid()} may read"
+    assert str(caught.value) == f"images_001.tar.gz: {reason}"
+
+
+def test_an_archive_that_fails_while_it_is_read_is_a_data_error(tmp_path: Path) -> None:
+    (tmp_path / "images_001.tar.gz").symlink_to(FAILS_ON_READ)
+    with pytest.raises(DataError, match=r"^images_001.tar.gz: Input/output error; expected a file that uid"):
+        read(tmp_path / "images_001.tar.gz")
+
+
+def test_a_folder_that_may_not_be_listed_is_not_taken_for_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(tmp_path / "images_001.tar.gz", member(NAME))
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=r"^images/: Permission denied; expected") as caught:
+        find_sources(tmp_path)
+    assert "00012345" not in str(caught.value)
 
 
 def plain_tar(tmp_path: Path) -> tuple[Path, bytes]:

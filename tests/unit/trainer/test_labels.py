@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.unit.trainer.build import HEADER, LABELS_FILE, label_line, write_labels
+from tests.unit.trainer.build import FAILS_ON_READ, HEADER, LABELS_FILE, label_line, refuse, write_labels
 from xray_trainer.errors import DataError
 from xray_trainer.prepare.labels import read_labels, summarise
 
@@ -59,6 +60,24 @@ def test_a_missing_file_and_one_that_is_no_text_are_data_errors(tmp_path: Path) 
         read_labels(tmp_path / LABELS_FILE)
     (tmp_path / LABELS_FILE).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="not a CSV file"):
+        read_labels(tmp_path / LABELS_FILE)
+
+
+@pytest.mark.parametrize("method", ["stat", "open"])
+def test_a_file_that_may_not_be_read_is_a_data_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    path = write_labels(tmp_path, [label_line(1)])
+    monkeypatch.setattr(Path, method, refuse)
+    with pytest.raises(DataError) as caught:
+        read_labels(path)
+    reason = f"Permission denied; expected a file that uid {os.getuid()} may read"
+    assert str(caught.value) == f"{LABELS_FILE}: {reason}"
+
+
+def test_a_file_that_fails_while_it_is_read_is_a_data_error(tmp_path: Path) -> None:
+    (tmp_path / LABELS_FILE).symlink_to(FAILS_ON_READ)
+    with pytest.raises(DataError, match=f"^{LABELS_FILE}: Input/output error; expected a file that uid"):
         read_labels(tmp_path / LABELS_FILE)
 
 

@@ -16,6 +16,7 @@ from typing import IO, Callable, Iterator, List
 from typing_extensions import Self
 
 from xray_trainer.errors import DataError
+from xray_trainer.files import unreadable
 
 FOLDER = "images"
 """Folder with loose PNG files, as the original archives unpack to."""
@@ -67,19 +68,30 @@ class Sources:
 def find_sources(root: Path) -> Sources:
     """Archives and loose images under the data set's root, in the order of their names.
 
-    Raises: DataError if there are neither.
+    Raises: DataError if there are neither, or if the folder of images can't be listed.
     """
     archives = sorted(path for path in root.glob(ARCHIVE_PATTERN) if path.is_file())
-    files = sorted(path for path in (root / FOLDER).glob("*") if path.is_file())
+    files = _files_in(root / FOLDER)
     if not archives and not files:
         raise DataError(f"{root}: no {ARCHIVE_PATTERN} and no files in {FOLDER}/; expected chest X-rays in NIH layout")
     return Sources(archives, files)
 
 
+def _files_in(folder: Path) -> List[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        # `from None`: the operating system's message may quote a file name, which tells the patient
+        raise unreadable(f"{FOLDER}/", error) from None
+
+
 def read_members(sources: Sources, on_bytes: OnBytes, limits: Limits = Limits()) -> Iterator[Member]:
     """All files of the sources, archives first.
 
-    Raises: DataError if an archive is truncated, damaged or hostile; the message names archive and member ordinal.
+    Raises: DataError if an archive is unreadable, truncated, damaged or hostile; the message names archive and member
+        ordinal.
     """
     for archive in sources.archives:
         yield from read_archive(archive, on_bytes, limits)
@@ -100,6 +112,8 @@ def read_archive(path: Path, on_bytes: OnBytes, limits: Limits = Limits()) -> It
             _read_to_end(unzipped, path.name, limits)
     except (EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path.name}: after member {reached}: {error}; expected a whole .tar.gz archive") from error
+    except OSError as error:  # after BadGzipFile, which is one too
+        raise unreadable(path.name, error) from error
 
 
 def _read_file(path: Path, ordinal: int, on_bytes: OnBytes, limits: Limits) -> Member:
@@ -109,7 +123,7 @@ def _read_file(path: Path, ordinal: int, on_bytes: OnBytes, limits: Limits) -> M
         data = path.read_bytes() if size <= limits.member_bytes else None
     except OSError as error:
         # `from None`: the operating system's message quotes the file name, which tells the patient
-        raise DataError(f"{place}: {error.strerror}; expected a readable file") from None
+        raise unreadable(place, error) from None
     if data is None:
         raise DataError(f"{place}: {size} bytes; expected at most {limits.member_bytes}")
     on_bytes(len(data))

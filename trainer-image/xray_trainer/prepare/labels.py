@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Dict, FrozenSet, Iterator, List, Optional, Sequence, TextIO
 
 from xray_trainer.errors import DataError
+from xray_trainer.files import unreadable
 from xray_trainer.findings import parse_findings
 
 IMAGE_COLUMN = "Image Index"
@@ -57,19 +58,25 @@ def read_labels(path: Path) -> Labels:
 
     Raises: DataError naming file, line and column; never a value, for values belong to patients.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected the labels as a CSV file")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise DataError(f"{path.name}: {path.stat().st_size} bytes; expected at most {MAX_FILE_BYTES}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     try:
+        _require_file(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = _parse(file, path.name)
+    except OSError as error:
+        raise unreadable(path.name, error) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path.name}: not a CSV file in UTF-8; expected {', '.join(REQUIRED_COLUMNS)}") from error
     if not rows:
         raise DataError(f"{path.name}: no rows; expected one line per image")
     return Labels(rows, digest)
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected the labels as a CSV file")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise DataError(f"{path.name}: {path.stat().st_size} bytes; expected at most {MAX_FILE_BYTES}")
 
 
 def _parse(file: TextIO, name: str) -> Dict[str, LabelRow]:
