@@ -23,8 +23,8 @@ from xray_trainer.progress import Phase, Progress
 from xray_trainer.result import VERSION
 
 if TYPE_CHECKING:  # torch and transformers are imported only after `set_environment`
+    from xray_trainer.backends.callbacks import MetricsFile
     from xray_trainer.backends.torch import Outcome
-    from xray_trainer.callbacks import MetricsFile
 
 LOG = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def train(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
     """
     set_environment(os.environ, offline=run_file.model.hub_name is None)
     from xray_trainer.backends import torch as backend
-    from xray_trainer.callbacks import MetricsFile
+    from xray_trainer.backends.callbacks import MetricsFile
     from xray_trainer.report import write_learning_rate_curve, write_loss_curve
 
     output = run_file.output_dir

@@ -1,1 +1,2 @@
-"""Training loops, one module per kind of hardware; only they import transformers' Trainer and TrainingArguments."""
+"""Training loops, one module per kind of hardware, and their callbacks; only they import transformers' Trainer and
+TrainingArguments."""

@@ -21,7 +21,7 @@ from transformers import (
     set_seed,
 )
 
-from xray_trainer.callbacks import MetricsFile, ProgressCallback
+from xray_trainer.backends.callbacks import MetricsFile, ProgressCallback
 from xray_trainer.config import RunFile
 from xray_trainer.dataset import XrayDataset, open_part
 from xray_trainer.errors import AcceleratorError, DivergedError, OutOfMemoryError
