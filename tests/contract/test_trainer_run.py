@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,7 +19,12 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from tests.contract.test_trainer_config import example, shape_of
 from tests.unit.trainer.build import run_document
 from xray_trainer.__main__ import main
+from xray_trainer.backends import torch as backend
+from xray_trainer.backends.callbacks import MetricsFile
+from xray_trainer.config import read_run_file
 from xray_trainer.findings import NIH_FINDINGS
+from xray_trainer.prepare.cache import open_prepared
+from xray_trainer.progress import Progress
 from xray_trainer.result import MAX_BYTES
 from xray_trainer.synthetic import synthesize
 
@@ -141,6 +147,42 @@ def test_the_same_seed_gives_the_same_weights_and_a_saved_model_is_fine_tuned(
     code, third = run(tmp_path, "train", tuned)
     assert code == 0
     assert third["model_digest"] != first["model_digest"]
+
+
+class Recorded(Progress):
+    """Keeps what an operator would have read after each change."""
+
+    def __init__(self) -> None:
+        super().__init__("Training")
+        self.seen: list[dict[str, Any]] = []
+
+    def advance(self, step: int, total_steps: int, fraction: float | None = None) -> None:
+        super().advance(step, total_steps, fraction)
+        self.seen.append(self.state.as_json())
+
+    def advance_share(self, fraction: float) -> None:
+        super().advance_share(fraction)
+        self.seen.append(self.state.as_json())
+
+
+def test_training_advances_by_steps_and_evaluation_by_batches(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, result = finished
+    run_file = read_run_file(folder / "run.json")
+    prepared, manifest = open_prepared(run_file.output_dir, "seed")
+    progress = Recorded()
+    backend.run(run_file, prepared.cache, manifest, progress, MetricsFile(tmp_path / "metrics.jsonl"))
+    steps, batches = result["steps"], math.ceil(manifest.parts["test"].images / run_file.training.micro_batch_size)
+    assert steps > 1
+    assert batches > 1
+    training = [(seen["step"], seen["progress_percentage"]) for seen in progress.seen if seen["phase"] == "Training"]
+    assert training == [(step, int(100 * step / steps)) for step in range(1, steps + 1)]
+    evaluating = [seen for seen in progress.seen if seen["phase"] == "Evaluating"]
+    assert [seen["progress_percentage"] for seen in evaluating] == [
+        int(100 * batch / batches) for batch in range(1, batches + 1)
+    ]
+    assert evaluating[0]["estimated_remaining_seconds"] is not None
 
 
 def test_a_wrong_run_file_ends_with_exit_code_10(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

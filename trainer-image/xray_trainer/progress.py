@@ -105,11 +105,11 @@ class Progress:
             return self._state
 
     def begin(self, phase: str) -> None:
-        """End the current phase and begin the next."""
+        """End the current phase and begin the next, of which nothing is done yet; metrics stay."""
         now = self._clock()
         with self._lock:
-            done = self._finished(now)
-            self._state = replace(self._state, phases=(*done, Phase(phase, now)), updated_at=now)
+            phases = (*self._finished(now), Phase(phase, now))
+            self._state = State(phases=phases, updated_at=now, metrics=self._state.metrics)
 
     def finish(self) -> Tuple[Phase, ...]:
         """End the current phase. Returns: all phases of the run."""
@@ -126,8 +126,16 @@ class Progress:
             total_steps: units in all.
             fraction: share of the work done, if it is known better than step / total_steps.
         """
-        now = self._clock()
         share = fraction if fraction is not None else step / max(1, total_steps)
+        self._move(share, step, total_steps)
+        self._set_gauges({"step": step, "total_steps": total_steps})
+
+    def advance_share(self, fraction: float) -> None:
+        """Record the share of the work done in a phase without steps; the gauges keep those of training."""
+        self._move(fraction, step=0, total_steps=0)
+
+    def _move(self, share: float, step: int, total_steps: int) -> None:
+        now = self._clock()
         with self._lock:
             remaining = _remaining_seconds(self._state.phases[-1].started_at, now, share)
             self._state = replace(
@@ -138,7 +146,6 @@ class Progress:
                 remaining_seconds=remaining,
                 updated_at=now,
             )
-        self._set_gauges({"step": step, "total_steps": total_steps})
 
     def record(self, **values: float) -> None:
         """Record the latest values of metrics; the keys are those of GAUGES."""

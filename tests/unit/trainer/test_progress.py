@@ -43,6 +43,21 @@ def test_phases_follow_each_other_without_a_gap() -> None:
     assert second["finished_at"] == "2026-11-22T10:00:20Z"
 
 
+def test_a_phase_begins_with_nothing_done_and_an_unknown_time_left() -> None:
+    progress = Progress("Training", Clock())
+    progress.record(loss=0.25)
+    progress.advance(100, 100)
+    progress.begin("Evaluating")
+    state = progress.state.as_json()
+    assert (state["progress_percentage"], state["estimated_remaining_seconds"]) == (0, None)
+    assert (state["step"], state["total_steps"]) == (0, 0)
+    assert state["metrics"] == [{"name": "loss", "value": "0.25"}]
+    progress.advance_share(0.25)
+    state = progress.state.as_json()
+    assert (state["progress_percentage"], state["estimated_remaining_seconds"]) == (25, 30)
+    assert progress.registry.get_sample_value("xray_training_step") == 100
+
+
 def get(port: int, path: str) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
         return str(answer.read().decode())

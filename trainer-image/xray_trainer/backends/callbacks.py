@@ -82,3 +82,18 @@ class ProgressCallback(TrainerCallback):
         self._progress.record(**finite)
         figures = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         LOG.info("step %d of %d: %s", state.global_step, state.max_steps, figures)
+
+
+class PredictionCallback(TrainerCallback):
+    """Feeds Progress from the prediction that follows training. Validation calls it too: add it after training."""
+
+    def __init__(self, progress: Progress, batches: int) -> None:
+        self._progress = progress
+        self._batches = batches
+        self._done = 0
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._done += 1
+        self._progress.advance_share(self._done / self._batches)

@@ -21,7 +21,7 @@ from transformers import (
     set_seed,
 )
 
-from xray_trainer.backends.callbacks import MetricsFile, ProgressCallback
+from xray_trainer.backends.callbacks import MetricsFile, PredictionCallback, ProgressCallback
 from xray_trainer.config import RunFile
 from xray_trainer.dataset import XrayDataset, open_part
 from xray_trainer.errors import AcceleratorError, DivergedError, OutOfMemoryError
@@ -108,6 +108,8 @@ def _train(
     trainer.remove_callback(PrinterCallback)  # its dictionaries on stdout repeat our own lines
     trainer.train()
     progress.begin("Evaluating")
+    batches = math.ceil(len(parts["test"]) / arguments.eval_batch_size)
+    trainer.add_callback(PredictionCallback(progress, batches))
     predicted = trainer.predict(parts["test"])
     return Outcome(
         model=model,
