@@ -6,7 +6,8 @@ XRayOperatorError
 └── ClusterError       the API server refused
     ├── Conflict       someone wrote first: look again
     ├── AlreadyExists  the name is taken: look whose it is
-    └── NotFound
+    ├── NotFound
+    └── Refused        quota, admission, rights or rules are against it, for now
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class ClusterError(XRayOperatorError):
     def __init__(self, what: str, status: int, reason: str) -> None:
         super().__init__(f"{what}: {status} {reason}")
         self.status = status
+        self.reason = reason
+        """The server's own words."""
 
 
 class Conflict(ClusterError):
@@ -42,3 +45,7 @@ class AlreadyExists(ClusterError):
 
 class NotFound(ClusterError):
     """404."""
+
+
+class Refused(ClusterError):
+    """403 or 422."""

@@ -15,6 +15,7 @@ from xray_operator.cluster.progress import fetch_progress
 from xray_operator.core.admission import find_flavor
 from xray_operator.core.observed import Observed, Pod, XRayJob, controller_uid, read_job, read_pods
 from xray_operator.core.spec import FlavorSpec, JobSpec, parse_part
+from xray_operator.errors import RecordError
 
 Raw = Mapping[str, Any]
 Found = Mapping[Any, Iterable[Raw]]
@@ -57,9 +58,13 @@ class Gatherer:
         raw = self._batch_job(job)
         if raw is None:
             return await self._observe_before_start(job)
+        try:
+            batch_job = read_job(raw)
+        except RecordError as error:
+            return Observed(unreadable=str(error))
         pods = read_pods(self.index.pods.get(job.ref.uid, ()), raw["metadata"]["uid"])
         progress = await self._progress(pods[-1]) if pods else None
-        return Observed(job=read_job(raw), pods=pods, progress=progress)
+        return Observed(job=batch_job, pods=pods, progress=progress)
 
     def _batch_job(self, job: XRayJob) -> Raw | None:
         """Ours by label, name, namespace and owner: a label alone makes nobody ours."""

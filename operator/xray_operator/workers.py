@@ -8,23 +8,26 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Never
+from typing import Final, Never
 
 from xray_operator import names
 from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
 from xray_operator.cluster.execute import create_child, write_down
 from xray_operator.config import OperatorConfig
-from xray_operator.core.observed import Observed, XRayJob, read_xray_job
+from xray_operator.core.observed import Observed, Refusal, XRayJob, read_xray_job
 from xray_operator.core.plan import read_snapshot
 from xray_operator.core.reconcile import Decision, reconcile
-from xray_operator.errors import ClusterError, Conflict
+from xray_operator.errors import ClusterError, Conflict, RecordError, Refused
 from xray_operator.freshness import Freshness
 from xray_operator.gather import Gatherer, Index
 from xray_operator.metrics import Metrics
 from xray_operator.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
+
+REFUSAL_CHARACTERS: Final = 512
+"""Longest part of a refusal that is told; a webhook may say anything."""
 
 
 def utc_now() -> datetime:
@@ -109,8 +112,12 @@ class Operator:
         return reconcile(job, observed, self.clock(), self.config)
 
     async def _create(self, job: XRayJob, observed: Observed, manifest: dict[str, object]) -> Observed:
-        child = await create_child(self.cluster, manifest, job.ref.uid)
         place = f"{manifest['kind']} {job.ref.child_name}"
+        try:
+            child = await create_child(self.cluster, manifest, job.ref.uid)
+        except Refused as error:
+            words = names.short(error.reason, REFUSAL_CHARACTERS) or str(error.status)
+            return replace(observed, refused=Refusal(place, words))
         if child is None:
             return replace(observed, taken=place)
         if manifest["kind"] == "Job":
@@ -118,7 +125,10 @@ class Operator:
             logger.info("job %s/%s: created %s", job.ref.namespace, job.ref.name, place)
             return replace(observed, job_created=True)
         annotation = child["metadata"].get("annotations", {}).get(names.SNAPSHOT)
-        return replace(observed, snapshot=read_snapshot(annotation, place))
+        try:
+            return replace(observed, snapshot=read_snapshot(annotation, place))
+        except RecordError as error:
+            return replace(observed, unreadable=str(error))
 
     async def _write(self, job: XRayJob, decision: Decision) -> None:
         version = await write_down(self.cluster, job, decision)

@@ -104,6 +104,38 @@ async def test_a_failure_that_may_pass_is_tried_again_and_both_attempts_count(
         assert end["cost"]["heldSeconds"] == 15 + 40
 
 
+async def test_a_refused_job_says_so_and_starts_when_the_quota_is_gone(
+    kubeconfig: Path, namespace: str, tmp_path: Path
+) -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "no-jobs", "namespace": namespace},
+        "spec": {"hard": {"count/jobs.batch": "0"}},
+    }
+    assert apply(kubeconfig, claim(namespace, "nih"), claim(namespace, "out"), quota).returncode == 0
+
+    async def counted() -> bool:
+        path = "{.status.hard}"
+        return bool(kubectl(kubeconfig, "get", "quota/no-jobs", "-n", namespace, "-o", f"jsonpath={path}").stdout)
+
+    await until("the quota is in force", counted)
+    async with operating(kubeconfig, namespace, tmp_path) as life:
+        job = await life.create(xray_job(namespace))
+
+        async def refused() -> dict[str, Any] | None:
+            held = {c["type"]: c for c in (await life.job())["status"]["conditions"]}
+            return held if held["Ready"]["reason"] == "CreationRefused" else None
+
+        held = await until("the refusal is told", refused)
+        assert "exceeded quota: no-jobs" in held["Accepted"]["message"]
+        statuses = [held[kind]["status"] for kind in ("Accepted", "Reconciling", "Stalled", "Ready")]
+        assert statuses == ["False", "True", "False", "Unknown"]
+        assert [event["reason"] for event in await life.events(job["metadata"]["uid"])] == ["Rejected"]
+        assert kubectl(kubeconfig, "delete", "quota/no-jobs", "-n", namespace).returncode == 0
+        await life.reached("Queued")
+
+
 async def test_a_poisoned_child_leaves_the_neighbour_alone(kubeconfig: Path, namespace: str, tmp_path: Path) -> None:
     assert apply(kubeconfig, claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
     async with operating(kubeconfig, namespace, tmp_path) as life:
@@ -113,6 +145,12 @@ async def test_a_poisoned_child_leaves_the_neighbour_alone(kubeconfig: Path, nam
         assert kubectl(kubeconfig, "patch", "job", child, "-n", namespace, "--type=merge", "-p", spoil).returncode == 0
         await life.create(xray_job(namespace, "neighbour"))
         await life.reached("Queued", "neighbour")
+
+        async def told() -> bool:
+            return conditions(await life.job("poisoned"))["Stalled"] == ("True", "RecordUnreadable")
+
+        await until("the poisoned job says so", told)
+        assert (await life.job("poisoned"))["status"]["run"]["jobName"] == child
 
 
 async def test_a_job_whose_label_was_taken_off_is_found_again(kubeconfig: Path, namespace: str, tmp_path: Path) -> None:

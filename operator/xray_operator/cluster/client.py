@@ -15,7 +15,7 @@ from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from xray_operator import names
-from xray_operator.errors import AlreadyExists, ClusterError, ConfigError, Conflict, NotFound
+from xray_operator.errors import AlreadyExists, ClusterError, ConfigError, Conflict, NotFound, Refused
 
 Raw = dict[str, Any]
 
@@ -54,7 +54,7 @@ class Cluster:
         return True
 
     async def create(self, path: str, body: Raw) -> Raw:
-        """The object as the server stored it; AlreadyExists if the name is taken."""
+        """The object as the server stored it; AlreadyExists if the name is taken, Refused by quota or admission."""
         return await self._request("POST", path, body=body)
 
     async def replace(self, path: str, body: Raw) -> Raw:
@@ -113,4 +113,6 @@ def _answer(what: str, status: int, text: bytes) -> Raw:
     if status == 409:
         kind = AlreadyExists if answer.get("reason") == "AlreadyExists" else Conflict
         raise kind(what, status, reason)
+    if status in (403, 422):
+        raise Refused(what, status, reason)
     raise ClusterError(what, status, reason)

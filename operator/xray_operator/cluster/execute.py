@@ -10,7 +10,7 @@ from xray_operator.cluster.client import Cluster
 from xray_operator.core.observed import XRayJob, controller_uid
 from xray_operator.core.reconcile import Decision
 from xray_operator.core.status import Status
-from xray_operator.errors import AlreadyExists, ClusterError
+from xray_operator.errors import AlreadyExists, Refused
 from xray_operator.names import API_VERSION, JOB_KIND
 
 logger = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ async def create_child(cluster: Cluster, manifest: Raw, owner_uid: str) -> Raw |
     """Create a child once.
 
     Returns: the child as it is, made now or by an earlier process; None if the name is somebody else's.
+    Raises: Refused if the server takes no such child as things are.
     """
     try:
         return await cluster.create(paths.collection_of(manifest), manifest)
@@ -56,10 +57,8 @@ async def _post(cluster: Cluster, event: Raw) -> None:
         await cluster.create(paths.collection_of(event), event)
     except AlreadyExists:
         logger.debug("event %s is there already", event["metadata"]["name"])
-    except ClusterError as error:
-        if error.status not in (403, 422):  # a namespace that ends takes no events; the status still counts
-            raise
-        logger.warning("%s", error)
+    except Refused as error:
+        logger.warning("%s", error)  # a namespace that ends takes no events; the status still counts
 
 
 async def _write_status(cluster: Cluster, job: XRayJob, status: Status) -> str:

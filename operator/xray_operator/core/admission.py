@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from xray_operator import names
 from xray_operator.config import OperatorConfig
-from xray_operator.core.observed import Observed
+from xray_operator.core.observed import Observed, Refusal
 from xray_operator.core.spec import FlavorSpec, JobSpec, Problem, parse_part
 
 
@@ -27,6 +27,7 @@ def objections(
         *_missing_claims(namespace, spec, observed.missing_claims),
         *_missing_images(config),
         *_taken(observed.taken, namespace),
+        *_refused(observed.refused),
     ]
 
 
@@ -67,3 +68,10 @@ def _taken(child: str, namespace: str) -> list[Problem]:
         return []
     expected = f"exists in namespace {namespace} and is not this job's; delete it and the job will start"
     return [Problem(names.NAME_TAKEN, "metadata.name", child, expected)]
+
+
+def _refused(refusal: Refusal | None) -> list[Problem]:
+    if refusal is None:
+        return []
+    expected = f"is refused by the API server, and will be tried again: {refusal.words}"
+    return [Problem(names.CREATION_REFUSED, "metadata.name", refusal.child, expected)]

@@ -2,13 +2,15 @@
 
 | state                | DataReady | Running | Succeeded | Reconciling | Stalled | Ready   |
 |----------------------|-----------|---------|-----------|-------------|---------|---------|
+| Pending (may pass)   | Unknown   | False   | Unknown   | True        | False   | Unknown |
 | Pending (refused)    | Unknown   | False   | Unknown   | False       | True    | False   |
 | Queued, Preparing    | as it is  | False   | Unknown   | True        | False   | Unknown |
 | Training, Evaluating | True      | True    | Unknown   | False       | False   | True    |
 | Succeeded            | True      | False   | True      | False       | False   | True    |
 | Failed               | as it is  | False   | False     | False       | True    | False   |
 
-Ready means: started as asked, the way a batch/v1 Job is healthy once it runs.
+What may pass is what ends without an edit of the job or its flavor (names.PASSING): readers of Stalled would give
+up too early. Ready means: started as asked, the way a batch/v1 Job is healthy once it runs.
 """
 
 from __future__ import annotations
@@ -38,14 +40,15 @@ class Condition:
 def refused_conditions(reason: str, message: str) -> tuple[Condition, ...]:
     """Of a job that can't start as things are."""
     waits = "the job is not accepted"
+    passes = reason in names.PASSING
     return (
         Condition(names.ACCEPTED, "False", reason, message),
         Condition(names.DATA_READY, "Unknown", names.PENDING, waits),
         Condition(names.RUNNING, "False", names.PENDING, waits),
         Condition(names.SUCCEEDED, "Unknown", names.PENDING, waits),
-        Condition(names.RECONCILING, "False", reason, waits),
-        Condition(names.STALLED, "True", reason, message),
-        Condition(names.READY, "False", reason, message),
+        Condition(names.RECONCILING, "True" if passes else "False", reason, message if passes else waits),
+        Condition(names.STALLED, "False" if passes else "True", reason, waits if passes else message),
+        Condition(names.READY, "Unknown" if passes else "False", reason, message),
     )
 
 

@@ -93,6 +93,16 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """The API server takes no such child as things are: quota, admission or rights are against it."""
+
+    child: str
+    """Kind and name."""
+    words: str
+    """The server's own, cut to a bound."""
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything outside the resource that a decision depends on."""
 
@@ -103,6 +113,9 @@ class Observed:
     missing_claims: frozenset[str] = frozenset()
     taken: str = ""
     """A child's name is in use by something that is not ours: kind and name."""
+    refused: Refusal | None = None
+    unreadable: str = ""
+    """A child of ours carries no readable snapshot: which, and why."""
     snapshot: Snapshot | None = None
     """Of the ConfigMap, when it exists and the Job does not yet."""
     job_created: bool = False

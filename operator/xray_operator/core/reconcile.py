@@ -38,6 +38,9 @@ def reconcile(job: XRayJob, observed: Observed, now: datetime, config: OperatorC
     """Decide about one job. The same arguments give the same decision."""
     if _is_settled(job, observed):
         return Decision()
+    if observed.unreadable:
+        told = f"{observed.unreadable}; put the annotation {names.SNAPSHOT} back, or create the job anew"
+        return _tell(job, refused_status(job, names.RECORD_UNREADABLE, told, now), now, config)
     if observed.job is not None:
         return _tell(job, started_status(job, observed.job, observed, now), now, config)
     return _start(job, observed, now, config)
@@ -58,7 +61,7 @@ def _start(job: XRayJob, observed: Observed, now: datetime, config: OperatorConf
     spec = parse_part(JobSpec, job.spec, "spec", names.SPEC_INVALID)
     if isinstance(spec, list):
         return _refuse(job, spec, now, config)
-    if observed.snapshot is not None and not observed.taken:
+    if observed.snapshot is not None and not observed.taken and observed.refused is None:
         return Decision(create=build_job(make_plan(job.ref, spec, observed.snapshot)))
     flavor = find_flavor(spec, observed)
     if isinstance(flavor, list):
@@ -71,7 +74,8 @@ def _start(job: XRayJob, observed: Observed, now: datetime, config: OperatorConf
 
 def _refuse(job: XRayJob, problems: Sequence[Problem], now: datetime, config: OperatorConfig) -> Decision:
     told = "; ".join(map(str, problems))
-    return _tell(job, refused_status(job, problems[0].reason, told, now), now, config)
+    lasting = [problem for problem in problems if problem.reason not in names.PASSING]
+    return _tell(job, refused_status(job, (lasting or problems)[0].reason, told, now), now, config)
 
 
 def _tell(job: XRayJob, status: Status, now: datetime, config: OperatorConfig) -> Decision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -29,13 +30,14 @@ Status = dict[str, Any]
 
 
 def refused_status(job: XRayJob, reason: str, message: str, now: datetime) -> Status:
-    """Of a job that can't start as things are."""
+    """Of a job that can't start, or go on, as things are; what was recorded of a run that began stays."""
+    kept = ("runsOn", "run", "cost", "times", "attempts", "data")
     listed = conditions.refused_conditions(reason, message)
     return {
         "observedGeneration": job.generation,
         "state": names.PENDING,
         "conditions": conditions.render_conditions(listed, job.status.get("conditions", []), job.generation, now),
-    }
+    } | {section: job.status[section] for section in kept if section in job.status}
 
 
 def started_status(job: XRayJob, batch_job: Job, observed: Observed, now: datetime) -> Status:
@@ -84,7 +86,15 @@ def _without_clocks(status: Mapping[str, Any]) -> Status:
     trainer = {k: v for k, v in status.get("trainerStatus", {}).items() if k not in ticking}
     cost = {k: status.get("cost", {}).get(k) for k in ("priced", "currency", "perHour")}
     attempts = [(row["podName"], row.get("finishedAt")) for row in status.get("attempts", ())]
-    return dict(status) | {"trainerStatus": trainer, "cost": cost, "attempts": attempts}
+    listed = [_without_numbers(row) for row in status.get("conditions", ())]
+    return dict(status) | {"trainerStatus": trainer, "cost": cost, "attempts": attempts, "conditions": listed}
+
+
+def _without_numbers(condition: Mapping[str, Any]) -> Status:
+    """A refusal may count or name each request; if that were news, writing it would bring the next one at once."""
+    if condition.get("reason") != names.CREATION_REFUSED:
+        return dict(condition)
+    return dict(condition) | {"message": re.sub(r"\S*\d\S*", "#", condition.get("message", ""))}
 
 
 def _attempts(

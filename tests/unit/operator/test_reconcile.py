@@ -22,7 +22,7 @@ from tests.unit.operator.builders import (
 )
 from xray_operator import names
 from xray_operator.config import OperatorConfig
-from xray_operator.core.observed import Observed
+from xray_operator.core.observed import Observed, Refusal
 from xray_operator.core.plan import runs_on
 from xray_operator.core.reconcile import Decision, reconcile
 
@@ -88,6 +88,24 @@ REFUSALS = [
         names.NAME_TAKEN,
         'metadata.name: "Job cxr-1234567" exists in namespace radiology',
     ),
+    (
+        Observed(flavors=FLAVORS, refused=Refusal("ConfigMap cxr-1234567", "exceeded quota: no-jobs")),
+        {},
+        names.CREATION_REFUSED,
+        'metadata.name: "ConfigMap cxr-1234567" is refused by the API server, and will be tried again: exceeded quota',
+    ),
+    (
+        Observed(flavors=FLAVORS, snapshot=make_snapshot(), refused=Refusal("Job cxr-1234567", "no")),
+        {},
+        names.CREATION_REFUSED,
+        "Job cxr-1234567",
+    ),
+    (
+        Observed(flavors=FLAVORS, unreadable="Job cxr-1234567: unreadable snapshot"),
+        {},
+        names.RECORD_UNREADABLE,
+        "Job cxr-1234567: unreadable snapshot; put the annotation xray.training/snapshot back",
+    ),
     (Observed(flavors=FLAVORS), {"training": {"epochs": 0}}, names.SPEC_INVALID, "spec.training.epochs: 0 "),
     (Observed(flavors={"demo-vpod4": {"backend": "tpu"}}), {}, names.FLAVOR_INVALID, "AcceleratorFlavor demo-vpod4"),
     (Observed(flavors={"demo-vpod4": "nonsense"}), {}, names.FLAVOR_INVALID, "AcceleratorFlavor demo-vpod4"),
@@ -101,10 +119,58 @@ def test_a_job_that_cannot_start_says_why(observed: Observed, spec: dict[str, An
     status = told(decision)
     assert condition(status, "Accepted")[:2] == ("False", reason)
     assert message in condition(status, "Accepted")[2]
-    assert condition(status, "Stalled")[:2] == ("True", reason)
-    assert condition(status, "Ready")[:2] == ("False", reason)
     assert status["state"] == "Pending"
     assert reasons(decision) == ["Rejected"]
+
+
+@pytest.mark.parametrize(("observed", "spec", "reason", "message"), REFUSALS)
+def test_what_may_pass_by_itself_is_not_the_end(
+    observed: Observed,
+    spec: dict[str, Any],
+    reason: str,
+    message: str,
+) -> None:
+    status = told(decide(observed, **spec))
+    passing = (names.FLAVOR_NOT_FOUND, names.CLAIM_NOT_FOUND, names.CREATION_REFUSED)
+    stalled, reconciling, ready = ("False", "True", "Unknown") if reason in passing else ("True", "False", "False")
+    assert condition(status, "Stalled")[:2] == (stalled, reason)
+    assert condition(status, "Reconciling")[:2] == (reconciling, reason)
+    assert condition(status, "Ready")[:2] == (ready, reason)
+    assert message in condition(status, "Ready")[2]
+
+
+def test_a_refusal_that_only_counts_on_is_not_told_again() -> None:
+    def refused(words: str) -> Observed:
+        return Observed(flavors=FLAVORS, refused=Refusal("Job cxr-1234567", words))
+
+    known = told(decide(refused("denied by hook, request 5f0a-11, at 10:00")))
+    assert decide(refused("denied by hook, request 77b2-31, at 10:01"), status=known) == Decision()
+    assert told(decide(refused("exceeded quota: no-jobs"), status=known)) != known
+
+
+def test_an_image_that_is_not_set_yet_may_pass() -> None:
+    status = told(decide(Observed(flavors=FLAVORS), config=OperatorConfig()))
+    assert condition(status, "Ready")[:2] == ("Unknown", names.IMAGE_NOT_CONFIGURED)
+
+
+def test_one_reason_that_needs_an_edit_outweighs_those_that_may_pass() -> None:
+    missing, taken = frozenset({"nih"}), "Job cxr-1234567"
+    status = told(decide(Observed(flavors=FLAVORS, missing_claims=missing, taken=taken)))
+    assert condition(status, "Stalled")[:2] == ("True", names.NAME_TAKEN)
+    assert '"nih" is not a PersistentVolumeClaim' in condition(status, "Stalled")[2]
+
+
+@pytest.mark.parametrize("gone", [Observed(), Observed(unreadable="Job cxr-1234567: unreadable snapshot")])
+def test_a_refusal_keeps_what_was_recorded_of_a_run_that_had_begun(gone: Observed) -> None:
+    pod = make_pod().scheduled(10).prepared(12, 40).trains(42)
+    known = told(decide(started(pod, progress=make_progress()), now=100))
+    refused = told(decide(gone, status=known, now=200))
+    assert refused["state"] == "Pending"
+    for section in ("runsOn", "run", "cost", "times", "attempts", "data"):
+        assert refused[section] == known[section]
+    assert "trainerStatus" not in refused, "nothing makes progress"
+    again = told(decide(started(make_pod("cxr-2", 300).scheduled(310)), status=refused, now=320))
+    assert again["cost"]["heldSeconds"] == 90 + 10
 
 
 def test_all_objections_come_at_once() -> None:

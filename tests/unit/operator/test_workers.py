@@ -8,9 +8,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.unit.operator.builders import CONFIG, at, make_flavor, make_job
+from tests.unit.operator.builders import CONFIG, at, condition, created_config_map, make_flavor, make_job, make_run
 from xray_operator.cluster.execute import create_child
-from xray_operator.errors import AlreadyExists, ClusterError, Conflict, NotFound
+from xray_operator.cluster.paths import item_of
+from xray_operator.core.manifests import build_job
+from xray_operator.errors import AlreadyExists, ClusterError, Conflict, NotFound, Refused
 from xray_operator.freshness import CHILD_SECONDS, Freshness
 from xray_operator.gather import Gatherer, Index
 from xray_operator.metrics import Metrics
@@ -25,6 +27,8 @@ class FakeCluster:
         self.objects: dict[str, dict[str, Any]] = {}
         self.errors: dict[str, ClusterError] = {}
         self.calls: list[str] = []
+        self.written: dict[str, Any] = {}
+        """The latest status."""
 
     async def get(self, path: str, _: Any = None) -> dict[str, Any]:
         self._told("GET", path)
@@ -43,8 +47,9 @@ class FakeCluster:
         self.objects[item] = body
         return body
 
-    async def replace(self, path: str, _: dict[str, Any]) -> dict[str, Any]:
+    async def replace(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         self._told("PUT", path)
+        self.written = body["status"]
         return {"metadata": {"resourceVersion": "101"}}
 
     async def merge(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -53,9 +58,11 @@ class FakeCluster:
         return self.objects[path]
 
     def _told(self, method: str, path: str) -> None:
-        self.calls.append(f"{method} {path.split('/')[-1] if method != 'GET' else path}")
-        if method in self.errors:
-            raise self.errors[method]
+        call = f"{method} {path.split('/')[-1] if method != 'GET' else path}"
+        self.calls.append(call)
+        for known in (method, call):
+            if known in self.errors:
+                raise self.errors[known]
 
 
 def make_operator(cluster: FakeCluster, *jobs: dict[str, Any]) -> Operator:
@@ -118,6 +125,54 @@ async def test_what_the_server_refuses_is_tried_again(error: ClusterError, count
     await run_until_idle(operator)
     assert failures(operator) == counted
     assert operator.queue.retry(raw["metadata"]["uid"]) == 1.0, "the second pause is longer than the first"
+
+
+@pytest.mark.parametrize(("kind", "status"), [("configmaps", 403), ("jobs", 422)])
+async def test_a_child_that_the_server_refuses_is_told_in_the_status(kind: str, status: int) -> None:
+    cluster = FakeCluster()
+    cluster.errors[f"POST {kind}"] = Refused("POST /jobs", status, "exceeded quota: no-jobs " + "x" * 2000)
+    raw = make_job().raw()
+    operator = make_operator(cluster, raw)
+    operator.queue.add(raw["metadata"]["uid"])
+    await run_until_idle(operator)
+    assert failures(operator) == 0
+    assert cluster.calls[-3:] == [f"POST {kind}", "POST events", "PUT status"]
+    words = condition(cluster.written, "Accepted")
+    assert words[:2] == ("False", "CreationRefused")
+    assert "exceeded quota: no-jobs" in words[2]
+    assert len(words[2]) < 700
+    del cluster.errors[f"POST {kind}"]
+    cluster.calls.clear()
+    operator.freshness.saw(raw["metadata"]["uid"], "101")
+    operator.queue.add(raw["metadata"]["uid"])
+    await run_until_idle(operator)
+    assert cluster.calls[-1] == "POST jobs"
+    assert [raw["kind"] for raw in cluster.objects.values() if raw["kind"] != "Event"] == ["ConfigMap", "Job"]
+
+
+async def test_a_config_map_without_its_record_is_told_in_the_status() -> None:
+    cluster = FakeCluster()
+    raw = make_job().raw()
+    spoilt = created_config_map()
+    spoilt["metadata"]["annotations"] = {}
+    cluster.objects[item_of(spoilt)] = spoilt
+    operator = make_operator(cluster, raw)
+    operator.queue.add(raw["metadata"]["uid"])
+    await run_until_idle(operator)
+    assert failures(operator) == 0
+    assert condition(cluster.written, "Stalled")[:2] == ("True", "RecordUnreadable")
+
+
+async def test_a_job_without_its_record_is_told_in_the_status() -> None:
+    cluster = FakeCluster()
+    raw, spoilt = make_job().raw(), build_job(make_run())
+    spoilt["metadata"]["annotations"] = {}
+    operator = make_operator(cluster, raw)
+    operator.index.batch_jobs = {raw["metadata"]["uid"]: [spoilt]}
+    operator.queue.add(raw["metadata"]["uid"])
+    await run_until_idle(operator)
+    assert failures(operator) == 0
+    assert condition(cluster.written, "Stalled")[:2] == ("True", "RecordUnreadable")
 
 
 async def test_a_child_that_is_there_is_ours_only_by_its_owner_and_gets_its_labels_back() -> None:
