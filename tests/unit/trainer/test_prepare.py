@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
 import pytest
+from datasets import Dataset  # type: ignore[import-untyped]  # datasets ships no types
+from datasets.table import MemoryMappedTable  # type: ignore[import-untyped]
 
 from tests.unit.trainer.build import (
     image_name,
@@ -61,10 +63,12 @@ def test_the_cache_holds_every_image_with_its_labels_once(tmp_path: Path) -> Non
 
 
 def test_datasets_maps_the_files_as_they_are(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
     write_data_set(tmp_path / "nih")
     result = prepare_in(tmp_path)
-    dataset = datasets.Dataset.from_file(str(cache_of(tmp_path) / "train-00000.arrow"))
+    file = cache_of(tmp_path) / "train-00000.arrow"
+    dataset = Dataset.from_file(str(file))
+    assert isinstance(dataset.data, MemoryMappedTable)
+    assert {part["filename"] for part in dataset.cache_files} == {str(file)}
     assert len(dataset) == result["train_images"]
     assert dataset.column_names[0] == "image"
     assert len(dataset[0]["image"]) == 36 * 36
