@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from tests.integration.life import flavor, xray_job
 
 pytestmark = pytest.mark.integration
 CRDS = sorted((REPOSITORY / "crds").glob("*.yaml"))
+BOUNDS = {
+    "string": {"maxLength", "enum", "pattern", "format"},
+    "array": {"maxItems"},
+    "map": {"maxProperties"},
+}
 MODEL = {"config": {"hiddenSize": 64, "layers": 2, "heads": 2, "patchSize": 16}}
 
 
@@ -60,6 +66,9 @@ FLAVORS = [
     ({"accelerators": None}, "accelerators and resourceName are required when backend is gpu or devicePlugin"),
     ({"accelerators": 3}, "must be a power of two from 1 to 64"),
     ({"resourceName": "ipu"}, "spec.resourceName"),
+    ({"host": {"cpu": -5}}, "cpu must not be negative"),
+    ({"host": {"cpu": "-5"}}, "spec.host.cpu"),
+    ({"host": {"cpu": 100000}}, "cpu must not be negative, nor above 9999"),
     ({"prices": [{"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "usd", "perHour": "1"}]}, "currency"),
     ({"prices": [{"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": "-1"}]}, "perHour"),
 ]
@@ -75,6 +84,14 @@ def test_a_wrong_flavor_is_refused_at_apply(kubeconfig: Path, spec: dict[str, An
     wrong = flavor("wrong")
     wrong["spec"] = {key: value for key, value in (wrong["spec"] | spec).items() if value is not None}
     assert message in refusal(kubeconfig, wrong)
+
+
+@pytest.mark.parametrize("cpu", [0, 2, 9999, "2", "0.5", "250m"])
+def test_cores_are_a_number_or_a_quantity(kubeconfig: Path, cpu: int | str) -> None:
+    right = flavor("right")
+    right["spec"]["host"]["cpu"] = cpu
+    done = kubectl(kubeconfig, "apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(right))
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_short_manifest_gets_the_tutorials_defaults_and_is_pending_at_once(kubeconfig: Path, namespace: str) -> None:
@@ -121,7 +138,7 @@ def test_kubectl_explain_is_the_manual(kubeconfig: Path, kind: str) -> None:
 
 
 def undescribed(schema: dict[str, Any], path: str) -> Any:
-    """Paths of fields without a description, and of texts and lists without a bound."""
+    """Paths of fields without a description."""
     for name, field in schema.get("properties", {}).items():
         where = f"{path}.{name}"
         if where != ".metadata" and not field.get("description"):
@@ -129,6 +146,41 @@ def undescribed(schema: dict[str, Any], path: str) -> Any:
         yield from undescribed(field, where)
     if "items" in schema:
         yield from undescribed(schema["items"], f"{path}[]")
+
+
+@pytest.mark.parametrize("path", CRDS, ids=lambda path: path.stem.split(".")[0])
+def test_every_text_list_and_map_of_a_spec_has_a_bound(path: Path) -> None:
+    schema = yaml.safe_load(path.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    assert list(unbounded(schema["properties"]["spec"], "spec")) == []
+
+
+def test_a_missing_bound_is_found() -> None:
+    text = {"type": "string"}
+    fields = {
+        "text": text,
+        "bounded": text | {"maxLength": 3},
+        "list": {"type": "array", "items": text},
+        "map": {"type": "object", "maxProperties": 3, "additionalProperties": text},
+        "open": {"type": "object", "additionalProperties": text | {"enum": ["a"]}},
+        "number": {"x-kubernetes-int-or-string": True},
+    }
+    missing = ["spec.text", "spec.list", "spec.list[]", "spec.map{}", "spec.open", "spec.number"]
+    assert list(unbounded({"type": "object", "properties": fields}, "spec")) == missing
+
+
+def unbounded(schema: dict[str, Any], path: str) -> Iterator[str]:
+    """Paths of texts, lists and maps without a bound."""
+    kind = "string" if schema.get("x-kubernetes-int-or-string") else schema.get("type")
+    if "additionalProperties" in schema:
+        kind = "map"
+    if kind in BOUNDS and not BOUNDS[kind] & schema.keys():
+        yield path
+    parts = {f"{path}.{name}": field for name, field in schema.get("properties", {}).items()}
+    parts |= {
+        f"{path}{end}": schema[key] for key, end in (("items", "[]"), ("additionalProperties", "{}")) if key in schema
+    }
+    for where, part in parts.items():
+        yield from unbounded(part, where)
 
 
 def test_columns_are_those_that_people_look_for(kubeconfig: Path, namespace: str) -> None:

@@ -159,7 +159,7 @@ class JobSpec(Part):
 
 
 class Host(Part):
-    cpu: str | int | None = None
+    cpu: str | Annotated[int, Field(ge=0, le=9999)] | None = None
     memory: str | None = None
     shared_memory: str | None = None
 

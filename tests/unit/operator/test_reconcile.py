@@ -108,6 +108,7 @@ REFUSALS = [
     ),
     (Observed(flavors=FLAVORS), {"training": {"epochs": 0}}, names.SPEC_INVALID, "spec.training.epochs: 0 "),
     (Observed(flavors={"demo-vpod4": {"backend": "tpu"}}), {}, names.FLAVOR_INVALID, "AcceleratorFlavor demo-vpod4"),
+    (Observed(flavors={"demo-vpod4": make_flavor(host={"cpu": -5})}), {}, names.FLAVOR_INVALID, "-5"),
     (Observed(flavors={"demo-vpod4": "nonsense"}), {}, names.FLAVOR_INVALID, "AcceleratorFlavor demo-vpod4"),
 ]
 
