@@ -170,6 +170,7 @@ def test_a_refusal_keeps_what_was_recorded_of_a_run_that_had_begun(gone: Observe
     for section in ("runsOn", "run", "cost", "times", "attempts", "data"):
         assert refused[section] == known[section]
     assert "trainerStatus" not in refused, "nothing makes progress"
+    assert decide(gone, status=refused, now=900) == Decision()
     again = told(decide(started(make_pod("cxr-2", 300).scheduled(310)), status=refused, now=320))
     assert again["cost"]["heldSeconds"] == 90 + 10
 
