@@ -4,7 +4,7 @@ PYTHON ?= python3
 PYTEST := .venv/bin/python -m pytest
 UV_VERSION := 0.13.9
 
-.PHONY: help demo test test-fast lint lock generate clean
+.PHONY: help demo test test-fast gate lint lock generate clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -13,10 +13,13 @@ demo: ## cluster, images, chart and one training job; NIH_DIR=folder for real X-
 	@$(PYTHON) dev/demo
 
 test: .venv/ready ## every test that needs no accelerator, on a real control plane and node
-	$(PYTEST) tests/unit tests/contract tests/integration tests/e2e
+	$(PYTEST) tests/unit tests/contract tests/integration tests/e2e tests/gate
 
 test-fast: .venv/ready ## unit and contract tests
 	$(PYTEST) tests/unit tests/contract
+
+gate: .venv/ready ## the proof that training learns, mean of three seeds
+	XRAY_GATE_SEEDS=3 $(PYTEST) tests/gate -s
 
 lint: .venv/ready ## format, lint, types, import rules, generated files
 	.venv/bin/ruff format --check .

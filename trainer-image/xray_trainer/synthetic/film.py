@@ -58,7 +58,7 @@ def _expose(attenuation: Field, rng: np.random.Generator) -> Field:
     side = len(attenuation)
     ramp = np.linspace(-1, 1, side, dtype=np.float32)
     uneven = 1 + rng.normal(0, 0.03) * ramp[None, :] + rng.normal(0, 0.03) * ramp[:, None]
-    gamma, gain, base = rng.uniform(0.95, 1.35), rng.uniform(0.88, 1.12), rng.uniform(4, 22)
+    gamma, gain, base = rng.uniform(0.75, 1.55), rng.uniform(0.75, 1.10), rng.uniform(4, 40)
     film = np.clip(attenuation * 1.22, 0, 1.3) ** np.float32(gamma)
     return (base + 225 * gain * film * uneven).astype(np.float32)
 
