@@ -1,4 +1,4 @@
-"""Fixtures of more than one kind of test: real radiographs in NIH layout."""
+"""Fixtures of more than one kind of test: real radiographs in NIH layout, a clean environment."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import csv
 import gzip
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 LABELS_FILE = "Data_Entry_2017_v2020.csv"
+
+
+@pytest.fixture(scope="module")
+def environment_as_before() -> Iterator[None]:
+    """Training sets variables for the libraries that it imports; afterwards they are as they were."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

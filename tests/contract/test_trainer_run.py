@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,9 @@ from xray_trainer.progress import Progress
 from xray_trainer.result import MAX_BYTES
 from xray_trainer.synthetic import synthesize
 
+pytestmark = pytest.mark.usefixtures("environment_as_before")
+
 TRAINER = Path(__file__).parents[2] / "trainer-image"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _environment_as_before() -> Iterator[None]:
-    """Training sets variables for the libraries that it imports."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def run(folder: Path, command: str, document: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import os
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from xray_trainer.synthetic import synthesize
 from xray_trainer.synthetic.write import LABELS_FILE
 from xray_trainer.train import train
 
-pytestmark = pytest.mark.gate
+pytestmark = [pytest.mark.gate, pytest.mark.usefixtures("environment_as_before")]
 
 IMAGES = 1200
 IMAGE_SIZE, STORED_SIZE = 64, 73
@@ -40,15 +39,6 @@ EXPECTED_AUROC = 0.85 if len(SEEDS) >= 3 else 0.80
 MOST_WITHOUT_PIXELS = 0.6
 """Macro AUROC that a baseline may reach which sees no shapes."""
 SPLIT = Split(by="Patient", seed=42, train=0.7, validation=0.1, test=0.2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _environment_as_before() -> Iterator[None]:
-    """Training sets variables for the libraries that it imports."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture(scope="module")
