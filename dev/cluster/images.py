@@ -176,7 +176,7 @@ def _import(cluster: Cluster, ref: str) -> None:
         output = process.communicate()[0].decode()
         if process.returncode or broken:
             raise ClusterError(f"{' '.join(argv)}\nended with {process.returncode}:\n{output}") from broken
-        content = cluster.root / "containerd/root/io.containerd.content.v1.content/blobs"
+        content = cluster.root / "containerd" / "root" / "io.containerd.content.v1.content" / "blobs"
         oci.share_blobs(layout, ref, content)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,15 @@ async def test_deleting_the_resource_collects_its_children(kubeconfig: Path, nam
         await until("children are gone", collected)
 
 
+async def answers(session: aiohttp.ClientSession, url: str, status: int) -> bool:
+    """Whether the operator answers there, with this status; not yet, or no longer, is no."""
+    try:
+        async with session.get(url) as answer:
+            return answer.status == status
+    except aiohttp.ClientError:
+        return False
+
+
 async def test_health_is_good_and_turns_bad_when_the_server_falls_silent(
     kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> None:
@@ -191,13 +201,7 @@ async def test_health_is_good_and_turns_bad_when_the_server_falls_silent(
     async with start_proxy(str(kubeconfig)) as proxy, aiohttp.ClientSession() as session:
         operator = OperatorProcess(tmp_path, proxy.url, namespace)
         await operator.start(healthPort=HEALTH_PORT, deafAfterSeconds=3, requestTimeoutSeconds=2)
-
-        async def health(status: int) -> bool:
-            try:
-                async with session.get(f"http://127.0.0.1:{HEALTH_PORT}/healthz") as answer:
-                    return answer.status == status
-            except aiohttp.ClientError:
-                return False
+        health = partial(answers, session, f"http://127.0.0.1:{HEALTH_PORT}/healthz")
 
         try:
             await until("health is good", lambda: health(200))
@@ -224,13 +228,7 @@ async def test_operator_is_ready_only_when_the_server_has_answered(
         operator = OperatorProcess(tmp_path, proxy.url, namespace)
         proxy.silent = True
         await operator.start(metricsPort=METRICS_PORT)
-
-        async def readiness(status: int) -> bool:
-            try:
-                async with session.get(f"http://127.0.0.1:{METRICS_PORT}/readyz") as answer:
-                    return answer.status == status
-            except aiohttp.ClientError:
-                return False
+        readiness = partial(answers, session, f"http://127.0.0.1:{METRICS_PORT}/readyz")
 
         try:
             await until("not ready, because nothing has answered", lambda: readiness(503))
