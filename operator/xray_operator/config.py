@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
 from xray_operator.errors import ConfigError
+from xray_operator.names import GROUP
 
 
 class _Section(BaseModel):
@@ -26,14 +27,61 @@ class Images(_Section):
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
 
 
+_NAME = "[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+_Name = Annotated[str, Field(pattern=f"^{_NAME}$", max_length=253)]
+_NameOrNone = Annotated[str, Field(pattern=f"^({_NAME})?$", max_length=253)]
+_Url = Annotated[str, Field(pattern=r"^(https?://\S+)?$", max_length=512)]
+_WORD = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_Key = Annotated[str, Field(pattern=f"^([-a-z0-9.]{{1,253}}/)?{_WORD}$")]
+_LabelValue = Annotated[str, Field(pattern=f"^({_WORD})?$")]
+_OUR_PREFIXES = (f"{GROUP}/", "app.kubernetes.io/", "prometheus.io/")
+
+
+class CaBundle(_Section):
+    """The certificates that training pods trust, from a ConfigMap in each namespace with jobs."""
+
+    config_map_name: _NameOrNone = ""
+    """Empty: the images' own certificates."""
+    key: Annotated[str, Field(pattern="^[-A-Za-z0-9_.]{1,253}$")] = "ca.crt"
+    """Which entry of the ConfigMap holds them, in PEM."""
+
+
+class Pod(_Section):
+    """What the administrator adds to every training pod. What a job says never changes it."""
+
+    image_pull_secrets: tuple[_Name, ...] = ()
+    """Names of Secrets that must exist in each namespace with jobs; only kubelet reads them."""
+    priority_class_name: _NameOrNone = ""
+    """Empty: the cluster's default priority."""
+    http_proxy: _Url = ""
+    """HTTP_PROXY of the containers; no password, for everyone who may read pods can read it."""
+    https_proxy: _Url = ""
+    """HTTPS_PROXY of the containers."""
+    no_proxy: str = Field(default="", max_length=2048)
+    """NO_PROXY of the containers: hosts that are reached without the proxy, separated by commas."""
+    ca_bundle: CaBundle = CaBundle()
+    hugging_face_endpoint: _Url = ""
+    """HF_ENDPOINT of the containers: a mirror of the hub. Empty: https://huggingface.co."""
+    labels: dict[_Key, _LabelValue] = Field(default_factory=dict, max_length=32)
+    """Labels beside our own, for cost reports or policies."""
+    annotations: dict[_Key, str] = Field(default_factory=dict, max_length=32)
+    """Annotations beside our own, for example to keep a service mesh out."""
+
+    @field_validator("labels", "annotations")
+    @classmethod
+    def _not_ours(cls, given: dict[str, str]) -> dict[str, str]:
+        if taken := [key for key in given if key.startswith(_OUR_PREFIXES)]:
+            raise ValueError(f"expected no {' nor '.join(taken)}: what begins with that is the operator's own")
+        return given
+
+
 class OperatorConfig(_Section):
     """Everything an administrator can set, with the reason for each default."""
 
     images: Images = Images()
-    image_pull_secrets: tuple[str, ...] = ()
-    """Names of Secrets that must exist in each namespace with jobs; only kubelet reads them."""
+    pod: Pod = Pod()
     namespaces: tuple[str, ...] = ()
-    """Namespaces that are watched; empty means all. The chart's role covers the whole cluster either way."""
+    """Namespaces that are watched; empty means all."""
     resync_seconds: float = Field(default=5.0, gt=0)
     """Pause between looks at jobs that run. Short against a 15-second scrape, long against API load."""
     idle_resyncs: int = Field(default=6, ge=1)

@@ -89,7 +89,7 @@ def take_snapshot(name: str, flavor: FlavorSpec, config: OperatorConfig, now: da
         prepare_image=config.images.prepare,
         train_image=config.images.torch,
         pull_policy=config.images.pull_policy,
-        image_pull_secrets=config.image_pull_secrets,
+        image_pull_secrets=config.pod.image_pull_secrets,
     )
 
 

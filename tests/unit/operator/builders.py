@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from xray_operator import names
-from xray_operator.config import Images, OperatorConfig
+from xray_operator.config import Images, OperatorConfig, Pod
 from xray_operator.core.attempts import render_time
 from xray_operator.core.manifests import build_config_map, build_job
 from xray_operator.core.observed import Observed, XRayJob, read_job, read_pods, read_xray_job
@@ -24,7 +24,7 @@ UID = "0b0f4c1e-5f0f-4b54-9a53-2f7b1d1c0001"
 JOB_UID = "a5a5a5a5-0000-4000-8000-000000000001"
 CONFIG = OperatorConfig(
     images=Images(prepare="registry.example/prepare:1", torch="registry.example/torch:1"),
-    image_pull_secrets=("pull-secret",),
+    pod=Pod(image_pull_secrets=("pull-secret",)),
 )
 PRICE = {"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": "8.50"}
 

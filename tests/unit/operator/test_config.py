@@ -21,6 +21,44 @@ def test_a_file_says_what_differs_from_the_defaults(tmp_path: Path) -> None:
     assert config.health_port == OperatorConfig().health_port
 
 
+def test_the_admins_pod_settings(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "pod: {imagePullSecrets: [registry], priorityClassName: low, httpProxy: 'http://proxy:3128', noProxy: .example, "
+        "caBundle: {configMapName: company-ca}, huggingFaceEndpoint: 'https://hub.example', labels: {team: radiology}, "
+        "annotations: {sidecar.istio.io/inject: 'false'}}\n"
+    )
+    pod = load_config(path).pod
+    assert pod.image_pull_secrets == ("registry",)
+    assert (pod.priority_class_name, pod.http_proxy, pod.https_proxy, pod.no_proxy) == (
+        "low",
+        "http://proxy:3128",
+        "",
+        ".example",
+    )
+    assert (pod.ca_bundle.config_map_name, pod.ca_bundle.key) == ("company-ca", "ca.crt")
+    assert pod.hugging_face_endpoint == "https://hub.example"
+    assert (pod.labels, pod.annotations) == ({"team": "radiology"}, {"sidecar.istio.io/inject": "false"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pod: {imagePullSecrets: [Registry]}", r"pod\.imagePullSecrets\.0: 'Registry'"),
+        ("pod: {httpsProxy: 'proxy:3128'}", r"pod\.httpsProxy: 'proxy:3128'"),
+        ("pod: {caBundle: {name: ca}}", r"pod\.caBundle\.name: 'ca'"),
+        ("pod: {labels: {team: 'a b'}}", r"pod\.labels\.team: 'a b'"),
+        ("pod: {labels: {xray.training/job-uid: mine}}", r"pod\.labels: .*xray\.training/job-uid: .*operator's own"),
+        ("pod: {annotations: {prometheus.io/port: '1'}}", r"pod\.annotations: .*prometheus\.io/port"),
+    ],
+)
+def test_pod_settings_that_no_pod_could_have_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
