@@ -34,7 +34,20 @@ def test_the_example_run_file_is_read_whole() -> None:
     assert as_json(run_file) == example("run.json")
 
 
-@pytest.mark.parametrize("key", ["backend", "model", "dataset", "training", "output_dir", "progress_port", "run"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "backend",
+        "checkpoint",
+        "dataset",
+        "max_seconds",
+        "model",
+        "output_dir",
+        "progress_port",
+        "run",
+        "training",
+    ],
+)
 def test_every_section_of_the_example_is_needed(key: str) -> None:
     document = example("run.json")
     del document[key]

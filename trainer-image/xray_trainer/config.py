@@ -32,6 +32,8 @@ class Run(Section):
     namespace: str
     name: str
     uid: str
+    rerun: int = Field(ge=0)
+    """How often the user has asked for the run again; each has an output folder of its own."""
 
 
 class Accelerator(Section):
@@ -76,10 +78,28 @@ class Model(Section):
         return self
 
 
-class Split(Section):
-    """How images are divided. Patient: all images of a patient fall into the same part."""
+class LabelsFile(Section):
+    """The table of labels beside the images: a CSV file with a heading line, one line per image."""
 
-    by: Literal["Patient"] = "Patient"
+    file: str
+    image_column: str = Field(min_length=1, max_length=128)
+    patient_column: str = Field(min_length=1, max_length=128)
+    label_column: str = Field(min_length=1, max_length=128)
+    separator: str = Field(min_length=1, max_length=8)
+    """Stands between the findings of one cell of the label column."""
+
+    @model_validator(mode="after")
+    def _beside_the_images(self) -> Self:
+        if Path(self.file).name != self.file:
+            raise ValueError("file must be a plain file name beside the images")
+        return self
+
+
+class Split(Section):
+    """How images are divided. Patient: all images of a patient fall into the same part; Image: at random, which lets
+    a model meet the patients of its test."""
+
+    by: Literal["Patient", "Image"]
     seed: int = Field(ge=0)
     train: float = Field(gt=0, lt=1)
     validation: float = Field(gt=0, lt=1)
@@ -97,7 +117,7 @@ class Dataset(Section):
     """The X-rays, their labels, and where the prepared copy is kept."""
 
     root: Path
-    labels_file: str
+    labels: LabelsFile
     findings: List[str] = Field(default_factory=lambda: list(NIH_FINDINGS), min_length=1, max_length=32)
     split: Split
     image_size: int = Field(ge=32, le=512)
@@ -114,8 +134,6 @@ class Dataset(Section):
             )
         if len(set(self.findings)) != len(self.findings):
             raise ValueError("findings holds a name twice; expected each once")
-        if Path(self.labels_file).name != self.labels_file:
-            raise ValueError("labels_file must be a plain file name beside the images")
         return self
 
 
@@ -143,6 +161,15 @@ class Training(Section):
         return self
 
 
+class Checkpoint(Section):
+    """What is kept of a training that is not over."""
+
+    every_steps: int = Field(ge=1)
+    """Weight updates between two checkpoints."""
+    keep: int = Field(ge=1, le=10)
+    """The newest are kept; one more lies on the volume while it is written."""
+
+
 class RunFile(Section):
     """The whole run file."""
 
@@ -153,7 +180,11 @@ class RunFile(Section):
     model: Model
     dataset: Dataset
     training: Training
+    checkpoint: Checkpoint
+    max_seconds: Optional[int] = Field(ge=1)
+    """Deadline from the container's start that the trainer keeps by itself while no operator asks for /progress."""
     output_dir: Path
+    """The run's own folder. A re-created resource with the same settings gets the same."""
     progress_port: int = Field(ge=0, le=65535)
     """0 lets the system choose a free port."""
 

@@ -10,6 +10,14 @@ from tests.unit.trainer.build import run_document
 from xray_trainer.config import parse_run_file, read_run_file
 from xray_trainer.errors import ConfigurationError
 
+LABELS = {
+    "file": "labels.csv",
+    "image_column": "image",
+    "patient_column": "patient",
+    "label_column": "findings",
+    "separator": ";",
+}
+
 
 def test_every_wrong_field_is_named_at_once_with_its_value(tmp_path: Path) -> None:
     document = run_document(tmp_path, training={"epochs": 0, "learning_rate": -1})
@@ -29,7 +37,8 @@ def test_every_wrong_field_is_named_at_once_with_its_value(tmp_path: Path) -> No
         ("model", {"config": None}, "found none"),
         ("model", {"revision": "abc"}, "revision needs hub_name"),
         ("dataset", {"stored_size": 32, "image_size": 64}, "stored_size 32 is below image_size 64"),
-        ("dataset", {"labels_file": "../x.csv"}, "plain file name"),
+        ("dataset", {"labels": {**LABELS, "file": "../x.csv"}}, "plain file name"),
+        ("dataset", {"labels": {**LABELS, "separator": ""}}, "dataset.labels.separator"),
         ("dataset", {"findings": ["Mass", "Mass"]}, "twice"),
         ("dataset", {"image_size": 40, "stored_size": 45}, "patch_size 16 must divide dataset.image_size 40"),
         (
@@ -37,7 +46,14 @@ def test_every_wrong_field_is_named_at_once_with_its_value(tmp_path: Path) -> No
             {"split": {"by": "Patient", "seed": 1, "train": 0.7, "validation": 0.2, "test": 0.2}},
             "add up to 1.1",
         ),
-        ("dataset", {"split": {"by": "Image", "seed": 1, "train": 0.7, "validation": 0.1, "test": 0.2}}, "'Patient'"),
+        (
+            "dataset",
+            {"split": {"by": "View", "seed": 1, "train": 0.7, "validation": 0.1, "test": 0.2}},
+            "'Patient' or 'Image'",
+        ),
+        ("checkpoint", {"every_steps": 0}, "checkpoint.every_steps: 0"),
+        ("checkpoint", {"keep": 11}, "checkpoint.keep: 11"),
+        ("run", {"rerun": -1}, "run.rerun: -1"),
         ("training", {"micro_batch_size": 3}, "expected global_batch_size 8"),
         ("training", {"learning_rate": float("nan")}, "finite"),
     ],

@@ -89,6 +89,7 @@ def cache_settings(dataset: Dataset) -> Dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "findings": list(dataset.findings),
+        "labels": dataset.labels.model_dump(exclude={"file"}),
         "split": dataset.split.model_dump(),
         "stored_size": dataset.stored_size,
     }

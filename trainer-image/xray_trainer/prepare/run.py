@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_trainer.config import Dataset, RunFile
-from xray_trainer.errors import DataError
+from xray_trainer.errors import ConfigurationError, DataError
 from xray_trainer.files import disk_full_reported, require_free, write_json
 from xray_trainer.findings import multi_hot
 from xray_trainer.prepare.archive import FOLDER, Limits, Sources, find_sources, read_archive, read_members
@@ -58,7 +58,7 @@ def prepare(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
     """
     limit_pillow()
     dataset = run_file.dataset
-    labels = read_labels(dataset.root / dataset.labels_file)
+    labels = read_labels(dataset.root / dataset.labels.file)
     sources = find_sources(dataset.root)
     key = cache_key(dataset, sources, labels.sha256)
     folder = folder_of(dataset.cache_dir, key)
@@ -172,6 +172,8 @@ def _fill(
 
 def _split(collected: Collected, dataset: Dataset) -> Dict[str, str]:
     """Patient -> part."""
+    if dataset.split.by != "Patient":
+        raise ConfigurationError(f"dataset.split.by: {dataset.split.by}; expected Patient")
     images_of: Dict[str, int] = {}
     for _, row in collected.images:
         images_of[row.patient] = images_of.get(row.patient, 0) + 1
