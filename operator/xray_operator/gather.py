@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import aiohttp
 
@@ -13,12 +13,33 @@ from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
 from xray_operator.cluster.progress import fetch_progress
 from xray_operator.core.admission import find_flavor
-from xray_operator.core.observed import Observed, Pod, XRayJob, controller_uid, read_job, read_pods
+from xray_operator.core.observed import (
+    Job,
+    JobHandle,
+    Observed,
+    Pod,
+    Unreadable,
+    Volume,
+    XRayJob,
+    controller_uid,
+    may_hold,
+    read_handle,
+    read_job,
+    read_pods,
+    read_volume,
+)
+from xray_operator.core.plan import Snapshot, read_snapshot
+from xray_operator.core.reconcile import is_settled, left_run
 from xray_operator.core.spec import FlavorSpec, JobSpec, parse_part
-from xray_operator.errors import RecordError
+from xray_operator.errors import NotFound, RecordError
 
 Raw = Mapping[str, Any]
 Found = Mapping[Any, Iterable[Raw]]
+
+MOST_GONE_PODS: Final = 8
+"""Per job; status has recorded the older ones long since."""
+MOST_RECORDS: Final = 4096
+"""Snapshots kept in memory, about 10 kB each; the oldest is asked for again."""
 
 
 @dataclass
@@ -33,9 +54,20 @@ class Index:
     """Pods by the same."""
     flavors: Found = field(default_factory=dict)
     """AcceleratorFlavors by name."""
+    gone_pods: dict[str, dict[str, Raw]] = field(default_factory=dict)
+    """The last that was seen of deleted pods of jobs that go on, by job uid and name: how they ended, for the bill."""
 
     def job(self, uid: str) -> Raw | None:
         return next(iter(self.jobs.get(uid, ())), None)
+
+    def pod_is_gone(self, uid: str, raw: Raw) -> None:
+        """A pod of this job was deleted; a deleted or finished job has no use for it."""
+        job = self.job(uid)
+        if job is not None and (job.get("status") or {}).get("state") not in names.FINAL_STATES:
+            kept = self.gone_pods.setdefault(uid, {})
+            kept[raw["metadata"]["name"]] = raw
+            if len(kept) > MOST_GONE_PODS:
+                kept.pop(next(iter(kept)))
 
     def all_jobs(self) -> list[Raw]:
         return [raw for uid in list(self.jobs) for raw in self.jobs.get(uid, ())]
@@ -52,50 +84,126 @@ class Gatherer:
     cluster: Cluster
     session: aiohttp.ClientSession
     progress_timeout_seconds: float
+    _records: dict[str, Snapshot] = field(default_factory=dict)
+    """By the name of the run's ConfigMap, which is immutable: each is asked for once."""
 
     async def observe(self, job: XRayJob) -> Observed:
         """Everything outside the resource that a decision depends on."""
-        raw = self._batch_job(job)
-        if raw is None:
-            return await self._observe_before_start(job)
+        if is_settled(job):
+            return Observed()
+        found = self._batch_job(job)
+        if found is None:
+            return await self._observe_left_run(job) or await self._observe_without_job(job)
+        raw, handle = found
         try:
-            batch_job = read_job(raw)
+            snapshot = await self._record(job, handle.name)
         except RecordError as error:
-            return Observed(unreadable=str(error))
-        pods = read_pods(self.index.pods.get(job.ref.uid, ()), raw["metadata"]["uid"])
+            return Observed(unreadable=Unreadable(str(error), handle))
+        if snapshot is None:
+            return Observed(unreadable=Unreadable(f"ConfigMap {handle.name} is gone", handle))
+        gone = self.index.gone_pods.get(job.ref.uid, {}).values()
+        pods = read_pods(self.index.pods.get(job.ref.uid, ()), handle, gone)
         progress = await self._progress(pods[-1]) if pods else None
-        return Observed(job=batch_job, pods=pods, progress=progress)
+        return Observed(job=read_job(raw, handle, snapshot), pods=pods, progress=progress, snapshot=snapshot)
 
-    def _batch_job(self, job: XRayJob) -> Raw | None:
-        """Ours by label, name, namespace and owner: a label alone makes nobody ours."""
-        for raw in self.index.batch_jobs.get(job.ref.uid, ()):
-            place = (raw["metadata"]["namespace"], raw["metadata"]["name"])
-            if place == (job.ref.namespace, job.ref.child_name) and controller_uid(raw) == job.ref.uid:
-                return raw
-        return None
+    def _batch_job(self, job: XRayJob) -> tuple[Raw, JobHandle] | None:
+        """The Job of a former run, while there is one; else that of the run that is wanted."""
+        raws = self.index.batch_jobs.get(job.ref.uid, ())
+        found = [(raw, handle) for raw in raws if (handle := read_handle(raw, job.ref))]
+        found.sort(key=lambda pair: (pair[1].name == job.run_name, pair[1].rerun))
+        return found[0] if found else None
 
-    async def _observe_before_start(self, job: XRayJob) -> Observed:
+    async def _record(self, job: XRayJob, name: str) -> Snapshot | None:
+        """What was fixed when the run began; None if it has not begun."""
+        if name not in self._records:
+            try:
+                raw = await self.cluster.get(paths.item("ConfigMap", job.ref.namespace, name))
+            except NotFound:
+                return None
+            if controller_uid(raw) != job.ref.uid:
+                return None
+            if len(self._records) >= MOST_RECORDS:
+                self._records.pop(next(iter(self._records)))
+            self._records[name] = read_snapshot(raw)
+        return self._records[name]
+
+    async def _observe_left_run(self, job: XRayJob) -> Observed | None:
+        """The end of a former run whose Job is gone, before the last of it was written down."""
+        rerun = left_run(job)
+        if rerun is None:
+            return None
+        name = job.ref.run_name(rerun)
+        try:
+            snapshot = await self._record(job, name)
+        except RecordError:
+            return None
+        if snapshot is None:
+            return None
+        handle = JobHandle(job.ref.namespace, name, "", rerun, deleting=True)
+        pods = read_pods((), handle, self.index.gone_pods.get(job.ref.uid, {}).values())
+        return Observed(job=Job(handle, snapshot, suspended=False, complete=False, failed=None, gone=True), pods=pods)
+
+    async def _observe_without_job(self, job: XRayJob) -> Observed:
+        began = "run" in job.status and job.status.get("rerun") == job.live.rerun
+        try:
+            snapshot = await self._record(job, job.run_name) if began else None
+        except RecordError as error:
+            return Observed(unreadable=Unreadable(str(error)))
+        if snapshot is not None:
+            return Observed(snapshot=snapshot, former_pods=await self._former_pods(job, snapshot.spec))
         observed = Observed(flavors=self.index.flavor_specs())
         spec = parse_part(JobSpec, job.spec, "spec", names.SPEC_INVALID)
-        if isinstance(spec, list) or job.status.get("state") in names.FINAL_STATES:
-            return observed
+        return observed if isinstance(spec, list) else await self._look_around(job, spec, observed)
+
+    async def _look_around(self, job: XRayJob, spec: JobSpec, observed: Observed) -> Observed:
         flavor = find_flavor(spec, observed)
         labelled = isinstance(flavor, FlavorSpec) and flavor.namespace_selector
-        return Observed(
-            flavors=observed.flavors,
+        return replace(
+            observed,
             namespace_labels=await self._namespace_labels(job.ref.namespace) if labelled else None,
-            missing_claims=await self._missing_claims(job.ref.namespace, spec),
+            volumes=await self._volumes(job.ref.namespace, spec),
+            former_pods=await self._former_pods(job, spec),
         )
+
+    async def _former_pods(self, job: XRayJob, spec: JobSpec) -> tuple[str, ...]:
+        """Pods that are not over and belong to this job, or write to the folder that it will write to."""
+        folder = job.ref.output_folder(spec)
+        found = [
+            raw
+            for uid in list(self.index.pods)
+            for raw in self.index.pods.get(uid, ())
+            if raw["metadata"]["namespace"] == job.ref.namespace
+            and may_hold(raw)
+            and (uid == job.ref.uid or raw["metadata"]["labels"].get(names.LABEL_OUTPUT) == folder)
+        ]
+        hidden = await self._unlabelled_job(job) if found else None
+        return tuple(sorted(raw["metadata"]["name"] for raw in found if controller_uid(raw) != hidden))
+
+    async def _unlabelled_job(self, job: XRayJob) -> str | None:
+        """The uid of the run's Job, if it is there and only its label is gone: its pods are no former ones."""
+        try:
+            raw = await self.cluster.get(paths.item("Job", job.ref.namespace, job.run_name))
+        except NotFound:
+            return None
+        going = "deletionTimestamp" in raw["metadata"]
+        return str(raw["metadata"]["uid"]) if controller_uid(raw) == job.ref.uid and not going else None
 
     async def _namespace_labels(self, namespace: str) -> dict[str, str]:
         raw = await self.cluster.get(paths.namespace(namespace))
         return dict(raw["metadata"].get("labels", {}))
 
-    async def _missing_claims(self, namespace: str, spec: JobSpec) -> frozenset[str]:
+    async def _volumes(self, namespace: str, spec: JobSpec) -> dict[str, Volume | None]:
         claims = sorted(set(spec.claims().values()))
-        kind = "PersistentVolumeClaim"
-        missing = [c for c in claims if not await self.cluster.exists(paths.item(kind, namespace, c))]
-        return frozenset(missing)
+        return {claim: await self._volume(namespace, claim) for claim in claims}
+
+    async def _volume(self, namespace: str, claim: str) -> Volume | None:
+        try:
+            raw = await self.cluster.get(paths.item("PersistentVolumeClaim", namespace, claim))
+            bound_to = raw["spec"].get("volumeName")
+            volume = await self.cluster.get(paths.persistent_volume(bound_to)) if bound_to else None
+        except NotFound:
+            return None
+        return read_volume(raw, volume)
 
     async def _progress(self, pod: Pod) -> Any:
         if pod.over or not pod.ip or not (pod.prepare.running or pod.train.running):

@@ -116,6 +116,7 @@ def _register_jobs(registry: kopf.OperatorRegistry, operator: Operator) -> None:
         operator.primed.set()  # kopf calls no handler before every index is full
         if type == "DELETED":
             operator.freshness.gone(uid)
+            operator.index.gone_pods.pop(uid, None)
         else:
             operator.freshness.saw(uid, body["metadata"]["resourceVersion"])
         operator.queue.add(uid)
@@ -128,7 +129,9 @@ def _register_children(registry: kopf.OperatorRegistry, operator: Operator) -> N
         operator.queue.add(labels[names.LABEL_JOB_UID])
 
     @kopf.on.event(*PODS, registry=registry, labels={names.LABEL_JOB_UID: kopf.PRESENT})
-    def pod_changed(labels: kopf.Labels, **_: Any) -> None:
+    def pod_changed(labels: kopf.Labels, type: str | None, body: kopf.Body, **_: Any) -> None:
+        if type == "DELETED":
+            operator.index.pod_is_gone(labels[names.LABEL_JOB_UID], dict(body))
         operator.queue.add(labels[names.LABEL_JOB_UID])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 GROUP: Final = "xray.training"
@@ -18,8 +17,13 @@ LABEL_JOB_UID: Final = f"{GROUP}/job-uid"
 """Children carry the uid of their XRayTrainingJob: the key under which they are found again."""
 LABEL_JOB_NAME: Final = f"{GROUP}/job-name"
 LABEL_FLAVOR: Final = f"{GROUP}/flavor"
-SNAPSHOT: Final = f"{GROUP}/snapshot"
-"""Annotation with what was fixed when the run started (core.plan.Snapshot as JSON)."""
+LABEL_RERUN: Final = f"{GROUP}/rerun"
+LABEL_OUTPUT: Final = f"{GROUP}/output-folder"
+"""Pods carry the folder that they write to: two at once would spoil it."""
+LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+"""Kueue's; on the resource it goes to the Job, whose suspend is Kueue's from then on."""
+SNAPSHOT_FILE: Final = "snapshot.json"
+"""Key in the run's ConfigMap: what was fixed when the run started (core.plan.Snapshot)."""
 
 PREPARE: Final = "prepare"
 TRAIN: Final = "train"
@@ -31,10 +35,11 @@ ACCEPTED: Final = "Accepted"
 DATA_READY: Final = "DataReady"
 RUNNING: Final = "Running"
 SUCCEEDED: Final = "Succeeded"
+SUSPENDED: Final = "Suspended"
 RECONCILING: Final = "Reconciling"
 STALLED: Final = "Stalled"
 READY: Final = "Ready"
-CONDITIONS: Final = (ACCEPTED, DATA_READY, RUNNING, SUCCEEDED, RECONCILING, STALLED, READY)
+CONDITIONS: Final = (ACCEPTED, DATA_READY, RUNNING, SUCCEEDED, SUSPENDED, RECONCILING, STALLED, READY)
 
 # States: one word for people
 PENDING: Final = "Pending"
@@ -43,9 +48,11 @@ PREPARING: Final = "Preparing"
 TRAINING: Final = "Training"
 EVALUATING: Final = "Evaluating"
 FAILED: Final = "Failed"
-STATES: Final = (PENDING, QUEUED, PREPARING, TRAINING, EVALUATING, SUCCEEDED, FAILED)
+STOPPED: Final = "Stopped"
+STATES: Final = (PENDING, QUEUED, PREPARING, TRAINING, EVALUATING, SUSPENDED, SUCCEEDED, FAILED, STOPPED)
 ACTIVE_STATES: Final = frozenset({PREPARING, TRAINING, EVALUATING})
 FINAL_STATES: Final = frozenset({SUCCEEDED, FAILED})
+"""A raised limit brings a stopped run back, and spec.suspend a suspended one: those are not final."""
 HELD_PHASES: Final = (PREPARING, TRAINING, EVALUATING)
 """The phases in which a run holds its flavor, in order; waiting in the queue holds nothing."""
 
@@ -59,12 +66,23 @@ IMAGE_NOT_CONFIGURED: Final = "ImageNotConfigured"
 NAME_TAKEN: Final = "NameTaken"
 CREATION_REFUSED: Final = "CreationRefused"
 RECORD_UNREADABLE: Final = "RecordUnreadable"
-PASSING: Final = frozenset({FLAVOR_NOT_FOUND, CLAIM_NOT_FOUND, IMAGE_NOT_CONFIGURED, CREATION_REFUSED})
+FORMER_POD_RUNS: Final = "FormerPodRuns"
+VOLUME_IMPOSSIBLE: Final = "VolumeImpossible"
+PASSING: Final = frozenset({FLAVOR_NOT_FOUND, CLAIM_NOT_FOUND, IMAGE_NOT_CONFIGURED, CREATION_REFUSED, FORMER_POD_RUNS})
 """Reasons against a start that end without an edit of the job or of its flavor."""
 PREPARED: Final = "Prepared"
 STARTED: Final = "Started"
 COMPLETED: Final = "Completed"
 RESULT_UNREAD: Final = "ResultUnread"
+ADOPTED: Final = "Adopted"
+EDITS_PENDING: Final = "EditsPending"
+SUSPENDING: Final = "Suspending"
+SUPERSEDED: Final = "Superseded"
+QUEUE_LIMIT_REACHED: Final = "QueueLimitReached"
+RUN_LIMIT_REACHED: Final = "RunLimitReached"
+NO_PROGRESS: Final = "NoProgress"
+PROGRESS_UNKNOWN: Final = "ProgressUnknown"
+ATTEMPT_STOPPED: Final = "AttemptStopped"
 ATTEMPT_FAILED: Final = "AttemptFailed"
 REJECTED: Final = "Rejected"
 
@@ -75,26 +93,22 @@ EXIT_REASONS: Final = {
     13: "DiskFull",
     14: "PartitionNotFound",
     15: "OutOfMemory",
+    16: "LimitReached",
     20: "TransportFailed",
     21: "AcceleratorNotAcquired",
     137: "Killed",
     143: "Stopped",
 }
 """Meaning of the trainer's exit codes where its own words could not be read."""
-FATAL_EXIT_CODES: Final = (10, 11, 12, 13, 14, 15)
+FATAL_EXIT_CODES: Final = (10, 11, 12, 13, 14, 15, 16)
 """Trying again cannot help."""
+LIMIT_EXIT_CODE: Final = 16
+"""The trainer kept limits.runSeconds by itself, because the operator was silent."""
+STOPPED_EXIT_CODE: Final = 143
+"""SIGTERM: stopped from outside, usually with a checkpoint; no failure of the run."""
 
 MESSAGE_CHARACTERS: Final = 1024
 """Longest condition or event message that we write (the API allows events 1024)."""
-
-
-def child_name(namespace: str, name: str, uid: str) -> str:
-    """Name of a run's Job, ConfigMap and output folder: at most 36 characters, the longest that gets IPUs.
-
-    The hash holds the uid, so that a job that was deleted and created again never meets its former children.
-    """
-    digest = hashlib.sha256(f"{namespace}/{name}/{uid}".encode()).hexdigest()
-    return f"{name[:28].replace('.', '-').rstrip('-')}-{digest[:7]}"
 
 
 def short(message: str, characters: int = MESSAGE_CHARACTERS) -> str:

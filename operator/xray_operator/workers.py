@@ -13,9 +13,9 @@ from typing import Final, Never
 from xray_operator import names
 from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
-from xray_operator.cluster.execute import create_child, write_down
+from xray_operator.cluster.execute import change_job, create_child, write_down
 from xray_operator.config import OperatorConfig
-from xray_operator.core.observed import Observed, Refusal, XRayJob, read_xray_job
+from xray_operator.core.observed import Observed, Refusal, Unreadable, XRayJob, read_xray_job
 from xray_operator.core.plan import read_snapshot
 from xray_operator.core.reconcile import Decision, reconcile
 from xray_operator.errors import ClusterError, Conflict, RecordError, Refused
@@ -106,13 +106,14 @@ class Operator:
             if observed.job_created:
                 return
             decision = self._decide(job, observed)
+        await change_job(self.cluster, job, decision)
         await self._write(job, decision)
 
     def _decide(self, job: XRayJob, observed: Observed) -> Decision:
         return reconcile(job, observed, self.clock(), self.config)
 
     async def _create(self, job: XRayJob, observed: Observed, manifest: dict[str, object]) -> Observed:
-        place = f"{manifest['kind']} {job.ref.child_name}"
+        place = f"{manifest['kind']} {job.run_name}"
         try:
             child = await create_child(self.cluster, manifest, job.ref.uid)
         except Refused as error:
@@ -124,11 +125,10 @@ class Operator:
             self.freshness.made_child(job.ref.uid, time.monotonic())
             logger.info("job %s/%s: created %s", job.ref.namespace, job.ref.name, place)
             return replace(observed, job_created=True)
-        annotation = child["metadata"].get("annotations", {}).get(names.SNAPSHOT)
         try:
-            return replace(observed, snapshot=read_snapshot(annotation, place))
+            return replace(observed, snapshot=read_snapshot(child))
         except RecordError as error:
-            return replace(observed, unreadable=str(error))
+            return replace(observed, unreadable=Unreadable(str(error)))
 
     async def _write(self, job: XRayJob, decision: Decision) -> None:
         version = await write_down(self.cluster, job, decision)

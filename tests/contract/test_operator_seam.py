@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.operator.builders import EXAMPLES, example, make_job, make_run
 from xray_operator.core.manifests import build_config_map
+from xray_operator.core.plan import read_snapshot
 from xray_operator.core.reports import ErrorResult, PrepareResult, Progress, Report, TrainResult, read_report
 from xray_operator.core.run_file import build_run_file
 from xray_operator.names import FATAL_EXIT_CODES
@@ -16,14 +17,16 @@ from xray_operator.names import FATAL_EXIT_CODES
 def test_the_run_file_of_the_example_job_is_the_example() -> None:
     plan = make_run(make_job("cxr"))
     expected = json.loads(example("run.json"))
-    expected["output_dir"] = f"/mnt/output/{plan.job.child_name}"  # the example's hash is a stand-in
+    expected["output_dir"] = f"/mnt/output/{plan.output_folder}"  # the example's hash is a stand-in
     assert build_run_file(plan) == expected
 
 
-def test_the_config_map_holds_the_run_file_and_nothing_else() -> None:
+def test_the_config_map_holds_the_run_file_and_the_record_and_nothing_else() -> None:
     plan = make_run()
-    data = build_config_map(plan)["data"]
-    assert {name: json.loads(text) for name, text in data.items()} == {"run.json": build_run_file(plan)}
+    config_map = build_config_map(plan)
+    assert set(config_map["data"]) == {"run.json", "snapshot.json"}
+    assert json.loads(config_map["data"]["run.json"]) == build_run_file(plan)
+    assert read_snapshot(config_map) == plan.snapshot
 
 
 @pytest.mark.parametrize(
@@ -39,7 +42,7 @@ def test_what_the_trainer_writes_is_read_whole(name: str, model: type[Report]) -
     report = read_report(model, (EXAMPLES / name).read_bytes())
     assert report is not None
     written = json.loads(example(name))
-    read = json.loads(report.model_dump_json())
+    read = json.loads(report.model_dump_json(exclude_unset=True))
     assert all(written[field] == value for field, value in read.items())
 
 

@@ -60,6 +60,16 @@ class Kubelet:
         self._train = self._ended(self._train, seconds, code, message)
         await self._write("Failed" if code else "Succeeded")
 
+    async def obeys(self, seconds: int, code: int, message: object) -> None:
+        """Once the pod is to be deleted, `train` ends with this code and the pod is gone."""
+        await until("the pod is to be deleted", self._is_going)
+        await self.train_ends(seconds, code, message)
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
+        await self.cluster._request("DELETE", self._path, body=options)
+
+    async def _is_going(self) -> bool:
+        return "deletionTimestamp" in (await self.cluster.get(self._path))["metadata"]
+
     @property
     def _path(self) -> str:
         return f"/api/v1/namespaces/{self.namespace}/pods/{self._pod}"

@@ -26,6 +26,13 @@ def example(name: str) -> dict[str, Any]:
     return document
 
 
+STOPPED = example("error-result.json") | {
+    "exit_code": 143,
+    "reason": "Stopped",
+    "message": "checkpoint saved at step 9",
+}
+
+
 def flavor(name: str = FLAVOR) -> dict[str, Any]:
     prices = [{"effectiveFrom": "2020-01-01T00:00:00Z", "currency": "USD", "perHour": "8.50", "minimumSeconds": 60}]
     host = {"cpu": "2", "memory": "4Gi", "sharedMemory": "1Gi"}
@@ -106,7 +113,10 @@ class Life:
             job = await self.job(name)
             return job if job.get("status", {}).get("state") == state else None
 
-        return await until(f"job {self.namespace}/{name} is {state}", ask)
+        try:
+            return await until(f"job {self.namespace}/{name} is {state}", ask)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {json.dumps(await self.job(name))}") from error
 
     async def reported(self, percentage: int) -> None:
         """Until the operator has told this progress."""
@@ -126,6 +136,36 @@ class Life:
         query = {"labelSelector": "xray.training/job-uid"}
         items: list[dict[str, Any]] = (await self.cluster.get(path.format(self.namespace), query))["items"]
         return items
+
+    async def edit(self, **spec: Any) -> None:
+        """An edit of the job by its owner."""
+        await self.cluster.merge(f"{JOBS.format(self.namespace)}/cxr", {"spec": spec})
+
+    async def starts_training(self, begin: datetime, seconds: int = 0) -> Kubelet:
+        """The job's next pod gets a node after so many seconds and goes as far as training."""
+        kubelet = Kubelet(self.cluster, self.namespace, begin, self.ip)
+        await kubelet.bind(seconds + 5)
+        await kubelet.prepare_starts(seconds + 6)
+        await kubelet.prepare_ends(seconds + 20, 0, example("prepare-result.json"))
+        await kubelet.train_starts(seconds + 21)
+        await self.reached("Training")
+        return kubelet
+
+    async def live_through_stops(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """A run that is suspended, resumed and replaced by another one, which succeeds; returns the job at its end."""
+        begin = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+        async with Trainer(example("progress.json") | {"phases": []}).serve(self.ip):
+            kubelet = await self.starts_training(begin)
+            await self.edit(suspend=True)
+            await kubelet.obeys(60, 143, STOPPED)
+            await self.reached("Suspended")
+            await self.edit(suspend=False)
+            kubelet = await self.starts_training(begin, 100)
+            await self.edit(rerun=1)
+            await kubelet.obeys(160, 143, STOPPED)
+            kubelet = await self.starts_training(begin, 200)
+        await kubelet.train_ends(260, 0, example("result.json") | {"phases": []})
+        return await self.reached("Succeeded")
 
     async def live_through(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """A whole successful run of a created job; returns the job at its end."""

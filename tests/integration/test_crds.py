@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +49,13 @@ JOBS = [
     ({"dataset": {"source": {}}}, "spec.dataset.source.pvc: Required value"),
     ({"dataset": {"source": {"pvc": {"claimName": "nih", "path": "a/../../b"}}}}, "path must be relative"),
     ({"dataset": dataset(imageSize=1024)}, "should be less than or equal to 512"),
-    ({"dataset": dataset(split={"by": "Image"})}, 'supported values: "Patient"'),
+    ({"dataset": dataset(split={"by": "Weekday"})}, 'supported values: "Patient", "Image"'),
+    ({"dataset": dataset(labels={"findings": []})}, "spec.dataset.labels.findings"),
+    ({"dataset": dataset(labels={"findings": ["Mass", "Mass"]})}, "Duplicate value"),
+    ({"limits": {"runSeconds": 1}}, "should be greater than or equal to 60"),
+    ({"checkpoint": {"keep": 0}}, "should be greater than or equal to 1"),
+    ({"rerun": -1}, "should be greater than or equal to 0"),
+    ({"readyWhen": "Sometimes"}, 'supported values: "Accepted", "Started", "Succeeded"'),
     ({"dataset": dataset(split={"fractions": {"train": "0.8"}})}, "train, validation and test must add up to 1"),
     (
         {"training": {"globalBatchSize": 128, "microBatchSize": 3}},
@@ -111,15 +116,17 @@ def test_a_short_manifest_gets_the_tutorials_defaults_and_is_pending_at_once(kub
     assert (ready["type"], ready["status"]) == ("Ready", "Unknown")
 
 
-def test_a_spec_is_fixed(kubeconfig: Path, namespace: str) -> None:
-    job = xray_job(namespace)
-    assert apply(kubeconfig, job).returncode == 0
-    changed = copy.deepcopy(job)
-    changed["spec"]["training"] = {"epochs": 4}
-    assert "spec can't be changed after creation" in refusal(kubeconfig, changed)
-    changed = copy.deepcopy(job)
-    changed["metadata"]["labels"] = {"team": "x"}
-    assert apply(kubeconfig, changed).returncode == 0
+def test_rerun_can_only_be_raised(kubeconfig: Path, namespace: str) -> None:
+    assert apply(kubeconfig, xray_job(namespace, rerun=1)).returncode == 0
+    assert "rerun can only be raised" in refusal(kubeconfig, xray_job(namespace))
+    assert apply(kubeconfig, xray_job(namespace, rerun=2, training={"epochs": 4})).returncode == 0
+
+
+def test_everything_that_is_wrong_is_told_at_once(kubeconfig: Path, namespace: str) -> None:
+    wrong = xray_job(namespace, flavor="Not A Name", training={"epochs": 0, "globalBatchSize": 0}, rerun=-1)
+    told = refusal(kubeconfig, wrong)
+    paths = ("spec.flavor", "spec.training.epochs", "spec.training.globalBatchSize", "spec.rerun")
+    assert all(path in told for path in paths), told
 
 
 @pytest.mark.parametrize("path", CRDS, ids=lambda path: path.stem.split(".")[0])

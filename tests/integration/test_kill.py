@@ -11,6 +11,7 @@ import json
 import re
 import signal
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,9 +26,13 @@ from tests.integration.operator_process import OperatorProcess
 from tests.integration.proxy import start_proxy
 
 pytestmark = pytest.mark.integration
+RERUN = "xray.training/rerun"
 SIDE_BY_SIDE = 3
 MOST_WRITES = 60
 """A run makes about 15; many more would be a defect of its own."""
+
+
+Story = Callable[[Life, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 @dataclass
@@ -67,6 +72,7 @@ def check_reference(end: dict[str, Any]) -> None:
         "DataReady": ("True", "Prepared"),
         "Running": ("False", "Completed"),
         "Succeeded": ("True", "Completed"),
+        "Suspended": ("False", "Completed"),
         "Reconciling": ("False", "Completed"),
         "Stalled": ("False", "Completed"),
         "Ready": ("True", "Completed"),
@@ -83,8 +89,45 @@ def check_reference(end: dict[str, Any]) -> None:
     assert [event["reason"] for event in end["events"]] == ["Accepted", "DataReady", "Started", "Succeeded", "Training"]
 
 
-async def live(kubeconfig: Path, folder: Path, kill_after: int) -> Outcome:
-    """A whole run in a namespace of its own, with a kill after write number kill_after (0: none)."""
+async def test_a_kill_while_a_run_is_stopped_resumed_or_replaced_leads_to_the_same_end(
+    kubeconfig: Path, tmp_path: Path
+) -> None:
+    assert apply(kubeconfig, flavor()).returncode == 0
+    reference = await live(kubeconfig, tmp_path, 0, Life.live_through_stops)
+    assert acts(reference.writes) == ["POST", "POST", "PATCH", "PATCH", "DELETE", "POST", "POST"]
+    assert [row["state"] for row in reference.end["status"]["formerRuns"]] == ["Stopped"]
+    moments = [number for number, write in enumerate(reference.writes, 1) if is_act(write)]
+    for start in range(0, len(moments), SIDE_BY_SIDE):
+        batch = moments[start : start + SIDE_BY_SIDE]
+        lives = [live(kubeconfig, tmp_path, number, Life.live_through_stops) for number in batch]
+        for number, outcome in zip(batch, await asyncio.gather(*lives), strict=True):
+            assert without_bill(outcome.end) == without_bill(reference.end), (
+                f"killed after {number}: {acts(outcome.writes)}"
+            )
+            assert len([act for act in acts(outcome.writes) if act == "POST"]) == 4, "each child was made once"
+
+
+def is_act(write: str) -> bool:
+    """Whether a write makes, changes or deletes a child."""
+    return "/jobs" in write or "/configmaps" in write
+
+
+def acts(writes: list[str]) -> list[str]:
+    return [write.split()[0] for write in writes if is_act(write)]
+
+
+def without_bill(end: dict[str, Any]) -> dict[str, Any]:
+    """Without what is lost if nobody is there to see a deleted pod's end: its last seconds."""
+    status = {
+        k: v for k, v in end["status"].items() if k not in ("cost", "attempts", "times", "formerRuns", "conditions")
+    }
+    truths = {c["type"]: (c["status"], c["reason"]) for c in end["status"]["conditions"]}
+    milestones = sorted({event["reason"] for event in end["events"]} - {"AttemptStopped"})
+    return end | {"status": status, "truths": truths, "events": milestones}
+
+
+async def live(kubeconfig: Path, folder: Path, kill_after: int, story: Story = Life.live_through) -> Outcome:
+    """A story in a namespace of its own, with a kill after write number kill_after (0: none)."""
     namespace, place = f"kill-{kill_after}-{uuid.uuid4().hex[:6]}", folder / str(kill_after)
     place.mkdir()
     make_namespace(kubeconfig, namespace)
@@ -92,13 +135,13 @@ async def live(kubeconfig: Path, folder: Path, kill_after: int) -> Outcome:
     cluster = await connect(kubeconfig)
     try:
         life = Life(cluster, namespace, f"127.77.0.{kill_after + 1}")
-        return await live_with_operator(life, kubeconfig, place, kill_after)
+        return await live_with_operator(life, kubeconfig, place, kill_after, story)
     finally:
         await cluster.close()
         remove_namespace(kubeconfig, namespace)
 
 
-async def live_with_operator(life: Life, kubeconfig: Path, place: Path, kill_after: int) -> Outcome:
+async def live_with_operator(life: Life, kubeconfig: Path, place: Path, kill_after: int, story: Story) -> Outcome:
     async with start_proxy(str(kubeconfig)) as proxy:
         operator = OperatorProcess(place, proxy.url, life.namespace)
         killed = asyncio.Event()
@@ -115,7 +158,7 @@ async def live_with_operator(life: Life, kubeconfig: Path, place: Path, kill_aft
             async with asyncio.TaskGroup() as together:
                 keeper = together.create_task(start_again(operator))
                 job = await life.create(xray_job(life.namespace))
-                await life.live_through(job)
+                await story(life, job)
                 await settle(proxy.writes)
                 keeper.cancel()
             return Outcome(list(proxy.writes), killed.is_set(), await describe_end(life))
@@ -149,7 +192,9 @@ async def describe_end(life: Life) -> dict[str, Any]:
     events = await life.events(job["metadata"]["uid"])
     end = {
         "jobs": [{**child(raw), "spec": raw["spec"]} for raw in jobs],
-        "configMaps": [{**child(raw), "data": raw["data"]} for raw in maps],
+        "configMaps": sorted(
+            ({**child(raw), "data": record(raw)} for raw in maps), key=lambda raw: raw["labels"][RERUN]
+        ),
         "pods": [raw["metadata"]["labels"] for raw in pods],
         "status": without_moments(job["status"]),
         "events": sorted(
@@ -159,17 +204,21 @@ async def describe_end(life: Life) -> dict[str, Any]:
     }
     own = {job["metadata"]["uid"]: "UID", life.namespace: "NAMESPACE", life.ip: "IP"}
     own |= {raw["metadata"]["uid"]: "JOB-UID" for raw in jobs} | {raw["metadata"]["name"]: "POD" for raw in pods}
-    own |= {raw["metadata"]["name"]: "CHILD" for raw in jobs}
+    own |= {raw["metadata"]["name"]: f"CHILD-{raw['metadata']['labels'][RERUN]}" for raw in maps}
+    runs = [*job["status"].get("formerRuns", ()), job["status"]["run"]]
+    own |= {run["folder"]: f"FOLDER-{number}" for number, run in enumerate(runs)}
     return replaced(end, own, datetime.fromisoformat(job["metadata"]["creationTimestamp"]))
 
 
 def child(raw: dict[str, Any]) -> dict[str, Any]:
-    metadata = raw["metadata"]
-    annotations = dict(metadata["annotations"])
-    snapshot = json.loads(annotations.pop("xray.training/snapshot"))
+    return {key: raw["metadata"][key] for key in ("name", "labels", "ownerReferences")}
+
+
+def record(config_map: dict[str, Any]) -> dict[str, Any]:
+    """What was fixed at the start, without the moment."""
+    snapshot = json.loads(config_map["data"]["snapshot.json"])
     assert snapshot.pop("startedAt")
-    kept = {key: metadata[key] for key in ("name", "labels", "ownerReferences")}
-    return kept | {"annotations": annotations, "snapshot": snapshot}
+    return config_map["data"] | {"snapshot.json": snapshot}
 
 
 def without_moments(status: dict[str, Any]) -> dict[str, Any]:

@@ -137,13 +137,18 @@ async def test_a_refused_job_says_so_and_starts_when_the_quota_is_gone(
         await life.reached("Queued")
 
 
-async def test_a_poisoned_child_leaves_the_neighbour_alone(kubeconfig: Path, namespace: str, tmp_path: Path) -> None:
+async def test_what_was_fixed_cannot_be_edited_and_its_loss_leaves_the_neighbour_alone(
+    kubeconfig: Path, namespace: str, tmp_path: Path
+) -> None:
     assert apply(kubeconfig, claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
     async with operating(kubeconfig, namespace, tmp_path) as life:
         await life.create(xray_job(namespace, "poisoned"))
         child = (await life.reached("Queued", "poisoned"))["status"]["run"]["jobName"]
-        spoil = '{"metadata": {"annotations": {"xray.training/snapshot": "{not json"}}}'
-        assert kubectl(kubeconfig, "patch", "job", child, "-n", namespace, "--type=merge", "-p", spoil).returncode == 0
+        record = ("configmap", child, "-n", namespace)
+        cheaper = '{"data": {"snapshot.json": "{}"}}'
+        assert "immutable" in kubectl(kubeconfig, "patch", *record, "--type=merge", "-p", cheaper).stderr
+        assert kubectl(kubeconfig, "delete", *record).returncode == 0
+    async with operating(kubeconfig, namespace, tmp_path) as life:
         await life.create(xray_job(namespace, "neighbour"))
         await life.reached("Queued", "neighbour")
 

@@ -6,6 +6,7 @@ models are not used: they would take memory and lose fields that are newer. kopf
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -65,6 +66,15 @@ class Cluster:
         """A merge patch."""
         return await self._request("PATCH", path, body=body, content_type=MERGE_PATCH)
 
+    async def delete(self, path: str, uid: str) -> None:
+        """Delete this very object and, before it, what depends on it; it may be gone already.
+
+        Foreground, because the API's default for Jobs would orphan their pods, and an orphan holds accelerators.
+        """
+        options = {"propagationPolicy": "Foreground", "preconditions": {"uid": uid}}
+        with contextlib.suppress(NotFound):
+            await self._request("DELETE", path, body={"apiVersion": "v1", "kind": "DeleteOptions", **options})
+
     async def _request(
         self,
         method: str,
@@ -74,7 +84,7 @@ class Cluster:
         body: Raw | None = None,
         content_type: str = "application/json",
     ) -> Raw:
-        writes = {"fieldManager": names.OPERATOR} if body is not None else {}
+        writes = {"fieldManager": names.OPERATOR} if body is not None and method != "DELETE" else {}
         arguments = await self._api.param_serialize(
             method,
             path,

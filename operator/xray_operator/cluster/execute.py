@@ -1,4 +1,4 @@
-"""Carries out a Decision: creates, then events, then one status write. Nothing else writes."""
+"""Carries out a Decision: creates, changes the Job, then events, then one status write. Nothing else writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
 from xray_operator.core.observed import XRayJob, controller_uid
 from xray_operator.core.reconcile import Decision
-from xray_operator.core.status import Status
+from xray_operator.core.sections import Status
 from xray_operator.errors import AlreadyExists, Refused
 from xray_operator.names import API_VERSION, JOB_KIND
 
@@ -30,7 +30,19 @@ async def create_child(cluster: Cluster, manifest: Raw, owner_uid: str) -> Raw |
         found = await cluster.get(paths.item_of(manifest))
     if controller_uid(found) != owner_uid:
         return None
-    return await _relabel(cluster, found, manifest)
+    return await _relabel(cluster, found, manifest) if manifest["kind"] == "Job" else found
+
+
+async def change_job(cluster: Cluster, job: XRayJob, decision: Decision) -> None:
+    """Suspend, resume or delete the run's Job; doing so twice does no harm."""
+    if decision.suspend is not None:
+        path = paths.item("Job", job.ref.namespace, job.run_name)
+        await cluster.merge(path, {"spec": {"suspend": decision.suspend}})
+        logger.info("job %s/%s: suspend=%s", job.ref.namespace, job.ref.name, decision.suspend)
+    if decision.delete is not None:
+        gone = decision.delete
+        await cluster.delete(paths.item("Job", gone.namespace, gone.name), gone.uid)
+        logger.info("job %s/%s: deleted Job %s", job.ref.namespace, job.ref.name, gone.name)
 
 
 async def write_down(cluster: Cluster, job: XRayJob, decision: Decision) -> str | None:

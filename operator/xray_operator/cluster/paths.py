@@ -39,6 +39,10 @@ def namespace(name: str) -> str:
     return f"/api/v1/namespaces/{name}"
 
 
+def persistent_volume(name: str) -> str:
+    return f"/api/v1/persistentvolumes/{name}"
+
+
 def flavors() -> str:
     return f"/apis/{names.API_VERSION}/{names.FLAVORS}"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from xray_operator import names
 from xray_operator.config import OperatorConfig
 from xray_operator.core.observed import Observed, Refusal
 from xray_operator.core.spec import FlavorSpec, JobSpec, Problem, parse_part
+from xray_operator.core.volumes import volume_problems
 
 
 def find_flavor(spec: JobSpec, observed: Observed) -> FlavorSpec | list[Problem]:
@@ -24,8 +25,16 @@ def objections(
     """Everything that keeps the job from starting; empty when it may."""
     return [
         *_not_allowed(namespace, spec, flavor, observed.namespace_labels or {}),
-        *_missing_claims(namespace, spec, observed.missing_claims),
+        *volume_problems(namespace, spec, flavor, observed.volumes),
         *_missing_images(config),
+        *obstacles(namespace, observed),
+    ]
+
+
+def obstacles(namespace: str, observed: Observed) -> list[Problem]:
+    """What keeps any run from getting its children, also one that was fixed before."""
+    return [
+        *_former_pods(observed.former_pods),
         *_taken(observed.taken, namespace),
         *_refused(observed.refused),
     ]
@@ -48,13 +57,12 @@ def _not_allowed(namespace: str, spec: JobSpec, flavor: FlavorSpec, labels: Mapp
     return [Problem(names.FLAVOR_NOT_ALLOWED, "spec.flavor", spec.flavor, expected)]
 
 
-def _missing_claims(namespace: str, spec: JobSpec, missing: frozenset[str]) -> list[Problem]:
-    expected = f"is not a PersistentVolumeClaim in namespace {namespace}; create it and the job will start"
-    return [
-        Problem(names.CLAIM_NOT_FOUND, path, claim, expected)
-        for path, claim in spec.claims().items()
-        if claim in missing
-    ]
+def _former_pods(pods: Sequence[str]) -> list[Problem]:
+    """Two runs at once would spoil the folder that both write to, and hold the flavor twice."""
+    if not pods:
+        return []
+    expected = "is a pod of an earlier run that still runs; the job will start when it has ended"
+    return [Problem(names.FORMER_POD_RUNS, "metadata.name", ", ".join(pods), expected)]
 
 
 def _missing_images(config: OperatorConfig) -> list[Problem]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from xray_operator import names
 from xray_operator.core.observed import Container, Pod, read_time
-from xray_operator.core.reports import ErrorResult, read_report
+from xray_operator.core.reports import ErrorResult, SavedCheckpoint, read_report
 
 MOST_ATTEMPTS: Final = 32
 """Rows in status; a run disrupted more often than this keeps the sum of its oldest ones in the first row."""
@@ -29,6 +29,7 @@ class Failure:
     reason: str
     message: str
     exit_code: int | None
+    checkpoint: SavedCheckpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Attempt:
 
 def failure_of(pod: Pod) -> Failure | None:
     """Why a pod failed; None if it did not. The log of a crash may hold anything and is not passed on."""
-    if pod.phase != "Failed":
+    if pod.phase == "Succeeded" or not pod.over:
         return None
     for name, container in ((names.PREPARE, pod.prepare), (names.TRAIN, pod.train)):
         if container.exit_code:
@@ -131,7 +132,8 @@ def _container_failure(pod: Pod, name: str, container: Container) -> Failure:
     code = container.exit_code
     report = read_report(ErrorResult, container.message)
     if report:
-        return Failure(report.reason, names.short(f"{name}: exit code {code}: {report.message}"), code)
+        told = names.short(f"{name}: exit code {code}: {report.message}")
+        return Failure(report.reason, told, code, report.checkpoint)
     told = f"{name} ended with exit code {code} and left no result; see kubectl logs {pod.name} -c {name}"
     if container.reason == "OOMKilled":
         return Failure("OOMKilled", f"{name} needed more memory than the flavor's host.memory; {told}", code)

@@ -1,16 +1,19 @@
 """The complete list of conditions of a job. kstatus, `kubectl wait`, Helm and GitOps tools read these.
 
-| state                | DataReady | Running | Succeeded | Reconciling | Stalled | Ready   |
-|----------------------|-----------|---------|-----------|-------------|---------|---------|
-| Pending (may pass)   | Unknown   | False   | Unknown   | True        | False   | Unknown |
-| Pending (refused)    | Unknown   | False   | Unknown   | False       | True    | False   |
-| Queued, Preparing    | as it is  | False   | Unknown   | True        | False   | Unknown |
-| Training, Evaluating | True      | True    | Unknown   | False       | False   | True    |
-| Succeeded            | True      | False   | True      | False       | False   | True    |
-| Failed               | as it is  | False   | False     | False       | True    | False   |
+| state                | DataReady | Running | Succeeded | Suspended | Reconciling | Stalled | Ready    |
+|----------------------|-----------|---------|-----------|-----------|-------------|---------|----------|
+| Pending (may pass)   | Unknown   | False   | Unknown   | False     | True        | False   | Unknown  |
+| Pending (refused)    | Unknown   | False   | Unknown   | False     | False       | True    | False    |
+| Queued, Preparing    | as it is  | False   | Unknown   | False     | True        | False   | Unknown* |
+| Training, Evaluating | True      | True    | Unknown   | False     | False       | False   | True*    |
+| Suspended            | as it is  | False   | Unknown   | True      | False       | False   | True     |
+| Succeeded            | True      | False   | True      | False     | False       | False   | True     |
+| Failed               | as it is  | False   | False     | False     | False       | True    | False    |
+| Stopped              | as it is  | False   | Unknown   | False     | False       | True    | False    |
 
 What may pass is what ends without an edit of the job or its flavor (names.PASSING): readers of Stalled would give
-up too early. Ready means: started as asked, the way a batch/v1 Job is healthy once it runs.
+up too early. * Ready means by default: started as asked, the way a batch/v1 Job is healthy once it runs;
+spec.readyWhen moves it. While it is Unknown, and while a run is being stopped, Reconciling is True.
 """
 
 from __future__ import annotations
@@ -37,6 +40,20 @@ class Condition:
     message: str
 
 
+def accepted_condition(told: str, edits: Sequence[str] = (), rerun: int = 0) -> Condition:
+    """Accepted=True.
+
+    Args:
+        edits: fields that were edited since the run was fixed.
+        rerun: of the run.
+    """
+    if not edits:
+        return Condition(names.ACCEPTED, "True", names.ACCEPTED, told)
+    verb = "takes" if len(edits) == 1 else "take"
+    waits = f"{', '.join(edits)}: edited after the start; {verb} effect with rerun {rerun + 1}"
+    return Condition(names.ACCEPTED, "True", names.EDITS_PENDING, f"{waits}. {told}")
+
+
 def refused_conditions(reason: str, message: str) -> tuple[Condition, ...]:
     """Of a job that can't start as things are."""
     waits = "the job is not accepted"
@@ -46,28 +63,33 @@ def refused_conditions(reason: str, message: str) -> tuple[Condition, ...]:
         Condition(names.DATA_READY, "Unknown", names.PENDING, waits),
         Condition(names.RUNNING, "False", names.PENDING, waits),
         Condition(names.SUCCEEDED, "Unknown", names.PENDING, waits),
+        Condition(names.SUSPENDED, "False", names.PENDING, waits),
         Condition(names.RECONCILING, "True" if passes else "False", reason, message if passes else waits),
         Condition(names.STALLED, "False" if passes else "True", reason, waits if passes else message),
         Condition(names.READY, "Unknown" if passes else "False", reason, message),
     )
 
 
-def started_conditions(situation: Situation, accepted: str, data: str) -> tuple[Condition, ...]:
-    """Of a job whose Job exists.
+def accepted_conditions(situation: Situation, accepted: Condition, data: str, ready_when: str) -> tuple[Condition, ...]:
+    """Of a job that is accepted, started or not.
 
     Args:
-        accepted: what was started on what, in words.
         data: what is known of the prepared data, in words.
+        ready_when: spec.readyWhen.
     """
     state, reason, message = situation.state, situation.reason, situation.message
+    ready = "Unknown" if situation.changing else _ready(state, ready_when)
+    stuck = state in (names.FAILED, names.STOPPED)
+    started = ready == "True" and _runs(state) and reason == state
     return (
-        Condition(names.ACCEPTED, "True", names.ACCEPTED, accepted),
+        accepted,
         _data_ready(situation, data),
         Condition(names.RUNNING, "True" if _runs(state) else "False", reason, message),
         Condition(names.SUCCEEDED, _SUCCEEDED.get(state, "Unknown"), reason, message),
-        Condition(names.RECONCILING, "True" if state in _WAITING else "False", reason, message),
-        Condition(names.STALLED, "True" if state == names.FAILED else "False", reason, message),
-        Condition(names.READY, _READY[state], names.STARTED if _runs(state) else reason, message),
+        Condition(names.SUSPENDED, "True" if state == names.SUSPENDED else "False", reason, message),
+        Condition(names.RECONCILING, "True" if ready == "Unknown" else "False", reason, message),
+        Condition(names.STALLED, "True" if stuck else "False", reason, message),
+        Condition(names.READY, ready, names.STARTED if started else reason, message),
     )
 
 
@@ -88,16 +110,20 @@ def find_condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     return next((c for c in status.get("conditions", ()) if c.get("type") == kind), {})
 
 
-_WAITING = (names.QUEUED, names.PREPARING)
 _SUCCEEDED: Mapping[str, Truth] = {names.SUCCEEDED: "True", names.FAILED: "False"}
 _READY: Mapping[str, Truth] = {
-    names.QUEUED: "Unknown",
-    names.PREPARING: "Unknown",
-    names.TRAINING: "True",
-    names.EVALUATING: "True",
+    names.SUSPENDED: "True",
     names.SUCCEEDED: "True",
     names.FAILED: "False",
+    names.STOPPED: "False",
 }
+
+
+def _ready(state: str, ready_when: str) -> Truth:
+    if state in _READY:
+        return _READY[state]
+    enough = ready_when == names.ACCEPTED or (ready_when == names.STARTED and _runs(state))
+    return "True" if enough else "Unknown"
 
 
 def _runs(state: str) -> bool:

@@ -8,8 +8,8 @@ process finds the milestone not passed, posts under the same name, and the API s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -31,23 +31,9 @@ class Milestone:
 
 
 def milestones(status: Mapping[str, Any]) -> tuple[Milestone, ...]:
-    """Everything that a job with this status has been through, in order."""
-    accepted = find_condition(status, names.ACCEPTED)
-    passed = []
-    if accepted.get("status") == "False":
-        told = f"{accepted['reason']}: {accepted['message']}"
-        passed.append(Milestone(f"{names.REJECTED} {told}", "Warning", names.REJECTED, told))
-    if accepted.get("status") == "True":
-        passed.append(Milestone(names.ACCEPTED, "Normal", names.ACCEPTED, accepted["message"]))
-    if job_name := status.get("run", {}).get("jobName"):
-        told = f"created Job {job_name}; {status.get('runsOn', '')}"
-        passed.append(Milestone(names.STARTED, "Normal", names.STARTED, told))
-    passed += [_attempt_failed(row) for row in status.get("attempts", ()) if _is_told(row, status)]
-    for kind, reason in ((names.DATA_READY, names.DATA_READY), (names.RUNNING, names.TRAINING)):
-        condition = find_condition(status, kind)
-        if condition.get("status") == "True":
-            passed.append(Milestone(reason, "Normal", reason, condition["message"]))
-    return (*passed, *_end(status))
+    """Everything that a job with this status has been through, in order; those of a rerun are other ones."""
+    passed = (*_begin(status), *_on_the_way(status), *_end(status))
+    return tuple(replace(milestone, key=f"{status.get('rerun')} {milestone.key}") for milestone in passed)
 
 
 def build_events(job: XRayJob, status: Mapping[str, Any], now: datetime) -> tuple[dict[str, Any], ...]:
@@ -56,25 +42,63 @@ def build_events(job: XRayJob, status: Mapping[str, Any], now: datetime) -> tupl
     return tuple(_build_event(job, m, now) for m in milestones(status) if m.key not in known)
 
 
+def _begin(status: Mapping[str, Any]) -> Iterator[Milestone]:
+    accepted = find_condition(status, names.ACCEPTED)
+    if accepted.get("status") == "False":
+        told = f"{accepted['reason']}: {accepted['message']}"
+        yield Milestone(f"{names.REJECTED} {told}", "Warning", names.REJECTED, told)
+    if accepted.get("status") == "True":
+        yield Milestone(names.ACCEPTED, "Normal", names.ACCEPTED, accepted["message"])
+    if accepted.get("reason") == names.EDITS_PENDING:
+        told = accepted["message"]
+        yield Milestone(f"{names.EDITS_PENDING} {told}", "Normal", names.EDITS_PENDING, told)
+    if job_name := status.get("run", {}).get("jobName"):
+        told = f"created Job {job_name}; {status.get('runsOn', '')}"
+        yield Milestone(names.STARTED, "Normal", names.STARTED, told)
+
+
+def _on_the_way(status: Mapping[str, Any]) -> Iterator[Milestone]:
+    for row in status.get("attempts", ()):
+        if _is_told(row, status):
+            yield _attempt_over(row)
+    for kind, reason in ((names.DATA_READY, names.DATA_READY), (names.RUNNING, names.TRAINING)):
+        condition = find_condition(status, kind)
+        if condition.get("status") == "True":
+            yield Milestone(reason, "Normal", reason, condition["message"])
+    running = find_condition(status, names.RUNNING)
+    pod, attempts = status.get("run", {}).get("podName"), len(status.get("attempts", ()))
+    if running.get("reason") == names.NO_PROGRESS:
+        yield Milestone(f"{names.NO_PROGRESS} {pod}", "Warning", names.NO_PROGRESS, running["message"])
+    if running.get("reason") == names.SUPERSEDED:
+        yield Milestone(names.SUPERSEDED, "Normal", names.SUPERSEDED, running["message"])
+    if status.get("state") == names.SUSPENDED:
+        yield Milestone(f"{names.SUSPENDED} {attempts}", "Normal", names.SUSPENDED, running["message"])
+    if status.get("state") == names.STOPPED and running["reason"] != names.SUPERSEDED:
+        told = f"{running['reason']}: {running['message']}"
+        yield Milestone(f"{names.STOPPED} {running['reason']} {attempts}", "Warning", names.STOPPED, told)
+
+
 def _is_told(row: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     """A failure that ends the run is told as that."""
     is_last_word = status.get("state") == names.FAILED and row == status["attempts"][-1]
     return "reason" in row and not is_last_word and row.get("exitCode") not in names.FATAL_EXIT_CODES
 
 
-def _attempt_failed(row: Mapping[str, Any]) -> Milestone:
-    told = f"{row['reason']}: {row.get('message', '')}; it may be tried again"
+def _attempt_over(row: Mapping[str, Any]) -> Milestone:
+    told = f"{row['reason']}: {row.get('message', '')}"
+    if row.get("exitCode") == names.STOPPED_EXIT_CODE:
+        return Milestone(f"{names.ATTEMPT_STOPPED} {row['podName']}", "Normal", names.ATTEMPT_STOPPED, told)
+    told = f"{told}; it may be tried again"
     return Milestone(f"{names.ATTEMPT_FAILED} {row['podName']}", "Warning", names.ATTEMPT_FAILED, told)
 
 
-def _end(status: Mapping[str, Any]) -> tuple[Milestone, ...]:
+def _end(status: Mapping[str, Any]) -> Iterator[Milestone]:
     condition = find_condition(status, names.SUCCEEDED)
     if condition.get("status") == "True":
-        return (Milestone(names.SUCCEEDED, "Normal", names.SUCCEEDED, condition["message"]),)
+        yield Milestone(names.SUCCEEDED, "Normal", names.SUCCEEDED, condition["message"])
     if condition.get("status") == "False":
         told = f"{condition['reason']}: {condition['message']}"
-        return (Milestone(names.FAILED, "Warning", names.FAILED, told),)
-    return ()
+        yield Milestone(names.FAILED, "Warning", names.FAILED, told)
 
 
 def _build_event(job: XRayJob, milestone: Milestone, now: datetime) -> dict[str, Any]:

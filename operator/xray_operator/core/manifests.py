@@ -1,5 +1,7 @@
 """The plan of a run -> its ConfigMap and its batch/v1 Job. Both are created once and never applied again.
 
+Later only the Job's `suspend` is patched: a newly rendered pod template over a live Job would be refused (422).
+
 Owner references: controller, so that nothing else adopts them and deleting the resource collects them;
 not blocking the owner's deletion, so that no right on finalizers is needed.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from xray_operator import names
+from xray_operator.config import Pod
 from xray_operator.core import run_file
 from xray_operator.core.plan import JobRef, Plan
 
@@ -16,18 +19,19 @@ USER: Final = 65532
 """uid, gid and fsGroup of every container; "nonroot" in distroless images."""
 GRACE_SECONDS: Final = 120
 """From SIGTERM to SIGKILL: one training step and saving a checkpoint of ViT-base."""
+CA_MOUNT: Final = "/etc/xray-ca"
 BACKOFF_LIMIT: Final = 2
 """Failures that may pass by themselves are tried three times in all."""
 
 
 def build_config_map(plan: Plan) -> dict[str, Any]:
-    """The run file, for kubelet to mount; immutable, and the first record of the snapshot."""
+    """The run file, for kubelet to mount, and the record of what was fixed: immutable, also for those who edit Jobs."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _metadata(plan),
         "immutable": True,
-        "data": {run_file.RUN_FILE: run_file.render_run_file(plan)},
+        "data": {run_file.RUN_FILE: run_file.render_run_file(plan), names.SNAPSHOT_FILE: plan.snapshot.to_json()},
     }
 
 
@@ -38,6 +42,7 @@ def build_job(plan: Plan) -> dict[str, Any]:
         "kind": "Job",
         "metadata": _metadata(plan),
         "spec": {
+            "suspend": plan.snapshot.queue_name is not None,
             "completions": 1,
             "parallelism": 1,
             "backoffLimit": BACKOFF_LIMIT,
@@ -45,8 +50,9 @@ def build_job(plan: Plan) -> dict[str, Any]:
             "podFailurePolicy": {"rules": _failure_rules()},
             "template": {
                 "metadata": {
-                    "labels": _labels(plan),
-                    "annotations": {
+                    "labels": dict(plan.snapshot.pod.labels) | _labels(plan) | {names.LABEL_OUTPUT: plan.output_folder},
+                    "annotations": dict(plan.snapshot.pod.annotations)
+                    | {
                         "prometheus.io/scrape": "true",
                         "prometheus.io/port": str(names.PROGRESS_PORT),
                         "prometheus.io/path": "/metrics",
@@ -71,11 +77,11 @@ def owner_reference(job: JobRef) -> dict[str, Any]:
 
 
 def _metadata(plan: Plan) -> dict[str, Any]:
+    queue = {names.LABEL_QUEUE: plan.snapshot.queue_name} if plan.snapshot.queue_name else {}
     return {
-        "name": plan.job.child_name,
+        "name": plan.run_name,
         "namespace": plan.job.namespace,
-        "labels": _labels(plan),
-        "annotations": {names.SNAPSHOT: plan.snapshot.to_json()},
+        "labels": _labels(plan) | queue,
         "ownerReferences": [owner_reference(plan.job)],
     }
 
@@ -87,6 +93,7 @@ def _labels(plan: Plan) -> dict[str, str]:
         names.LABEL_JOB_NAME: plan.job.name[:63].rstrip("-."),
         names.LABEL_JOB_UID: plan.job.uid,
         names.LABEL_FLAVOR: plan.snapshot.flavor,
+        names.LABEL_RERUN: str(plan.snapshot.rerun),
     }
 
 
@@ -94,8 +101,10 @@ def _failure_rules() -> list[dict[str, Any]]:
     # the order matters: a pod that was disrupted may also carry an exit code
     disrupted = {"type": "DisruptionTarget", "status": "True"}
     fatal = {"operator": "In", "values": list(names.FATAL_EXIT_CODES)}
+    stopped = {"operator": "In", "values": [names.STOPPED_EXIT_CODE]}
     return [
         {"action": "Ignore", "onPodConditions": [disrupted]},
+        {"action": "Ignore", "onExitCodes": stopped},
         {"action": "FailJob", "onExitCodes": fatal},
     ]
 
@@ -117,12 +126,13 @@ def _pod_spec(plan: Plan) -> dict[str, Any]:
         },
         "nodeSelector": snapshot.node_selector,
         "tolerations": list(snapshot.tolerations),
-        "imagePullSecrets": [{"name": name} for name in snapshot.image_pull_secrets],
+        "priorityClassName": snapshot.pod.priority_class_name,
+        "imagePullSecrets": [{"name": name} for name in snapshot.pod.image_pull_secrets],
         "initContainers": [_container(plan, names.PREPARE, snapshot.prepare_image)],
         "containers": [_train_container(plan)],
         "volumes": _volumes(plan),
     }
-    return {key: value for key, value in spec.items() if value not in ({}, [])}
+    return {key: value for key, value in spec.items() if value not in ({}, [], "")}
 
 
 def _train_container(plan: Plan) -> dict[str, Any]:
@@ -148,6 +158,7 @@ def _container(plan: Plan, name: str, image: str) -> dict[str, Any]:
             {"name": "MPLCONFIGDIR", "value": "/tmp/matplotlib"},
             {"name": "PYTHONUNBUFFERED", "value": "1"},
             {"name": "XDG_CACHE_HOME", "value": "/tmp/cache"},
+            *_admin_environment(plan.snapshot.pod),
         ],
         "resources": _resources(plan),
         "securityContext": {
@@ -159,6 +170,20 @@ def _container(plan: Plan, name: str, image: str) -> dict[str, Any]:
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": _mounts(plan, with_dataset=name == names.PREPARE),
     }
+
+
+def _admin_environment(pod: Pod) -> list[dict[str, str]]:
+    """Proxies are given in both spellings: curl and Python's urllib read the lower case first."""
+    bundle = f"{CA_MOUNT}/{pod.ca_bundle.key}" if pod.ca_bundle.config_map_name else ""
+    proxies = {"HTTP_PROXY": pod.http_proxy, "HTTPS_PROXY": pod.https_proxy, "NO_PROXY": pod.no_proxy}
+    variables = {
+        **proxies,
+        **{name.lower(): value for name, value in proxies.items()},
+        "SSL_CERT_FILE": bundle,
+        "REQUESTS_CA_BUNDLE": bundle,
+        "HF_ENDPOINT": pod.hugging_face_endpoint,
+    }
+    return [{"name": name, "value": value} for name, value in variables.items() if value]
 
 
 def _resources(plan: Plan) -> dict[str, Any]:
@@ -201,12 +226,19 @@ def _volumes(plan: Plan) -> list[dict[str, Any]]:
     shared: dict[str, Any] = {"medium": "Memory"}
     if plan.snapshot.host.shared_memory:
         shared["sizeLimit"] = plan.snapshot.host.shared_memory
+    bundle = plan.snapshot.pod.ca_bundle.config_map_name
     return [
         *claims,
-        {"name": "run-file", "configMap": {"name": plan.job.child_name}},
+        # one key only: the record beside it is not the trainer's business
+        {"name": "run-file", "configMap": {"name": plan.run_name, "items": [_same_path(run_file.RUN_FILE)]}},
+        *([{"name": "ca-bundle", "configMap": {"name": bundle}}] if bundle else []),
         {"name": "tmp", "emptyDir": {}},
         {"name": "shared-memory", "emptyDir": shared},
     ]
+
+
+def _same_path(key: str) -> dict[str, str]:
+    return {"key": key, "path": key}
 
 
 def _mounts(plan: Plan, *, with_dataset: bool) -> list[dict[str, Any]]:
@@ -222,6 +254,8 @@ def _mounts(plan: Plan, *, with_dataset: bool) -> list[dict[str, Any]]:
     if spec.model.claim_name:
         model = volumes[spec.model.claim_name]
         mounts.append({"name": model, "mountPath": run_file.MODEL_MOUNT, **read_only})
+    if plan.snapshot.pod.ca_bundle.config_map_name:
+        mounts.append({"name": "ca-bundle", "mountPath": CA_MOUNT, **read_only})
     return [
         *mounts,
         {"name": "run-file", "mountPath": run_file.RUN_FILE_MOUNT, **read_only},

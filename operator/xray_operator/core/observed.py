@@ -5,14 +5,16 @@ Views are read tolerantly: what the API server guarantees is relied upon, what p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from xray_operator import names
-from xray_operator.core.plan import JobRef, Snapshot, read_snapshot
+from xray_operator.core.plan import JobRef, Snapshot
 from xray_operator.core.reports import Progress
+from xray_operator.core.spec import LiveSpec, parse_part
 
 Raw = Mapping[str, Any]
 
@@ -27,7 +29,15 @@ class XRayJob:
     created: datetime
     spec: Any
     """Raw; core.spec types it."""
+    live: LiveSpec
+    """What of the spec acts at once; its defaults where somebody stored nonsense."""
+    queue_name: str | None
     status: Raw
+
+    @property
+    def run_name(self) -> str:
+        """Of the run that is wanted now."""
+        return self.ref.run_name(self.live.rerun)
 
 
 @dataclass(frozen=True)
@@ -61,10 +71,12 @@ class Pod:
     reason: str
     lost: datetime | None
     """When it was marked for deletion or disruption: the end of what it held, where no container tells."""
+    gone: bool = False
+    """Deleted; this is the last that was seen of it."""
 
     @property
     def over(self) -> bool:
-        return self.phase in ("Succeeded", "Failed")
+        return self.gone or self.phase in ("Succeeded", "Failed")
 
     @property
     def ended(self) -> datetime | None:
@@ -82,14 +94,49 @@ class Pod:
 
 
 @dataclass(frozen=True)
-class Job:
-    """The batch/v1 Job of the run."""
+class JobHandle:
+    """Which batch/v1 Job of ours."""
 
+    namespace: str
     name: str
+    uid: str
+    rerun: int
+    deleting: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """The batch/v1 Job of a run."""
+
+    handle: JobHandle
     snapshot: Snapshot
+    suspended: bool
+    """As its spec says."""
     complete: bool
     failed: str | None
     """The Job controller's reason, if it gave up."""
+    gone: bool = False
+    """Deleted, before all that its pods have cost was written down."""
+
+    @property
+    def name(self) -> str:
+        return self.handle.name
+
+
+NodeTerm = Mapping[str, frozenset[str]]
+"""Label key -> the values that a node may have there."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A PersistentVolumeClaim and what is known of its volume."""
+
+    access_modes: frozenset[str]
+    mode: str = "Filesystem"
+    phase: str = "Bound"
+    deleting: bool = False
+    nodes: tuple[NodeTerm, ...] = ()
+    """A node must match one of these; empty: any node, or none bound yet."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +150,14 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """What was fixed at a run's start can't be read."""
+
+    why: str
+    job: JobHandle | None = None
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything outside the resource that a decision depends on."""
 
@@ -110,17 +165,20 @@ class Observed:
     """Raw spec of every flavor, by name."""
     namespace_labels: Mapping[str, str] | None = None
     """Only looked up where a flavor asks for labels."""
-    missing_claims: frozenset[str] = frozenset()
+    volumes: Mapping[str, Volume | None] = field(default_factory=dict)
+    """The claims that were looked for, by name; None: there is no such claim."""
+    former_pods: tuple[str, ...] = ()
+    """Pods of a run before that still hold its flavor or may write to its folder."""
     taken: str = ""
     """A child's name is in use by something that is not ours: kind and name."""
     refused: Refusal | None = None
-    unreadable: str = ""
-    """A child of ours carries no readable snapshot: which, and why."""
+    unreadable: Unreadable | None = None
     snapshot: Snapshot | None = None
-    """Of the ConfigMap, when it exists and the Job does not yet."""
+    """Of the ConfigMap, when it exists and there is no Job."""
     job_created: bool = False
     """The Job was made in this pass; the watch will show it."""
     job: Job | None = None
+    """Of the run that is wanted, or of the one that has to end before it."""
     pods: tuple[Pod, ...] = ()
     """Oldest first."""
     progress: Progress | None = None
@@ -129,33 +187,54 @@ class Observed:
 def read_xray_job(raw: Raw) -> XRayJob:
     """The resource as a value."""
     metadata = raw["metadata"]
+    spec = raw.get("spec")
+    live = parse_part(LiveSpec, spec, "spec", names.SPEC_INVALID)
     return XRayJob(
         ref=JobRef(metadata["namespace"], metadata["name"], metadata["uid"]),
         generation=metadata["generation"],
         resource_version=metadata["resourceVersion"],
         created=read_time(metadata["creationTimestamp"]),
-        spec=raw.get("spec"),
+        spec=spec,
+        live=live if isinstance(live, LiveSpec) else LiveSpec(),
+        queue_name=metadata.get("labels", {}).get(names.LABEL_QUEUE),
         status=_sound(raw.get("status")),
     )
 
 
-def read_job(raw: Raw) -> Job:
-    """A batch/v1 Job of ours; RecordError if somebody spoilt its snapshot."""
-    metadata, held = raw["metadata"], _conditions(raw)
-    annotation = metadata.get("annotations", {}).get(names.SNAPSHOT)
+def read_handle(raw: Raw, ref: JobRef) -> JobHandle | None:
+    """Which run of ours a batch/v1 Job is: by owner, name and label together, for anybody can write a label."""
+    metadata = raw["metadata"]
+    label = metadata.get("labels", {}).get(names.LABEL_RERUN, "")
+    rerun = int(label) if re.fullmatch("[0-9]{1,6}", label) else 0
+    ours = (metadata["namespace"], metadata["name"]) == (ref.namespace, ref.run_name(rerun))
+    if not ours or controller_uid(raw) != ref.uid:
+        return None
+    return JobHandle(ref.namespace, metadata["name"], metadata["uid"], rerun, "deletionTimestamp" in metadata)
+
+
+def read_job(raw: Raw, handle: JobHandle, snapshot: Snapshot) -> Job:
+    """A batch/v1 Job of ours, and what was fixed at its start."""
+    held = _conditions(raw)
     failed = held.get("Failed", {})
     return Job(
-        name=metadata["name"],
-        snapshot=read_snapshot(annotation, f"Job {metadata['name']}"),
+        handle=handle,
+        snapshot=snapshot,
+        suspended=bool(raw["spec"].get("suspend")),
         complete=held.get("Complete", {}).get("status") == "True",
         failed=failed.get("reason", "Failed") if failed.get("status") == "True" else None,
     )
 
 
-def read_pods(raws: Iterable[Raw], owner_uid: str) -> tuple[Pod, ...]:
-    """The pods that the Job with this uid controls, oldest first: a label alone makes nobody ours."""
-    pods = [read_pod(raw) for raw in raws if controller_uid(raw) == owner_uid]
-    return tuple(sorted(pods, key=lambda pod: (pod.created, pod.name)))
+def read_pods(raws: Iterable[Raw], job: JobHandle, gone: Iterable[Raw] = ()) -> tuple[Pod, ...]:
+    """The pods that this Job controls, oldest first: a label alone makes nobody ours.
+
+    Args:
+        gone: the last that was seen of pods that were deleted.
+    """
+    present = {raw["metadata"]["name"]: read_pod(raw) for raw in raws if controller_uid(raw) == job.uid}
+    former = [replace(read_pod(raw), gone=True) for raw in gone if controller_name(raw) == job.name]
+    pods = [*(pod for pod in former if pod.name not in present), *present.values()]
+    return tuple(sorted(pods, key=lambda pod: (pod.created, not pod.gone, pod.name)))
 
 
 def read_pod(raw: Raw) -> Pod:
@@ -179,10 +258,31 @@ def read_pod(raw: Raw) -> Pod:
     )
 
 
+def read_volume(claim: Raw, persistent_volume: Raw | None) -> Volume:
+    """A claim, and the volume that it is bound to, if it is."""
+    required = (persistent_volume or {}).get("spec", {}).get("nodeAffinity", {}).get("required", {})
+    return Volume(
+        access_modes=frozenset(claim["spec"].get("accessModes", ())),
+        mode=claim["spec"].get("volumeMode", "Filesystem"),
+        phase=claim.get("status", {}).get("phase", "Pending"),
+        deleting="deletionTimestamp" in claim["metadata"],
+        nodes=tuple(_node_term(term) for term in required.get("nodeSelectorTerms", ())),
+    )
+
+
+def may_hold(raw: Raw) -> bool:
+    """Whether a raw pod may still hold resources or write."""
+    return raw.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+
+
 def controller_uid(raw: Raw) -> str | None:
     """The uid of the object that controls this one."""
-    owners = raw["metadata"].get("ownerReferences", ())
-    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
+    return _controller(raw).get("uid")
+
+
+def controller_name(raw: Raw) -> str | None:
+    """The name of the object that controls this one."""
+    return _controller(raw).get("name")
 
 
 def read_time(text: str) -> datetime:
@@ -194,9 +294,20 @@ def _sound(status: Any) -> Raw:
     """The status, if its parts have the shapes that we gave them; else nothing, and it will be written anew."""
     if not isinstance(status, Mapping):
         return {}
-    rows = [row for part in ("conditions", "attempts") for row in _rows(status.get(part, []))]
-    sections = [status.get(part, {}) for part in ("times", "trainerStatus", "data", "cost", "run")]
+    rows = [row for part in ("conditions", "attempts", "formerRuns") for row in _rows(status.get(part, []))]
+    sections = [status.get(part, {}) for part in ("times", "trainerStatus", "data", "cost", "run", "results")]
     return status if all(isinstance(part, Mapping) for part in rows + sections) else {}
+
+
+def _controller(raw: Raw) -> Raw:
+    owners = raw["metadata"].get("ownerReferences", ())
+    return next((owner for owner in owners if owner.get("controller")), {})
+
+
+def _node_term(term: Raw) -> NodeTerm:
+    """Only what names values outright is compared; anything else is left to the scheduler."""
+    told = [each for each in term.get("matchExpressions", ()) if each["operator"] == "In"]
+    return {each["key"]: frozenset(each["values"]) for each in told}
 
 
 def _rows(part: Any) -> list[Any]:

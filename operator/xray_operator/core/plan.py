@@ -1,32 +1,44 @@
 """spec + what was fixed at the start -> the plan of a run. run_file and manifests write it down.
 
-A run is a snapshot: the flavor, the price in force and the images are taken once, when the run starts, and
-are stored with its children. The plan is a function of the (immutable) spec and that snapshot alone, so a
-restart of the operator, a new price or a new image changes nothing about a run that has begun.
+A run is a snapshot: the spec, the flavor, the price in force, the images and the administrator's pod settings are
+taken once, when the run starts, and are kept in its immutable ConfigMap. The plan is a function of that snapshot
+alone, so an edit, a restart of the operator, a new price or a new image changes nothing about a run that has begun.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 
-from xray_operator.config import OperatorConfig
+from xray_operator import names
+from xray_operator.config import OperatorConfig, Pod
 from xray_operator.core.cost import price_in_force
 from xray_operator.core.spec import FlavorSpec, Host, JobSpec, Part, Price
 from xray_operator.errors import RecordError
-from xray_operator.names import child_name
 
 LARGEST_DEFAULT_MICRO_BATCH = 32
 """Fits ViT-base at 224 pixels into 16 GB of memory; more gains little."""
 
 
+class RecordedPod(Pod):
+    """As configured at the start; what a newer operator recorded beyond this is left alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 class Snapshot(Part):
-    """What is fixed when a run starts. Kept as an annotation on the ConfigMap and the Job."""
+    """What is fixed when a run starts."""
 
     started_at: AwareDatetime
+    rerun: int
+    spec: JobSpec
+    queue_name: str | None = None
+    """Of Kueue, from the resource's label: then Kueue decides when the Job may run."""
     flavor: str
     backend: Literal["cpu", "gpu", "devicePlugin"]
     accelerators: int = 0
@@ -38,7 +50,7 @@ class Snapshot(Part):
     prepare_image: str
     train_image: str
     pull_policy: str = "IfNotPresent"
-    image_pull_secrets: tuple[str, ...] = ()
+    pod: RecordedPod = RecordedPod()
 
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True, exclude_none=True)
@@ -52,9 +64,25 @@ class JobRef:
     name: str
     uid: str
 
-    @property
-    def child_name(self) -> str:
-        return child_name(self.namespace, self.name, self.uid)
+    def run_name(self, rerun: int) -> str:
+        """Name of a run's Job and ConfigMap: at most 36 characters, the longest that gets IPUs.
+
+        It holds the uid, so that a job that was deleted and created again never meets its former children.
+        """
+        return _hashed_name(self.name, 7, self.namespace, self.name, self.uid, rerun)
+
+    def output_folder(self, spec: JobSpec) -> str:
+        """The run's folder on the output claim.
+
+        It holds no uid, so that a job that was deleted and created again finds what it left; and all settings that
+        results depend on, so that it finds nothing else. Settings at their default are left out: a later version
+        that knows more of them must find the same folder.
+        """
+        settings = spec.model_dump(
+            mode="json", exclude_defaults=True, include={"flavor", "model", "dataset", "training"}
+        )
+        settings["dataset"].pop("cache", None)
+        return _hashed_name(self.name, 12, self.namespace, self.name, spec.rerun, json.dumps(settings, sort_keys=True))
 
 
 @dataclass(frozen=True)
@@ -62,7 +90,6 @@ class Plan:
     """Everything that run_file and manifests need."""
 
     job: JobRef
-    spec: JobSpec
     snapshot: Snapshot
     micro_batch_size: int
     gradient_accumulation_steps: int
@@ -70,15 +97,28 @@ class Plan:
     """Side in pixels of the images in the cache: 8/7 of what the model sees, room to crop."""
 
     @property
+    def spec(self) -> JobSpec:
+        return self.snapshot.spec
+
+    @property
+    def run_name(self) -> str:
+        return self.job.run_name(self.snapshot.rerun)
+
+    @property
     def output_folder(self) -> str:
-        return self.job.child_name
+        return self.job.output_folder(self.snapshot.spec)
 
 
-def take_snapshot(name: str, flavor: FlavorSpec, config: OperatorConfig, now: datetime) -> Snapshot:
+def take_snapshot(
+    spec: JobSpec, flavor: FlavorSpec, config: OperatorConfig, now: datetime, queue_name: str | None = None
+) -> Snapshot:
     """Fix what a run that starts now will keep."""
     return Snapshot(
         started_at=now.replace(microsecond=0),
-        flavor=name,
+        rerun=spec.rerun,
+        spec=spec,
+        queue_name=queue_name,
+        flavor=spec.flavor,
         backend=flavor.backend,
         accelerators=flavor.accelerators,
         resource_name=flavor.resource_name,
@@ -89,35 +129,42 @@ def take_snapshot(name: str, flavor: FlavorSpec, config: OperatorConfig, now: da
         prepare_image=config.images.prepare,
         train_image=config.images.torch,
         pull_policy=config.images.pull_policy,
-        image_pull_secrets=config.pod.image_pull_secrets,
+        pod=RecordedPod.model_validate(config.pod.model_dump()),
     )
 
 
-def read_snapshot(text: object, where: str) -> Snapshot:
-    """The snapshot that a child carries; RecordError if it is not one."""
+def read_snapshot(config_map: Any) -> Snapshot:
+    """The snapshot in a run's ConfigMap; RecordError if there is none that can be read."""
+    where = f"ConfigMap {config_map['metadata']['name']}"
+    text = (config_map.get("data") or {}).get(names.SNAPSHOT_FILE)
     try:
         return Snapshot.model_validate_json(text if isinstance(text, str) else "")
     except ValidationError as error:
-        raise RecordError(f"{where}: unreadable snapshot: {error.error_count()} problems") from error
+        raise RecordError(f"{where}: unreadable {names.SNAPSHOT_FILE}: {error.error_count()} problems") from error
 
 
-def make_plan(job: JobRef, spec: JobSpec, snapshot: Snapshot) -> Plan:
+def make_plan(job: JobRef, snapshot: Snapshot) -> Plan:
     """The plan of a run; nothing in it depends on anything but the arguments."""
-    batch = spec.training.global_batch_size
-    micro = spec.training.micro_batch_size or largest_divisor(batch, LARGEST_DEFAULT_MICRO_BATCH)
+    training = snapshot.spec.training
+    batch = training.global_batch_size
+    micro = training.micro_batch_size or largest_divisor(batch, LARGEST_DEFAULT_MICRO_BATCH)
     return Plan(
         job=job,
-        spec=spec,
         snapshot=snapshot,
         micro_batch_size=micro,
         gradient_accumulation_steps=batch // micro,
-        stored_size=spec.dataset.image_size * 8 // 7,
+        stored_size=snapshot.spec.dataset.image_size * 8 // 7,
     )
 
 
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of number that is at most limit (both at least 1)."""
     return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
+
+
+def edited_fields(recorded: JobSpec, wanted: JobSpec) -> list[str]:
+    """Paths of the fields that were edited since the run was fixed and that don't act at once, in order."""
+    return sorted(_differences("spec", recorded.fixed(), wanted.fixed()))
 
 
 def runs_on(snapshot: Snapshot, device: str | None = None) -> str:
@@ -132,6 +179,17 @@ def runs_on(snapshot: Snapshot, device: str | None = None) -> str:
     if device is None:
         return f"torch backend on {place}{_held(snapshot, 'are', kind)}"
     return f"torch backend, ran on {place}{_held(snapshot, 'were', kind)}"
+
+
+def _hashed_name(readable: str, characters: int, *key: object) -> str:
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).hexdigest()
+    return f"{readable[:28].replace('.', '-').rstrip('-')}-{digest[:characters]}"
+
+
+def _differences(path: str, one: Any, other: Any) -> list[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [found for key in one | other for found in _differences(f"{path}.{key}", one.get(key), other.get(key))]
+    return [] if one == other else [path]
 
 
 def _held(snapshot: Snapshot, verb: str, used: str) -> str:

@@ -2,74 +2,156 @@
 
 A run begins in two steps, each of which can be the last before a crash: first the ConfigMap, which holds the
 snapshot; then the Job, built from the snapshot that the ConfigMap holds, whoever made it. The Job is the mark
-that the run has started; everything after that is observation.
+that the run has started; from then on it is watched, suspended and resumed. It is deleted in two cases only: when
+another rerun is wanted, and when its trainer had stopped at a limit that was raised since.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from xray_operator import names
 from xray_operator.config import OperatorConfig
-from xray_operator.core.admission import find_flavor, objections
+from xray_operator.core.admission import find_flavor, objections, obstacles
+from xray_operator.core.attempts import attempts_from_status
 from xray_operator.core.conditions import find_condition
 from xray_operator.core.events import build_events
+from xray_operator.core.halt import find_halt
 from xray_operator.core.manifests import build_config_map, build_job
-from xray_operator.core.observed import Observed, XRayJob
-from xray_operator.core.plan import make_plan, take_snapshot
+from xray_operator.core.observed import Job, JobHandle, Observed, XRayJob
+from xray_operator.core.plan import Snapshot, make_plan, take_snapshot
+from xray_operator.core.sections import Status
 from xray_operator.core.spec import JobSpec, Problem, parse_part
-from xray_operator.core.status import Status, is_worth_writing, refused_status, started_status
+from xray_operator.core.status import (
+    acknowledged_status,
+    followed_status,
+    halted_status,
+    of_run,
+    refused_status,
+)
+from xray_operator.core.worth import is_worth_writing
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do, in this order: create, post events, write status."""
+    """What to do, in this order: create, change the Job, post events, write status."""
 
     create: dict[str, Any] | None = None
     """A ConfigMap (then decide again with its snapshot) or a Job."""
+    suspend: bool | None = None
+    """What the Job's `suspend` has to become; None: it stays."""
+    delete: JobHandle | None = None
+    """The Job, with its pods."""
     events: tuple[dict[str, Any], ...] = ()
     status: Status | None = None
 
 
 def reconcile(job: XRayJob, observed: Observed, now: datetime, config: OperatorConfig) -> Decision:
     """Decide about one job. The same arguments give the same decision."""
-    if _is_settled(job, observed):
+    if is_settled(job):
         return Decision()
-    if observed.unreadable:
-        told = f"{observed.unreadable}; put the annotation {names.SNAPSHOT} back, or create the job anew"
+    former = _former_run(job, observed)
+    if former is not None:
+        return _end_former_run(job, former, observed, now, config)
+    if is_over(job) and (observed.job is None or not _is_unread(job)):
+        return _tell(job, acknowledged_status(job, observed.snapshot), now, config)
+    job = replace(job, status=of_run(job.status, job.live.rerun))
+    if observed.unreadable is not None:
+        told = f"{observed.unreadable.why}: what the run uses and costs is not known; raise rerun to run again"
         return _tell(job, refused_status(job, names.RECORD_UNREADABLE, told, now), now, config)
     if observed.job is not None:
-        return _tell(job, started_status(job, observed.job, observed, now), now, config)
+        return _follow(job, observed.job, observed, now, config)
+    if observed.snapshot is not None:
+        return _start_recorded(job, observed.snapshot, observed, now, config)
     return _start(job, observed, now, config)
 
 
-def _is_settled(job: XRayJob, observed: Observed) -> bool:
-    """A finished run is never looked at again, so that what becomes of its pods changes nothing.
+def is_settled(job: XRayJob) -> bool:
+    """Whether there is nothing to look at.
 
-    Only a result that has not been read may still come, while the Job is there.
+    A finished run is never looked at again, so that what becomes of its pods changes nothing. Only an edit has to be
+    acknowledged, and a result that has not been read may still come.
     """
-    if job.status.get("state") not in names.FINAL_STATES:
-        return False
-    unread = find_condition(job.status, names.SUCCEEDED).get("reason") == names.RESULT_UNREAD
-    return observed.job is None or not unread
+    seen = job.status.get("observedGeneration") == job.generation
+    return is_over(job) and seen and not _is_unread(job)
+
+
+def left_run(job: XRayJob) -> int | None:
+    """The rerun of a former run that status still tells of as if it went on; None if there is none."""
+    told, state = job.status.get("rerun"), job.status.get("state")
+    unfinished = state in names.ACTIVE_STATES or state == names.QUEUED
+    return told if unfinished and told != job.live.rerun and "run" in job.status else None
+
+
+def is_over(job: XRayJob) -> bool:
+    """Whether the run that is wanted has finished."""
+    return job.status.get("state") in names.FINAL_STATES and job.status.get("rerun") == job.live.rerun
+
+
+def _is_unread(job: XRayJob) -> bool:
+    return find_condition(job.status, names.SUCCEEDED).get("reason") == names.RESULT_UNREAD
+
+
+def _former_run(job: XRayJob, observed: Observed) -> JobHandle | None:
+    unreadable = observed.unreadable.job if observed.unreadable else None
+    handle = observed.job.handle if observed.job else unreadable
+    return handle if handle and handle.rerun != job.live.rerun else None
+
+
+def _end_former_run(
+    job: XRayJob, former: JobHandle, observed: Observed, now: datetime, config: OperatorConfig
+) -> Decision:
+    """Its pods save a checkpoint and end; until they have, it is followed, for what it costs."""
+    delete = None if former.deleting else former
+    told = job.status.get("state") in names.FINAL_STATES and job.status.get("rerun") == former.rerun
+    if told or observed.job is None:
+        return Decision(delete=delete)
+    job = replace(job, status=of_run(job.status, former.rerun))
+    followed = followed_status(job, observed.job, observed, now)
+    return replace(_tell(job, followed.status, now, config), delete=delete)
+
+
+def _follow(job: XRayJob, batch_job: Job, observed: Observed, now: datetime, config: OperatorConfig) -> Decision:
+    followed = followed_status(job, batch_job, observed, now)
+    decision = _tell(job, followed.status, now, config)
+    if batch_job.handle.deleting or batch_job.complete:
+        return decision
+    if batch_job.failed:
+        goes_on = followed.status["state"] == names.STOPPED and followed.halt is None
+        return replace(decision, delete=batch_job.handle if goes_on else None)
+    wanted = followed.halt is not None
+    if batch_job.snapshot.queue_name or batch_job.suspended == wanted:
+        return decision
+    return replace(decision, suspend=wanted)
 
 
 def _start(job: XRayJob, observed: Observed, now: datetime, config: OperatorConfig) -> Decision:
     spec = parse_part(JobSpec, job.spec, "spec", names.SPEC_INVALID)
     if isinstance(spec, list):
         return _refuse(job, spec, now, config)
-    if observed.snapshot is not None and not observed.taken and observed.refused is None:
-        return Decision(create=build_job(make_plan(job.ref, spec, observed.snapshot)))
     flavor = find_flavor(spec, observed)
     if isinstance(flavor, list):
         return _refuse(job, flavor, now, config)
     if problems := objections(job.ref.namespace, spec, flavor, observed, config):
         return _refuse(job, problems, now, config)
-    snapshot = take_snapshot(spec.flavor, flavor, config, now)
-    return Decision(create=build_config_map(make_plan(job.ref, spec, snapshot)))
+    if halt := find_halt(job.live, (), None, now):
+        return _tell(job, halted_status(job, halt, f"flavor {spec.flavor}", now), now, config)
+    snapshot = take_snapshot(spec, flavor, config, now, job.queue_name)
+    return Decision(create=build_config_map(make_plan(job.ref, snapshot)))
+
+
+def _start_recorded(
+    job: XRayJob, snapshot: Snapshot, observed: Observed, now: datetime, config: OperatorConfig
+) -> Decision:
+    """A run that was fixed before and has no Job (yet, or any more) goes on from its last checkpoint."""
+    if problems := obstacles(job.ref.namespace, observed):
+        return _refuse(job, problems, now, config)
+    if halt := find_halt(job.live, attempts_from_status(job.status.get("attempts", ())), None, now):
+        return _tell(job, halted_status(job, halt, f"flavor {snapshot.flavor}", now), now, config)
+    return Decision(create=build_job(make_plan(job.ref, snapshot)))
 
 
 def _refuse(job: XRayJob, problems: Sequence[Problem], now: datetime, config: OperatorConfig) -> Decision:

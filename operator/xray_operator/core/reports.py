@@ -28,6 +28,13 @@ class Phase(Report):
     finished_at: AwareDatetime | None = None
 
 
+class SavedCheckpoint(Report):
+    """The newest checkpoint that is complete on the volume."""
+
+    step: Count
+    time: AwareDatetime
+
+
 class PrepareResult(Report):
     """Termination message of `prepare` after success."""
 
@@ -60,6 +67,8 @@ class TrainResult(Report):
     loss_floor: Measure | None
     findings: Annotated[tuple[Finding, ...], Field(max_length=32)]
     model_digest: Digest
+    resumed_from_step: Count | None = None
+    adopted: bool = False
     phases: Annotated[tuple[Phase, ...], Field(max_length=16)] = ()
 
 
@@ -69,6 +78,7 @@ class ErrorResult(Report):
     exit_code: Annotated[int, Field(ge=1, le=255)]
     reason: Reason
     message: Annotated[str, Field(max_length=4096)]
+    checkpoint: SavedCheckpoint | None = None
 
 
 class Metric(Report):
@@ -84,6 +94,7 @@ class Progress(Report):
     estimated_remaining_seconds: Count | None = None
     metrics: Annotated[tuple[Metric, ...], Field(max_length=32)] = ()
     last_updated_time: AwareDatetime | None = None
+    checkpoint: SavedCheckpoint | None = None
     phases: Annotated[tuple[Phase, ...], Field(max_length=16)] = ()
 
 

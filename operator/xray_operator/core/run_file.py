@@ -16,30 +16,17 @@ MODEL_MOUNT: Final = "/mnt/model"
 RUN_FILE_MOUNT: Final = "/etc/xray"
 RUN_FILE: Final = "run.json"
 
-FINDINGS: Final = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Effusion",
-    "Emphysema",
-    "Fibrosis",
-    "Hernia",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pleural_Thickening",
-    "Pneumonia",
-    "Pneumothorax",
-)
-"""The 14 findings of ChestX-ray14 in alphabetical order, as the labels file spells them."""
-
 
 def build_run_file(plan: Plan) -> dict[str, Any]:
     """The run file as a JSON object: version 1, see tests/contract/examples/run.json."""
     return {
         "version": 1,
-        "run": {"namespace": plan.job.namespace, "name": plan.job.name, "uid": plan.job.uid},
+        "run": {
+            "namespace": plan.job.namespace,
+            "name": plan.job.name,
+            "uid": plan.job.uid,
+            "rerun": plan.snapshot.rerun,
+        },
         "accelerator": {
             "flavor": plan.snapshot.flavor,
             "backend": plan.snapshot.backend,
@@ -50,6 +37,8 @@ def build_run_file(plan: Plan) -> dict[str, Any]:
         "model": _model(plan.spec.model),
         "dataset": _dataset(plan),
         "training": _training(plan),
+        "checkpoint": plan.spec.checkpoint.model_dump(),
+        "max_seconds": plan.spec.limits.run_seconds,
         "output_dir": f"{OUTPUT_MOUNT}/{plan.output_folder}",
         "progress_port": names.PROGRESS_PORT,
     }
@@ -76,8 +65,8 @@ def _dataset(plan: Plan) -> dict[str, Any]:
     path = (dataset.source.pvc.path or "").strip("/")
     return {
         "root": f"{DATASET_MOUNT}/{path}".rstrip("/"),
-        "labels_file": dataset.labels.file,
-        "findings": list(FINDINGS),
+        "labels": dataset.labels.model_dump(exclude={"findings"}),
+        "findings": list(dataset.labels.findings),
         "split": {
             "by": dataset.split.by,
             "seed": dataset.split.seed,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from xray_operator import names
 from xray_operator.core.attempts import failure_of
+from xray_operator.core.halt import Halt
 from xray_operator.core.observed import Job, Observed, Pod
 from xray_operator.core.reports import PrepareResult, Progress, TrainResult, began, read_report
+from xray_operator.core.spec import Limits
 
+SILENT_SECONDS: Final = 60
+"""A trainer that does not answer for so long is told of; it may only be busy."""
 ORDINARY_WAITS: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 
 
@@ -28,6 +32,8 @@ class Situation:
     data: PrepareResult | None = None
     result: TrainResult | None = None
     evaluating_began: datetime | None = None
+    changing: bool = False
+    """On the way to another state by our own doing."""
 
 
 def assess(job: Job, observed: Observed, formerly_evaluating: datetime | None) -> Situation:
@@ -42,7 +48,7 @@ def assess(job: Job, observed: Observed, formerly_evaluating: datetime | None) -
     if job.failed and _all_over(observed.pods):
         return _failed(job, pod)
     if pod is None:
-        return Situation(names.QUEUED, names.QUEUED, f"waiting for Job {job.name} to make a pod")
+        return Situation(names.QUEUED, names.QUEUED, _no_pod(job))
     if _to_be_retried(pod):
         return _retrying(pod, len(observed.pods))
     if pod.scheduled is None:
@@ -51,6 +57,58 @@ def assess(job: Job, observed: Observed, formerly_evaluating: datetime | None) -
     if pod.train.started is None:
         return _preparing(pod)
     return _training(pod, observed.progress, formerly_evaluating)
+
+
+def stand_still(situation: Situation, halt: Halt, pods: Sequence[Pod]) -> Situation:
+    """The situation of a run that has to stand still; it does when its last pod has ended."""
+    if situation.state in names.FINAL_STATES:
+        return situation
+    active = [pod.name for pod in pods if not pod.over]
+    if active:
+        told = f"{halt.message}; pod {', '.join(active)} saves a checkpoint and ends"
+        return replace(situation, reason=names.SUSPENDING, message=told, changing=True)
+    return replace(situation, state=halt.state, reason=halt.reason, message=halt.message)
+
+
+def end_for_rerun(situation: Situation, rerun: int, *, gone: bool) -> Situation:
+    """The situation of a run that has to end before the next one may start.
+
+    Args:
+        gone: it has ended.
+    """
+    if gone:
+        told = f"ended, because rerun {rerun} was wanted"
+        return replace(situation, state=names.STOPPED, reason=names.SUPERSEDED, message=told)
+    told = f"ends, because rerun {rerun} is wanted; {situation.message}"
+    return replace(situation, reason=names.SUPERSEDED, message=told, changing=True)
+
+
+def watch_progress(
+    situation: Situation, progress: Progress | None, known: datetime | None, limits: Limits, now: datetime
+) -> Situation:
+    """The same, with a word on progress that is missing: never a reason to act.
+
+    Args:
+        progress: what the pod has just told; None if it did not answer.
+        known: when it last made progress, as far as anybody knows.
+    """
+    pod = situation.pod
+    if pod is None or situation.reason != names.TRAINING or pod.train.started is None:
+        return situation
+    still = int((now - max(known or pod.train.started, pod.train.started)).total_seconds())
+    if progress is None and still >= SILENT_SECONDS:
+        told = f"pod {pod.name} does not answer on port {names.PROGRESS_PORT}; the run goes on"
+        return replace(situation, reason=names.PROGRESS_UNKNOWN, message=told)
+    if progress is not None and limits.no_progress_seconds and still >= limits.no_progress_seconds:
+        told = f"no progress for limits.noProgressSeconds {limits.no_progress_seconds}; see kubectl logs {pod.name}"
+        return replace(situation, reason=names.NO_PROGRESS, message=told)
+    return situation
+
+
+def _no_pod(job: Job) -> str:
+    if job.suspended and job.snapshot.queue_name:
+        return f"Job {job.name} waits for Kueue to admit it to queue {job.snapshot.queue_name}"
+    return f"waiting for Job {job.name} to make a pod"
 
 
 def _all_over(pods: Sequence[Pod]) -> bool:
@@ -65,8 +123,10 @@ def _to_be_retried(pod: Pod) -> bool:
 
 def _retrying(pod: Pod, attempts: int) -> Situation:
     failure = failure_of(pod)
-    told = f"attempt {attempts} failed: {failure.message if failure else pod.phase}"
-    return Situation(names.QUEUED, names.ATTEMPT_FAILED, told, pod)
+    stopped = failure is not None and failure.exit_code == names.STOPPED_EXIT_CODE
+    reason, verb = (names.ATTEMPT_STOPPED, "stopped") if stopped else (names.ATTEMPT_FAILED, "failed")
+    told = f"attempt {attempts} {verb}: {failure.message if failure else pod.phase}"
+    return Situation(names.QUEUED, reason, told, pod)
 
 
 def _preparing(pod: Pod) -> Situation:
@@ -91,7 +151,7 @@ def _training(pod: Pod, progress: Progress | None, formerly: datetime | None) ->
 def _succeeded(pod: Pod | None) -> Situation:
     result = _result(pod) if pod else None
     evaluating = began(result.phases, names.EVALUATING) if result else None
-    reason = names.COMPLETED if result else names.RESULT_UNREAD
+    reason = names.RESULT_UNREAD if result is None else names.ADOPTED if result.adopted else names.COMPLETED
     told = "" if result else "the run completed, but its result could not be read; it is on the output claim"
     return Situation(names.SUCCEEDED, reason, told, pod, True, _data(pod), result, evaluating)
 
@@ -102,6 +162,8 @@ def _failed(job: Job, pod: Pod | None) -> Situation:
     if failure is None:
         told = f"Job {job.name} failed: {job.failed}"
         return Situation(names.FAILED, job.failed or names.FAILED, told, pod, ready, _data(pod))
+    if failure.exit_code == names.LIMIT_EXIT_CODE:
+        return Situation(names.STOPPED, names.RUN_LIMIT_REACHED, failure.message, pod, ready, _data(pod))
     return Situation(names.FAILED, failure.reason, failure.message, pod, ready, _data(pod))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -16,6 +16,26 @@ from pydantic.alias_generators import to_camel
 Name = Annotated[str, Field(min_length=1, max_length=253)]
 RelativePath = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9._-][A-Za-z0-9._/-]*$")]
 Share = Annotated[Decimal, Field(gt=0, lt=1)]
+Column = Annotated[str, Field(min_length=1, max_length=128)]
+Finding = Annotated[str, Field(min_length=1, max_length=64)]
+
+FINDINGS: Final = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+"""The 14 findings of ChestX-ray14 in alphabetical order, as its labels file spells them."""
 
 
 class Part(BaseModel):
@@ -78,7 +98,20 @@ class Source(Part):
 
 
 class Labels(Part):
-    file: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9._-]+$")] = "Data_Entry_2017_v2020.csv"
+    file: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")] = (
+        "Data_Entry_2017_v2020.csv"
+    )
+    image_column: Column = "Image Index"
+    patient_column: Column = "Patient ID"
+    label_column: Column = "Finding Labels"
+    separator: Annotated[str, Field(min_length=1, max_length=4)] = "|"
+    findings: Annotated[tuple[Finding, ...], Field(min_length=1, max_length=32)] = FINDINGS
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.findings)) != len(self.findings):
+            raise ValueError("findings must name each finding once")
+        return self
 
 
 class Fractions(Part):
@@ -94,7 +127,7 @@ class Fractions(Part):
 
 
 class Split(Part):
-    by: Literal["Patient"] = "Patient"
+    by: Literal["Patient", "Image"] = "Patient"
     seed: int = Field(default=42, ge=0)
     fractions: Fractions = Fractions()
 
@@ -128,13 +161,36 @@ class Training(Part):
         return self
 
 
-class JobSpec(Part):
-    """What a researcher asks for."""
+class Checkpoint(Part):
+    every_steps: int = Field(default=100, ge=1, le=100000)
+    keep: int = Field(default=2, ge=1, le=10)
+
+
+class Limits(Part):
+    """Seconds after which the operator steps in; None never."""
+
+    queue_seconds: int | None = Field(default=None, ge=1, le=31536000)
+    run_seconds: int | None = Field(default=None, ge=60, le=31536000)
+    no_progress_seconds: int | None = Field(default=None, ge=30, le=86400)
+
+
+class LiveSpec(Part):
+    """The fields that act at once, also on a run that goes on."""
+
+    suspend: bool = False
+    rerun: int = Field(default=0, ge=0, le=999999)
+    ready_when: Literal["Accepted", "Started", "Succeeded"] = "Started"
+    limits: Limits = Limits()
+
+
+class JobSpec(LiveSpec):
+    """What a researcher asks for. Beyond LiveSpec, it is fixed when a run starts."""
 
     flavor: Annotated[str, Field(min_length=1, max_length=63)]
     model: Model
     dataset: Dataset
     training: Training = Training()
+    checkpoint: Checkpoint = Checkpoint()
     output: Claim
 
     @model_validator(mode="after")
@@ -146,6 +202,10 @@ class JobSpec(Part):
     @property
     def cache_claim(self) -> str:
         return self.dataset.cache.claim_name if self.dataset.cache else self.output.claim_name
+
+    def fixed(self) -> dict[str, Any]:
+        """Everything but LiveSpec, defaults filled in, as plain values: equal if the runs are equal."""
+        return self.model_dump(mode="json", by_alias=True, exclude=set(LiveSpec.model_fields))
 
     def claims(self) -> dict[str, str]:
         """Field path -> claim name, for every claim that the run mounts."""

@@ -12,7 +12,7 @@ from xray_operator import names
 from xray_operator.config import Images, OperatorConfig, Pod
 from xray_operator.core.attempts import render_time
 from xray_operator.core.manifests import build_config_map, build_job
-from xray_operator.core.observed import Observed, XRayJob, read_job, read_pods, read_xray_job
+from xray_operator.core.observed import Observed, XRayJob, read_handle, read_job, read_pods, read_xray_job
 from xray_operator.core.plan import Plan, Snapshot, make_plan, take_snapshot
 from xray_operator.core.reports import Progress, read_report
 from xray_operator.core.spec import FlavorSpec, JobSpec
@@ -71,6 +71,14 @@ class JobBuilder:
         self._raw["spec"] |= fields
         return self
 
+    def labelled(self, **labels: str) -> Self:
+        self._raw["metadata"]["labels"] = labels
+        return self
+
+    def edited(self, generation: int) -> Self:
+        self._raw["metadata"]["generation"] = generation
+        return self
+
     def status(self, status: Any) -> Self:
         self._raw["status"] = status
         return self
@@ -94,14 +102,20 @@ def make_flavor(backend: str = "devicePlugin", **fields: Any) -> dict[str, Any]:
     return {"backend": backend, "host": host, "prices": [PRICE]} | held | fields
 
 
-def make_snapshot(flavor: dict[str, Any] | None = None, name: str = "demo-vpod4") -> Snapshot:
-    return take_snapshot(name, FlavorSpec.model_validate(flavor or make_flavor()), CONFIG, at(1))
-
-
-def make_run(job: JobBuilder | None = None, flavor: dict[str, Any] | None = None) -> Plan:
+def make_snapshot(
+    flavor: dict[str, Any] | None = None,
+    job: JobBuilder | None = None,
+    config: OperatorConfig = CONFIG,
+) -> Snapshot:
     built = (job or make_job()).build()
-    spec = JobSpec.model_validate(built.spec)
-    return make_plan(built.ref, spec, make_snapshot(flavor, spec.flavor))
+    typed = FlavorSpec.model_validate(flavor or make_flavor())
+    return take_snapshot(JobSpec.model_validate(built.spec), typed, config, at(1), built.queue_name)
+
+
+def make_run(
+    job: JobBuilder | None = None, flavor: dict[str, Any] | None = None, config: OperatorConfig = CONFIG
+) -> Plan:
+    return make_plan((job or make_job()).build().ref, make_snapshot(flavor, job, config))
 
 
 class PodBuilder:
@@ -187,14 +201,29 @@ def make_progress(**fields: Any) -> Progress:
     return progress
 
 
-def started(*pods: PodBuilder, end: str = "", flavor: dict[str, Any] | None = None, **fields: Any) -> Observed:
+def started(
+    *pods: PodBuilder,
+    end: str = "",
+    flavor: dict[str, Any] | None = None,
+    job: JobBuilder | None = None,
+    suspended: bool = False,
+    deleting: bool = False,
+    **fields: Any,
+) -> Observed:
     """What is seen of a run whose Job exists; end: Complete, or the reason of Failed."""
-    raw = build_job(make_run(flavor=flavor))
+    plan = make_run(job, flavor)
+    raw = build_job(plan)
     raw["metadata"]["uid"] = JOB_UID
+    raw["spec"]["suspend"] = suspended or raw["spec"]["suspend"]
+    if deleting:
+        raw["metadata"]["deletionTimestamp"] = render_time(at(1))
     if end:
         kind, reason = ("Complete", "CompletionsReached") if end == "Complete" else ("Failed", end)
         raw["status"] = {"conditions": [{"type": kind, "status": "True", "reason": reason}]}
-    return Observed(job=read_job(raw), pods=read_pods([pod.raw() for pod in pods], JOB_UID), **fields)
+    handle = read_handle(raw, plan.job)
+    assert handle is not None
+    seen = read_job(raw, handle, plan.snapshot)
+    return Observed(job=seen, snapshot=plan.snapshot, pods=read_pods([pod.raw() for pod in pods], handle), **fields)
 
 
 def created_config_map(flavor: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -8,11 +8,27 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.unit.operator.builders import JOB_UID, UID, PodBuilder, example, make_job, make_pod, make_run
+from tests.unit.operator.builders import (
+    JOB_UID,
+    UID,
+    PodBuilder,
+    created_config_map,
+    example,
+    make_job,
+    make_pod,
+    make_run,
+)
 from xray_operator.core.manifests import build_job
 from xray_operator.gather import Gatherer, Index
 
 IP = "127.66.0.3"
+
+
+class OneConfigMap:
+    """A server that has the run's record and nothing else."""
+
+    async def get(self, _: str) -> dict[str, Any]:
+        return created_config_map()
 
 
 @pytest.mark.parametrize(
@@ -39,7 +55,7 @@ async def test_the_container_that_runs_is_asked(pod: PodBuilder, asked: bool) ->
     raw_job["metadata"]["uid"] = JOB_UID
     raw_pod["status"]["podIP"] = IP
     index = Index(batch_jobs={UID: [raw_job]}, pods={UID: [raw_pod]})
-    cluster: Any = None
+    cluster: Any = OneConfigMap()
     async with aiohttp.ClientSession() as session:
         observed = await Gatherer(index, cluster, session, 1).observe(make_job().build())
     await runner.cleanup()

@@ -98,5 +98,7 @@ def test_the_default_micro_batch_is_the_largest_divisor_that_fits(number: int, l
 
 def test_the_same_plan_gives_the_same_bytes_and_a_price_changes_nothing_but_the_snapshot() -> None:
     other = make_run(flavor=make_flavor(prices=[]))
-    assert build_config_map(RUNS["devicePlugin"])["data"] == build_config_map(other)["data"]
+    one, two = (build_config_map(run)["data"] for run in (RUNS["devicePlugin"], other))
+    assert one["run.json"] == two["run.json"]
+    assert one["snapshot.json"] != two["snapshot.json"]
     assert build_job(RUNS["devicePlugin"])["spec"] == build_job(other)["spec"]

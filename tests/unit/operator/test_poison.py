@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,8 @@ from tests.unit.operator.builders import (
 )
 from xray_operator import names
 from xray_operator.core.manifests import build_job
-from xray_operator.core.observed import read_job
+from xray_operator.core.observed import read_handle
+from xray_operator.core.plan import read_snapshot
 from xray_operator.core.reconcile import reconcile
 from xray_operator.core.reports import ErrorResult, PrepareResult, Progress, TrainResult, read_report
 from xray_operator.errors import RecordError
@@ -75,11 +77,22 @@ def test_any_spec_is_started_or_refused(spec: Any) -> None:
 
 
 def test_a_spoilt_snapshot_is_an_error_of_that_job() -> None:
-    for spoilt in (None, "", "{", "[]", "{}"):
-        raw = build_job(make_run())
-        raw["metadata"]["annotations"] = {names.SNAPSHOT: spoilt} if spoilt is not None else {}
+    for data in (None, {}, *({names.SNAPSHOT_FILE: text} for text in (None, "", "{", "[]", "{}"))):
         with pytest.raises(RecordError):
-            read_job(raw)
+            read_snapshot(created_config_map() | {"data": data})
+
+
+@pytest.mark.parametrize("rerun", ["1", "-1", "x", "", "9999999"])
+def test_a_job_that_only_claims_to_be_a_run_of_ours_is_not(rerun: str) -> None:
+    raw = build_job(make_run())
+    raw["metadata"]["uid"] = JOB_UID
+    ref = make_job().build().ref
+    assert read_handle(raw, ref) is not None
+    stranger = raw | {"metadata": raw["metadata"] | {"name": "mine"}}
+    assert read_handle(stranger, ref) is None
+    raw["metadata"]["labels"] |= {names.LABEL_RERUN: rerun}
+    handle = read_handle(raw, ref)
+    assert handle is None or handle.rerun == 0
 
 
 @pytest.mark.parametrize("status", [None, [], "text", {}, {"conditions": None}, {"conditions": [1, {"type": 2}]}])
@@ -100,7 +113,8 @@ def test_long_words_are_cut() -> None:
 
 def test_children_of_long_or_dotted_names_have_legal_names() -> None:
     for name in ("a" * 253, "chest.x-ray." * 5 + "end", "cxr"):
-        child = created_config_map()["metadata"]["name"] if name == "cxr" else make_job(name).build().ref.child_name
+        child = make_job(name).build().run_name
         assert len(child) <= 36
         assert child.replace("-", "").isalnum()
-    assert make_job("cxr").build().ref.child_name != names.child_name("radiology", "cxr", JOB_UID)
+    ref = make_job("cxr").build().ref
+    assert len({ref.run_name(0), ref.run_name(1), replace(ref, uid=JOB_UID).run_name(0)}) == 3

@@ -22,7 +22,7 @@ from tests.unit.operator.builders import (
 )
 from xray_operator import names
 from xray_operator.config import OperatorConfig
-from xray_operator.core.observed import Observed, Refusal
+from xray_operator.core.observed import Observed, Refusal, Unreadable
 from xray_operator.core.plan import runs_on
 from xray_operator.core.reconcile import Decision, reconcile
 
@@ -77,7 +77,7 @@ REFUSALS = [
         'spec.flavor: "demo-vpod4" is not for namespace radiology, which lacks the label team=x',
     ),
     (
-        Observed(flavors=FLAVORS, missing_claims=frozenset({"nih", "out"})),
+        Observed(flavors=FLAVORS, volumes={"nih": None, "out": None}),
         {},
         names.CLAIM_NOT_FOUND,
         'spec.dataset.source.pvc.claimName: "nih" is not a PersistentVolumeClaim in namespace radiology',
@@ -101,10 +101,10 @@ REFUSALS = [
         "Job cxr-1234567",
     ),
     (
-        Observed(flavors=FLAVORS, unreadable="Job cxr-1234567: unreadable snapshot"),
+        Observed(flavors=FLAVORS, unreadable=Unreadable("ConfigMap cxr-1234567: unreadable snapshot.json")),
         {},
         names.RECORD_UNREADABLE,
-        "Job cxr-1234567: unreadable snapshot; put the annotation xray.training/snapshot back",
+        "ConfigMap cxr-1234567: unreadable snapshot.json: what the run uses and costs is not known; raise rerun",
     ),
     (Observed(flavors=FLAVORS), {"training": {"epochs": 0}}, names.SPEC_INVALID, "spec.training.epochs: 0 "),
     (Observed(flavors={"demo-vpod4": {"backend": "tpu"}}), {}, names.FLAVOR_INVALID, "AcceleratorFlavor demo-vpod4"),
@@ -155,13 +155,15 @@ def test_an_image_that_is_not_set_yet_may_pass() -> None:
 
 
 def test_one_reason_that_needs_an_edit_outweighs_those_that_may_pass() -> None:
-    missing, taken = frozenset({"nih"}), "Job cxr-1234567"
-    status = told(decide(Observed(flavors=FLAVORS, missing_claims=missing, taken=taken)))
+    taken = "Job cxr-1234567"
+    status = told(decide(Observed(flavors=FLAVORS, volumes={"nih": None}, taken=taken)))
     assert condition(status, "Stalled")[:2] == ("True", names.NAME_TAKEN)
     assert '"nih" is not a PersistentVolumeClaim' in condition(status, "Stalled")[2]
 
 
-@pytest.mark.parametrize("gone", [Observed(), Observed(unreadable="Job cxr-1234567: unreadable snapshot")])
+@pytest.mark.parametrize(
+    "gone", [Observed(), Observed(unreadable=Unreadable("ConfigMap cxr-1234567: unreadable snapshot.json"))]
+)
 def test_a_refusal_keeps_what_was_recorded_of_a_run_that_had_begun(gone: Observed) -> None:
     pod = make_pod().scheduled(10).prepared(12, 40).trains(42)
     known = told(decide(started(pod, progress=make_progress()), now=100))
@@ -176,7 +178,7 @@ def test_a_refusal_keeps_what_was_recorded_of_a_run_that_had_begun(gone: Observe
 
 
 def test_all_objections_come_at_once() -> None:
-    observed = Observed(flavors=FLAVORS, missing_claims=frozenset({"nih", "out", "models"}))
+    observed = Observed(flavors=FLAVORS, volumes={"nih": None, "out": None, "models": None})
     message = condition(told(decide(observed, config=OperatorConfig())), "Accepted")[2]
     wanted = ("source.pvc.claimName", "output.claimName", "model.claimName", "images.prepare", "images.torch")
     assert all(path in message for path in wanted)
@@ -200,7 +202,12 @@ STATES = [
         "prepare waits: ImagePullBackOff: Back-off",
     ),
     (started(make_pod().scheduled(10).prepared(12, 40)), "Preparing", "Preparing", "starts to train"),
-    (started(make_pod().scheduled(10).prepared(12, 40).trains(42)), "Training", "Training", "held and not used"),
+    (
+        started(make_pod().scheduled(10).prepared(12, 40).trains(42), progress=make_progress()),
+        "Training",
+        "Training",
+        "held and not used",
+    ),
     (
         started(
             make_pod().scheduled(10).prepared(12, 40).trains(42),
@@ -284,7 +291,7 @@ def test_the_device_that_the_trainer_names_corrects_what_was_expected() -> None:
     ],
 )
 def test_one_gpu_is_used_however_many_are_held(flavor: dict[str, Any], device: str | None, words: str) -> None:
-    assert runs_on(make_snapshot(flavor, "x"), device) == words
+    assert runs_on(make_snapshot(flavor, make_job().flavor("x")), device) == words
 
 
 def test_a_crash_without_a_result_does_not_pass_on_the_log() -> None:
@@ -342,9 +349,10 @@ def test_evaluating_stays_evaluating_when_the_pod_stops_answering() -> None:
 
 def test_the_clock_alone_is_written_seldom() -> None:
     pod = make_pod().scheduled(10).prepared(12, 40).trains(42)
-    known = told(decide(started(pod), now=100))
-    assert decide(started(pod), status=known, now=129) == Decision()
-    assert told(decide(started(pod), status=known, now=130))["cost"]["heldSeconds"] == 120
+    seen = started(pod, progress=make_progress())
+    known = told(decide(seen, now=100))
+    assert decide(seen, status=known, now=129) == Decision()
+    assert told(decide(seen, status=known, now=130))["cost"]["heldSeconds"] == 120
 
 
 def test_the_same_arguments_give_the_same_decision() -> None:

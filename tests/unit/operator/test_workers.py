@@ -8,7 +8,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.unit.operator.builders import CONFIG, at, condition, created_config_map, make_flavor, make_job, make_run
+from tests.unit.operator.builders import (
+    CONFIG,
+    JOB_UID,
+    at,
+    condition,
+    created_config_map,
+    make_flavor,
+    make_job,
+    make_run,
+)
 from xray_operator.cluster.execute import create_child
 from xray_operator.cluster.paths import item_of
 from xray_operator.core.manifests import build_job
@@ -32,12 +41,14 @@ class FakeCluster:
 
     async def get(self, path: str, _: Any = None) -> dict[str, Any]:
         self._told("GET", path)
+        if path.split("/")[-2] == "persistentvolumeclaims":
+            return {"metadata": {}, "spec": {"accessModes": ["ReadWriteMany"]}}
         if path not in self.objects:
             raise NotFound(path, 404, "")
         return self.objects[path]
 
-    async def exists(self, path: str) -> bool:
-        return path in self.objects or path.split("/")[-2] == "persistentvolumeclaims"
+    def writes(self) -> list[str]:
+        return [call for call in self.calls if not call.startswith("GET")]
 
     async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         self._told("POST", path)
@@ -99,7 +110,7 @@ async def test_a_new_job_gets_config_map_and_job_in_one_look() -> None:
     operator = make_operator(cluster, raw)
     operator.queue.add(raw["metadata"]["uid"])
     await run_until_idle(operator)
-    assert cluster.calls == ["POST configmaps", "POST jobs"]
+    assert cluster.writes() == ["POST configmaps", "POST jobs"]
     assert failures(operator) == 0
 
 
@@ -111,7 +122,7 @@ async def test_a_poisoned_job_hurts_only_itself() -> None:
     for uid in ("bad", healthy["metadata"]["uid"]):
         operator.queue.add(uid)
     await run_until_idle(operator)
-    assert cluster.calls == ["POST configmaps", "POST jobs"]
+    assert cluster.writes() == ["POST configmaps", "POST jobs"]
     assert failures(operator) == 1
 
 
@@ -136,7 +147,7 @@ async def test_a_child_that_the_server_refuses_is_told_in_the_status(kind: str, 
     operator.queue.add(raw["metadata"]["uid"])
     await run_until_idle(operator)
     assert failures(operator) == 0
-    assert cluster.calls[-3:] == [f"POST {kind}", "POST events", "PUT status"]
+    assert cluster.writes()[-3:] == [f"POST {kind}", "POST events", "PUT status"]
     words = condition(cluster.written, "Accepted")
     assert words[:2] == ("False", "CreationRefused")
     assert "exceeded quota: no-jobs" in words[2]
@@ -153,8 +164,7 @@ async def test_a_child_that_the_server_refuses_is_told_in_the_status(kind: str, 
 async def test_a_config_map_without_its_record_is_told_in_the_status() -> None:
     cluster = FakeCluster()
     raw = make_job().raw()
-    spoilt = created_config_map()
-    spoilt["metadata"]["annotations"] = {}
+    spoilt = created_config_map() | {"data": {}}
     cluster.objects[item_of(spoilt)] = spoilt
     operator = make_operator(cluster, raw)
     operator.queue.add(raw["metadata"]["uid"])
@@ -165,10 +175,10 @@ async def test_a_config_map_without_its_record_is_told_in_the_status() -> None:
 
 async def test_a_job_without_its_record_is_told_in_the_status() -> None:
     cluster = FakeCluster()
-    raw, spoilt = make_job().raw(), build_job(make_run())
-    spoilt["metadata"]["annotations"] = {}
+    raw, orphan = make_job().raw(), build_job(make_run())
+    orphan["metadata"]["uid"] = JOB_UID
     operator = make_operator(cluster, raw)
-    operator.index.batch_jobs = {raw["metadata"]["uid"]: [spoilt]}
+    operator.index.batch_jobs = {raw["metadata"]["uid"]: [orphan]}
     operator.queue.add(raw["metadata"]["uid"])
     await run_until_idle(operator)
     assert failures(operator) == 0

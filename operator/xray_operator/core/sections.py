@@ -1,0 +1,176 @@
+"""The sections of a job's status, one function each: from typed values to what the CRD names. Called by status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from xray_operator import names
+from xray_operator.core.attempts import Attempt, phase_ends, render_time
+from xray_operator.core.cost import NOTHING, Cost
+from xray_operator.core.observed import Job, Pod, XRayJob
+from xray_operator.core.plan import Snapshot
+from xray_operator.core.reports import PrepareResult, Progress, TrainResult
+from xray_operator.core.situation import Situation
+
+Status = dict[str, Any]
+
+
+def data_message(data: Mapping[str, Any]) -> str:
+    if not data:
+        return "prepared; the counts could not be read"
+    return (
+        f"{data['images']} images of {data['patients']} patients: {data['trainImages']} to train, "
+        f"{data['validationImages']} to validate, {data['testImages']} held out; {data['rejected']} rejected"
+    )
+
+
+def data_section(result: PrepareResult | None) -> Status | None:
+    if result is None:
+        return None
+    return {
+        "archives": result.archives,
+        "images": result.images,
+        "patients": result.patients,
+        "rejected": result.rejected,
+        "trainImages": result.train_images,
+        "validationImages": result.validation_images,
+        "testImages": result.test_images,
+        "digest": result.digest,
+        "splitDigest": result.split_digest,
+    }
+
+
+def results_section(result: TrainResult | None, job: XRayJob, snapshot: Snapshot) -> Status | None:
+    if result is None:
+        return None
+    return present(
+        aurocMacro=decimal(result.auroc_macro),
+        findingsEvaluated=result.findings_evaluated,
+        loss=decimal(result.loss),
+        lossFloor=decimal(result.loss_floor),
+        findings=[
+            present(name=finding.name, auroc=decimal(finding.auroc), positives=finding.positives)
+            for finding in result.findings
+        ],
+        claimName=snapshot.spec.output.claim_name,
+        folder=job.ref.output_folder(snapshot.spec),
+        modelDigest=result.model_digest,
+        adopted=result.adopted,
+        resumedFromStep=result.resumed_from_step,
+    )
+
+
+def run_section(job: XRayJob, batch_job: Job, pod: Pod | None) -> Status:
+    snapshot = batch_job.snapshot
+    return present(
+        flavor=snapshot.flavor,
+        jobName=batch_job.name,
+        podName=pod.name if pod else None,
+        claimName=snapshot.spec.output.claim_name,
+        folder=job.ref.output_folder(snapshot.spec),
+        startedAt=render_time(snapshot.started_at),
+        prepareImage=snapshot.prepare_image,
+        trainImage=snapshot.train_image,
+    )
+
+
+def cost_section(cost: Cost) -> Status:
+    price = cost.price
+    amounts = {names.QUEUED: NOTHING} | dict(cost.amounts) if price else {}
+    phases = [
+        present(name=phase, seconds=seconds, amount=str(amounts[phase]) if price else None)
+        for phase, seconds in {names.QUEUED: 0, **cost.seconds}.items()
+    ]
+    return present(
+        priced=price is not None,
+        currency=price.currency if price else None,
+        perHour=str(price.per_hour) if price else None,
+        heldSeconds=cost.held_seconds,
+        billedSeconds=cost.billed_seconds if price else None,
+        total=str(cost.total) if price else None,
+        display=cost.display,
+        phases=phases,
+    )
+
+
+def times_section(job: XRayJob, attempts: Sequence[Attempt], situation: Situation, now: datetime) -> Status | None:
+    """Queued ends with the first attempt; the other phases are those of the latest pod."""
+    pod = situation.pod
+    times = {"queued": _span(job.created, attempts[0].started if attempts else None)}
+    if pod is None or pod.scheduled is None:
+        return times if not job.status.get("times", {}).get("preparing") else None
+    prepared, trained, ended = phase_ends(pod, situation.evaluating_began, now)
+    over = pod.ended or pod.train.finished
+    times["preparing"] = _span(pod.scheduled, pod.prepare.finished or over)
+    if pod.prepare.exit_code == 0:
+        times["training"] = _span(prepared, trained if situation.evaluating_began or over else None)
+        if situation.evaluating_began:
+            times["evaluating"] = _span(trained, ended if over else None)
+    return times
+
+
+def checkpoint_section(
+    status: Mapping[str, Any], progress: Progress | None, attempts: Sequence[Attempt]
+) -> Mapping[str, Any] | None:
+    """The newest that any container told of."""
+    told = [attempt.failure.checkpoint for attempt in attempts if attempt.failure]
+    found = [saved for saved in (*told, progress.checkpoint if progress else None) if saved]
+    newest = max(found, key=lambda saved: saved.step, default=None)
+    recorded: Mapping[str, Any] | None = status.get("checkpoint")
+    if newest is None or (recorded and recorded["step"] >= newest.step):
+        return recorded
+    return {"step": newest.step, "time": render_time(newest.time)}
+
+
+def _span(begin: datetime, end: datetime | None) -> Status:
+    if end is None:
+        return {"startedAt": render_time(begin)}
+    seconds = max(int(end.timestamp()) - int(begin.timestamp()), 0)
+    return {"startedAt": render_time(begin), "finishedAt": render_time(end), "seconds": seconds}
+
+
+def trainer_section(status: Mapping[str, Any], progress: Progress | None, situation: Situation) -> Status | None:
+    """The latest that is known; no answer changes nothing, and success is all of it."""
+    known = _known_progress(status, situation.pod) if progress is None else _progress(progress)
+    if situation.state == names.SUCCEEDED:
+        known |= {"progressPercentage": 100, "progress": "100%"}
+    if situation.state in names.FINAL_STATES:
+        known = {k: v for k, v in known.items() if k not in ("estimatedRemainingSeconds", "eta")}
+    return known or None
+
+
+def _known_progress(status: Mapping[str, Any], pod: Pod | None) -> Status:
+    """What an earlier pass learnt, unless it was of a pod that is dead or of the container before."""
+    another_pod = pod is not None and status.get("run", {}).get("podName") != pod.name
+    another_container = pod is not None and pod.train.started and status.get("state") == names.PREPARING
+    return {} if another_pod or another_container else dict(status.get("trainerStatus", {}))
+
+
+def _progress(progress: Progress) -> Status:
+    percentage, remaining = progress.progress_percentage, progress.estimated_remaining_seconds
+    return present(
+        progressPercentage=percentage,
+        progress=None if percentage is None else f"{percentage}%",
+        estimatedRemainingSeconds=remaining,
+        eta=None if remaining is None else _duration(remaining),
+        metrics=[metric.model_dump() for metric in progress.metrics],
+        lastUpdatedTime=render_time(progress.last_updated_time) if progress.last_updated_time else None,
+    )
+
+
+def _duration(seconds: int) -> str:
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m"[:16]
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def decimal(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"[:16]
+
+
+def present(**fields: Any) -> Status:
+    return {name: value for name, value in fields.items() if value is not None and value not in ([], {})}

@@ -1,0 +1,209 @@
+"""Rules learnt the hard way, on a real control plane; each test is named after its rule."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.cluster_access import apply, connect, kubectl, until
+from tests.integration.kubelet import Kubelet
+from tests.integration.life import STOPPED, Life, Trainer, claim, example, flavor, xray_job
+from tests.integration.operator_process import OperatorProcess
+from tests.integration.proxy import Proxy, start_proxy
+
+pytestmark = pytest.mark.integration
+JOBS = "/apis/batch/v1/namespaces/{}/jobs"
+
+
+@dataclass
+class Stage:
+    """A namespace with an operator, and what it has written."""
+
+    kubeconfig: Path
+    life: Life
+    proxy: Proxy
+
+    @property
+    def namespace(self) -> str:
+        return self.life.namespace
+
+    async def jobs(self) -> list[str]:
+        return [raw["metadata"]["name"] for raw in await self.life.listed(JOBS)]
+
+
+def created(job: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+
+
+@pytest.fixture
+async def stage(kubeconfig: Path, namespace: str, tmp_path: Path) -> AsyncIterator[Stage]:
+    assert apply(kubeconfig, flavor(), claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
+    cluster = await connect(kubeconfig)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(cluster.close)
+        proxy = await stack.enter_async_context(start_proxy(str(kubeconfig)))
+        life = Life(cluster, namespace, "127.78.1.1")
+        await stack.enter_async_context(Trainer(example("progress.json") | {"phases": []}).serve(life.ip))
+        operator = OperatorProcess(tmp_path, proxy.url, namespace)
+        await operator.start()
+        stack.push_async_callback(operator.ended)
+        stack.callback(operator.kill)
+        yield Stage(kubeconfig, life, proxy)
+
+
+async def test_jobs_are_created_once_and_later_only_suspended_and_resumed(stage: Stage) -> None:
+    job = await stage.life.create(xray_job(stage.namespace))
+    kubelet = await stage.life.starts_training(created(job))
+    await stage.life.edit(suspend=True, training={"epochs": 9})
+    await kubelet.obeys(60, 143, STOPPED)
+    suspended = await stage.life.reached("Suspended")
+    assert suspended["status"]["cost"]["heldSeconds"] == 55
+    await stage.life.edit(suspend=False)
+    kubelet = await stage.life.starts_training(created(job), 100)
+    await kubelet.train_ends(150, 0, example("result.json") | {"phases": []})
+    status = (await stage.life.reached("Succeeded"))["status"]
+    assert status["cost"]["heldSeconds"] == 55 + 45
+    assert [row.get("exitCode") for row in status["attempts"]] == [143, None]
+    on_jobs = [write.replace(stage.namespace, "N") for write in stage.proxy.writes if "/batch/" in write]
+    (name,) = await stage.jobs()
+    assert on_jobs == ["POST " + JOBS.format("N"), *[f"PATCH {JOBS.format('N')}/{name}"] * 2]
+    (raw,) = await stage.life.listed(JOBS)
+    assert raw["spec"]["suspend"] is False
+    assert not [event for event in await stage.life.events(job["metadata"]["uid"]) if event["type"] != "Normal"]
+
+
+async def test_a_former_run_is_deleted_in_the_foreground_and_the_next_waits_for_its_last_pod(stage: Stage) -> None:
+    job = await stage.life.create(xray_job(stage.namespace))
+    kubelet = await stage.life.starts_training(created(job))
+    (first,) = await stage.jobs()
+    await stage.life.edit(rerun=1)
+
+    async def ending() -> bool:
+        (raw,) = await stage.life.listed(JOBS)
+        return raw["metadata"].get("finalizers", []) == ["foregroundDeletion"]
+
+    await until("the first Job goes, after its pods", ending)
+    status = (await stage.life.job())["status"]
+    assert (status["rerun"], status["state"]) == (0, "Training")
+    assert await stage.jobs() == [first], "nothing claims what the last pod still holds"
+    await kubelet.obeys(60, 143, STOPPED)
+
+    async def replaced() -> bool:
+        return [name for name in await stage.jobs() if name != first] != []
+
+    await until("the second run has a Job", replaced)
+    await stage.life.starts_training(created(job), 100)
+    status = (await stage.life.job())["status"]
+    assert status["rerun"] == 1
+    assert status["formerRuns"][0]["state"] == "Stopped"
+    assert status["formerRuns"][0]["cost"] == "0.14 USD", "55 s, billed as a minute, at 8.50 an hour"
+
+
+async def test_a_run_stops_at_its_limit_and_a_raised_limit_acts_at_once(stage: Stage) -> None:
+    job = await stage.life.create(xray_job(stage.namespace, limits={"runSeconds": 60}))
+    begin = created(job)
+    kubelet = Kubelet(stage.life.cluster, stage.namespace, begin, stage.life.ip)
+    await kubelet.bind(-100)  # so that it has held its flavor for long
+    await kubelet.prepare_starts(-99)
+    await kubelet.prepare_ends(-80, 0, example("prepare-result.json"))
+    await kubelet.train_starts(-79)
+    await kubelet.obeys(1, 143, STOPPED)
+    stopped = (await stage.life.reached("Stopped"))["status"]
+    reasons = {c["type"]: (c["status"], c["reason"]) for c in stopped["conditions"]}
+    assert reasons["Stalled"] == ("True", "RunLimitReached")
+    await stage.life.edit(limits={"runSeconds": 6000})
+    kubelet = await stage.life.starts_training(created(job), 100)
+    await kubelet.train_ends(150, 0, example("result.json") | {"phases": []})
+    assert (await stage.life.reached("Succeeded"))["status"]["cost"]["heldSeconds"] == 101 + 45
+
+
+async def test_deadlines_are_the_operators_own_and_no_job_has_one(stage: Stage) -> None:
+    await stage.life.create(xray_job(stage.namespace, limits={"runSeconds": 60, "queueSeconds": 1}))
+    stopped = (await stage.life.reached("Stopped"))["status"]
+    reasons = {c["type"]: (c["status"], c["reason"]) for c in stopped["conditions"]}
+    assert reasons["Stalled"] == ("True", "QueueLimitReached")
+    (raw,) = await stage.life.listed(JOBS)
+    assert raw["spec"]["suspend"] is True
+    assert "activeDeadlineSeconds" not in raw["spec"]
+    assert "activeDeadlineSeconds" not in raw["spec"]["template"]["spec"]
+
+
+async def test_a_pair_of_volumes_that_no_node_can_mount_is_refused_with_the_fix(stage: Stage) -> None:
+    lost = stage.namespace
+    objects = [persistent_volume(f"{lost}-{name}", node) for name, node in (("a", "node-a"), ("b", "node-b"))]
+    claims = [claim(lost, name) for name in ("on-a", "on-b")]
+    for bound, volume in zip(claims, objects, strict=True):
+        bound["spec"] |= {"volumeName": volume["metadata"]["name"], "storageClassName": ""}
+    assert apply(stage.kubeconfig, *objects, *claims).returncode == 0
+    try:
+        dataset = {"source": {"pvc": {"claimName": "on-a"}}}
+        await stage.life.create(xray_job(lost, dataset=dataset, output={"claimName": "on-b"}))
+
+        async def told() -> str:
+            rows = (await stage.life.job())["status"]["conditions"]
+            return next((c["message"] for c in rows if c["reason"] == "VolumeImpossible"), "")
+
+        message = await until("the pair is refused", told)
+        assert "lies on node-a and that of spec.output.claimName on node-b: no node can mount both" in message
+        assert "use claims with ReadWriteMany" in message
+    finally:
+        for volume in objects:
+            kubectl(stage.kubeconfig, "delete", "pv", volume["metadata"]["name"], "--wait=false")
+
+
+async def test_deleting_and_creating_again_waits_for_the_pods_that_write_to_the_same_folder(stage: Stage) -> None:
+    job = await stage.life.create(xray_job(stage.namespace))
+    kubelet = await stage.life.starts_training(created(job))
+    assert kubectl(stage.kubeconfig, "delete", "xtj", "cxr", "-n", stage.namespace, "--timeout=20s").returncode == 0
+    again = await stage.life.create(xray_job(stage.namespace))
+
+    async def waits() -> bool:
+        rows = (await stage.life.job())["status"]["conditions"]
+        return any(c["reason"] == "FormerPodRuns" for c in rows)
+
+    await until("the new job waits for the old pod", waits)
+    await kubelet.obeys(60, 143, STOPPED)
+    fresh = await stage.life.starts_training(created(again), 100)
+    await fresh.train_ends(150, 0, example("result.json") | {"phases": [], "adopted": True})
+    status = (await stage.life.reached("Succeeded"))["status"]
+    assert status["results"]["adopted"] is True
+
+
+async def test_a_job_with_a_kueue_queue_leaves_suspend_to_kueue(stage: Stage) -> None:
+    queued = xray_job(stage.namespace, limits={"queueSeconds": 1})
+    queued["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "radiology"}
+    await stage.life.create(queued)
+    await stage.life.reached("Queued")
+    (raw,) = await stage.life.listed(JOBS)
+    assert raw["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "radiology"
+    assert raw["spec"]["suspend"] is True
+    await stage.life.edit(suspend=False, readyWhen="Accepted")
+
+    async def seen() -> bool:
+        job = await stage.life.job()
+        return bool(job["status"]["observedGeneration"] == job["metadata"]["generation"])
+
+    await until("the edit was seen", seen)
+    assert not [write for write in stage.proxy.writes if write.startswith("PATCH")]
+
+
+def persistent_volume(name: str, node: str) -> dict[str, Any]:
+    expressions = [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "capacity": {"storage": "1Gi"},
+            "local": {"path": f"/volumes/{name}"},
+            "storageClassName": "",
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": expressions}]}},
+        },
+    }
