@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
@@ -25,14 +25,21 @@ class XrayDataset(Dataset[Dict[str, torch.Tensor]]):
     side, and a mirrored film shows a body that doesn't exist.
     """
 
+    epoch = 0
+    """The pass over the images; each crops them anew."""
+
     def __init__(
-        self, batches: Sequence[pa.RecordBatch], findings: Sequence[str], image_size: int, random_crop: bool
+        self, batches: Sequence[pa.RecordBatch], findings: Sequence[str], image_size: int, crop_seed: Optional[int]
     ) -> None:
+        """
+        Args:
+            crop_seed: decides over the random crops; None crops the middle.
+        """
         self._images = [_images_of(batch) for batch in batches]
         self._ends = np.cumsum([len(images) for images in self._images])
         self.labels: NDArray[np.int8] = np.concatenate([_labels_of(batch, findings) for batch in batches])
         self._image_size = image_size
-        self._random_crop = random_crop
+        self._crop_seed = crop_seed
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,26 +47,25 @@ class XrayDataset(Dataset[Dict[str, torch.Tensor]]):
     def __getitem__(self, index: int) -> Dict[str, torch.Tensor]:
         batch = int(np.searchsorted(self._ends, index, side="right"))
         first = int(self._ends[batch - 1]) if batch else 0
-        grey = self._crop(self._images[batch][index - first])
+        top, left = self._corner(index, len(self._images[batch][0]) - self._image_size)
+        grey = self._images[batch][index - first][top : top + self._image_size, left : left + self._image_size]
         pixel_values = normalise(torch.from_numpy(np.array(grey)))
         return {"pixel_values": pixel_values, "labels": torch.from_numpy(self.labels[index].astype(np.float32))}
 
-    def _crop(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(stored, stored) -> (image_size, image_size)."""
-        room = len(image) - self._image_size
-        if self._random_crop and room:
-            # torch's generator: the training loop seeds it, so the same seed gives the same crops
-            top, left = (int(offset) for offset in torch.randint(0, room + 1, (2,)))
-        else:
-            top = left = room // 2
-        return image[top : top + self._image_size, left : left + self._image_size]
+    def _corner(self, index: int, room: int) -> Tuple[int, int]:
+        """Top and left of an image's crop, of 0 to `room` each."""
+        if self._crop_seed is None:
+            return room // 2, room // 2
+        # not from torch's generator: data loaders read ahead, so a resumed run would find it at another place
+        top, left = np.random.default_rng((self._crop_seed, self.epoch, index)).integers(0, room, 2, endpoint=True)
+        return int(top), int(left)
 
 
-def open_part(cache: Path, manifest: Manifest, part: str, image_size: int) -> XrayDataset:
+def open_part(cache: Path, manifest: Manifest, part: str, image_size: int, crop_seed: int = 0) -> XrayDataset:
     """The dataset of `train`, `validation` or `test`; only the training part is cropped at random."""
     names = [file.name for file in manifest.files if file.part == part]
     batches = [batch for name in names for batch in _map_batches(cache / name)]
-    return XrayDataset(batches, manifest.settings["findings"], image_size, random_crop=part == "train")
+    return XrayDataset(batches, manifest.settings["findings"], image_size, crop_seed if part == "train" else None)
 
 
 def _map_batches(path: Path) -> List[pa.RecordBatch]:
