@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.trainer.build import EXAMPLES, make_run_file, write_data_set
 from xray_trainer.config import as_json, parse_run_file, read_run_file
-from xray_trainer.errors import DataError
+from xray_trainer.errors import DataError, StoppedError
 from xray_trainer.prepare.run import prepare
 from xray_trainer.progress import Progress
 from xray_trainer.result import encode, error_result
@@ -79,12 +79,16 @@ def test_errors_have_the_agreed_shape() -> None:
     agreed = example("error-result.json")
     written = json.loads(encode(error_result(DataError(agreed["message"]))))
     assert written == agreed
+    agreed = example("stopped-result.json")
+    written = json.loads(encode(error_result(StoppedError(agreed["message"]), agreed["checkpoint"])))
+    assert written == agreed
 
 
 def test_progress_has_the_agreed_shape() -> None:
     progress = Progress("Training")
     progress.advance(6, 15)
     progress.record(loss=0.2207, learning_rate=0.000187)
+    progress.saved({"step": 6, "time": "2026-11-22T10:00:30Z"})
     state, agreed = progress.state.as_json(), example("progress.json")
     assert shape_of(state) == shape_of(agreed)
     assert state["metrics"] == agreed["metrics"]

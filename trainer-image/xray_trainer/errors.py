@@ -6,9 +6,10 @@
     ├── DivergedError        12  the loss is no longer a number
     ├── DiskFullError        13  a volume has too little room
     ├── OutOfMemoryError     15  the accelerator's or the host's memory doesn't hold the run
+    ├── LimitReachedError    16  the time is over and nobody else keeps it; a checkpoint was saved
     ├── TransportError       20  something could not be fetched: worth another try
     ├── AcceleratorError     21  the accelerator that the pod should hold is not there: worth another try
-    └── StoppedError        143  SIGTERM from outside
+    └── StoppedError        143  SIGTERM from outside: the run goes on from its checkpoint
 
 Messages name the place, the value and what was expected. They never hold a file name of an image or a patient's
 number: they go to logs, events and status.
@@ -49,6 +50,11 @@ class DiskFullError(TrainerError):
 class OutOfMemoryError(TrainerError):
     exit_code = 15
     reason = "OutOfMemory"
+
+
+class LimitReachedError(TrainerError):
+    exit_code = 16
+    reason = "LimitReached"
 
 
 class TransportError(TrainerError):

@@ -8,14 +8,18 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Optional
 
-from xray_trainer.errors import DataError, DiskFullError
+from xray_trainer.errors import DataError, DiskFullError, TrainerError
 
 READ_BYTES = 1 << 20
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+NO_ROOM_BYTES = 1 << 20
+"""With less than this left, a write that failed for reasons untold failed for want of room."""
+TEMPORARY_PREFIX = ".tmp-"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,13 +59,49 @@ def sha256_of(path: Path) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries: without it a rename may be lost with the machine."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_file(path: Path) -> None:
+    """Flush a file's content: without it a rename may outlive what it names."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries: without it a rename may be lost with the machine."""
+    sync_file(folder)
+
+
+def make_temporary_folder(parent: Path) -> Path:
+    """A folder of one's own beside the final one, for the rename must not cross file systems."""
+    folder = parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder. Renamed first: nobody may find it half deleted."""
+    doomed = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def delete_abandoned(parent: Path, now_seconds: float, after_seconds: float) -> int:
+    """Delete temporary folders to which nobody has written for `after_seconds`. Returns: their number."""
+    deleted = 0
+    for folder in parent.glob(f"{TEMPORARY_PREFIX}*"):
+        if now_seconds - _last_written(folder) > after_seconds:
+            shutil.rmtree(folder, ignore_errors=True)  # another process may be deleting it too
+            deleted += 1
+    return deleted
+
+
+def _last_written(folder: Path) -> float:
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except FileNotFoundError:  # deleted under our feet: nothing left to do
+        return time.time()
 
 
 def require_free(folder: Path, needed_bytes: int, purpose: str) -> None:
@@ -72,12 +112,19 @@ def require_free(folder: Path, needed_bytes: int, purpose: str) -> None:
 
 
 @contextlib.contextmanager
-def disk_full_reported(purpose: str) -> Iterator[None]:
-    """Turn the operating system's 'no space left' and 'quota exceeded' into a DiskFullError."""
+def disk_full_reported(purpose: str, folder: Optional[Path] = None) -> Iterator[None]:
+    """Turn the operating system's 'no space left' and 'quota exceeded' into a DiskFullError.
+
+    Args:
+        folder: is written to by libraries that tell of a full disk in words of their own, so what is left tells it.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno not in DISK_FULL:
+    except TrainerError:
+        raise
+    except Exception as error:
+        said = isinstance(error, OSError) and error.errno in DISK_FULL
+        if not said and (folder is None or shutil.disk_usage(folder).free >= NO_ROOM_BYTES):
             raise
         raise DiskFullError(
             f"{purpose}: no space left while writing; expected more free space or a larger volume"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,6 +72,10 @@ class State:
     total_steps: int = 0
     fraction: float = 0.0
     remaining_seconds: Optional[int] = None
+    fraction_found_done: float = 0.0
+    """Share that an earlier attempt had done when the current phase began."""
+    checkpoint: Optional[Mapping[str, Any]] = None
+    """The newest that is complete on the volume: its step and time."""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> Dict[str, Any]:
@@ -83,6 +88,7 @@ class State:
             "step": self.step,
             "total_steps": self.total_steps,
             "metrics": [{"name": name, "value": f"{value:.6g}"} for name, value in self.metrics.items()],
+            "checkpoint": self.checkpoint,
             "last_updated_time": timestamp(self.updated_at),
             "phases": [phase.as_json() for phase in self.phases],
         }
@@ -91,9 +97,15 @@ class State:
 class Progress:
     """Holds the latest State; written by the run's thread, read by the server's."""
 
-    def __init__(self, phase: str, clock: Clock = utc_now) -> None:
+    def __init__(self, phase: str, clock: Clock = utc_now, seconds: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            seconds: a clock that nobody sets.
+        """
         now = clock()
         self._clock = clock
+        self._seconds = seconds
+        self._began = self._asked = seconds()
         self._lock = threading.Lock()
         self._state = State(phases=(Phase(phase, now),), updated_at=now)
         self.registry = CollectorRegistry()
@@ -109,7 +121,8 @@ class Progress:
         now = self._clock()
         with self._lock:
             phases = (*self._finished(now), Phase(phase, now))
-            self._state = State(phases=phases, updated_at=now, metrics=self._state.metrics)
+            before = self._state
+            self._state = State(phases, updated_at=now, metrics=before.metrics, checkpoint=before.checkpoint)
 
     def finish(self) -> Tuple[Phase, ...]:
         """End the current phase. Returns: all phases of the run."""
@@ -130,6 +143,30 @@ class Progress:
         self._move(share, step, total_steps)
         self._set_gauges({"step": step, "total_steps": total_steps})
 
+    def resume(self, step: int, total_steps: int) -> None:
+        """Begin the current phase where an earlier attempt left it: the time left follows from what is done now."""
+        with self._lock:
+            self._state = replace(self._state, fraction_found_done=step / max(1, total_steps))
+        self.advance(step, total_steps)
+
+    def saved(self, checkpoint: Mapping[str, Any]) -> None:
+        """Record the newest checkpoint that is complete on the volume."""
+        now = self._clock()
+        with self._lock:
+            self._state = replace(self._state, checkpoint=checkpoint, updated_at=now)
+
+    def asked(self) -> None:
+        """Somebody reads `/progress`."""
+        self._asked = self._seconds()
+
+    def running_seconds(self) -> float:
+        """Since the container's start."""
+        return self._seconds() - self._began
+
+    def unasked_seconds(self) -> float:
+        """Since somebody asked for `/progress`, or since the start."""
+        return self._seconds() - self._asked
+
     def advance_share(self, fraction: float) -> None:
         """Record the share of the work done in a phase without steps; the gauges keep those of training."""
         self._move(fraction, step=0, total_steps=0)
@@ -137,7 +174,8 @@ class Progress:
     def _move(self, share: float, step: int, total_steps: int) -> None:
         now = self._clock()
         with self._lock:
-            remaining = _remaining_seconds(self._state.phases[-1].started_at, now, share)
+            begin = self._state.phases[-1].started_at
+            remaining = _remaining_seconds(begin, now, share, self._state.fraction_found_done)
             self._state = replace(
                 self._state,
                 step=step,
@@ -166,10 +204,11 @@ class Progress:
             self._gauges[key].set(value)
 
 
-def _remaining_seconds(started_at: datetime, now: datetime, share: float) -> Optional[int]:
-    if share <= 0:
+def _remaining_seconds(started_at: datetime, now: datetime, share: float, found_done: float) -> Optional[int]:
+    done = share - found_done
+    if done <= 0:
         return None
-    return max(0, round((now - started_at).total_seconds() * (1 - share) / share))
+    return max(0, round((now - started_at).total_seconds() * (1 - share) / done))
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -181,6 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/progress":
+            self.progress.asked()
             self._answer(200, "application/json", json.dumps(self.progress.state.as_json()).encode())
         elif self.path == "/metrics":
             self._answer(200, CONTENT_TYPE_LATEST, generate_latest(self.progress.registry))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional
 
 from xray_trainer.errors import TrainerError
 
@@ -21,8 +21,17 @@ MAX_MESSAGE_CHARACTERS = 900
 """At most 3600 bytes of UTF-8 in the worst case, so that a document around it stays below MAX_BYTES."""
 
 
-def error_result(error: BaseException) -> Dict[str, Any]:
-    """The document for a run that ended with `error`. Text of unexpected errors stays out: it may quote data."""
+def error_result(error: BaseException, checkpoint: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
+    """The document for a run that ended with `error`. Text of unexpected errors stays out: it may quote data.
+
+    Args:
+        checkpoint: the newest that is complete on the volume, as progress.json shows it.
+    """
+    document = _describe(error)
+    return {**document, "checkpoint": checkpoint} if checkpoint is not None else document
+
+
+def _describe(error: BaseException) -> Dict[str, Any]:
     if isinstance(error, TrainerError):
         return _error_document(error.exit_code, error.reason, str(error))
     kind = type(error).__name__

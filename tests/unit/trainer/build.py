@@ -16,6 +16,7 @@ from PIL import Image
 
 from xray_trainer.config import RunFile, parse_run_file
 
+TRAINER = Path(__file__).parents[3] / "trainer-image"
 EXAMPLES = Path(__file__).parents[2] / "contract" / "examples"
 LABELS_FILE = "Data_Entry_2017_v2020.csv"
 HEADER = (

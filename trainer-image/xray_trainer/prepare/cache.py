@@ -10,8 +10,6 @@ import hashlib
 import json
 import random
 import shutil
-import time
-import uuid
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
@@ -22,12 +20,13 @@ from xray_trainer.errors import DataError
 from xray_trainer.files import sha256_of, sync_folder, write_json
 from xray_trainer.prepare.archive import Sources
 from xray_trainer.prepare.shards import ShardFile
+from xray_trainer.prepare.split import PARTS
+from xray_trainer.result import VERSION
 
 FORMAT_VERSION = 1
 """Raised when the same sources and settings give other files."""
 MANIFEST = "manifest.json"
 PREPARED = "prepared.json"
-TEMPORARY_PREFIX = ".tmp-"
 ABANDONED_SECONDS = 24 * 3600
 """A temporary folder that nobody has written to for this long belongs to a killed preparation."""
 SAMPLED_FILES = 4
@@ -82,6 +81,22 @@ class Prepared(BaseModel):
     cache: Path
     digest: str
     split_digest: str
+
+
+def result_of(manifest: Manifest) -> Dict[str, Any]:
+    """What `prepare` answers: the shape of tests/contract/examples/prepare-result.json."""
+    return {
+        "version": VERSION,
+        "exit_code": 0,
+        "archives": manifest.archives,
+        "images": manifest.images,
+        "patients": manifest.patients,
+        "rejected": sum(manifest.rejected.values()),
+        **{f"{part}_images": manifest.parts[part].images for part in PARTS},
+        "digest": manifest.digest,
+        "split_digest": manifest.split_digest,
+        "adopted": False,
+    }
 
 
 def cache_settings(dataset: Dataset) -> Dict[str, Any]:
@@ -172,13 +187,6 @@ def open_prepared(output_dir: Path, sample_seed: str) -> Tuple[Prepared, Manifes
     return prepared, manifest
 
 
-def make_temporary_folder(cache_dir: Path) -> Path:
-    """A folder of one's own beside the final one, for the rename must not cross file systems."""
-    folder = cache_dir / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def publish(temporary: Path, manifest: Manifest, final: Path) -> bool:
     """Write the manifest and rename the folder to its place.
 
@@ -195,27 +203,3 @@ def publish(temporary: Path, manifest: Manifest, final: Path) -> bool:
         return False
     sync_folder(final.parent)
     return True
-
-
-def discard(folder: Path) -> None:
-    """Delete a cache. Renamed first: nobody may find it half deleted."""
-    doomed = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
-
-
-def delete_abandoned(cache_dir: Path, now_seconds: float) -> int:
-    """Delete what killed preparations left behind. Returns: number of folders."""
-    deleted = 0
-    for folder in cache_dir.glob(f"{TEMPORARY_PREFIX}*"):
-        if now_seconds - _last_written(folder) > ABANDONED_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)  # another preparation may be deleting it too
-            deleted += 1
-    return deleted
-
-
-def _last_written(folder: Path) -> float:
-    try:
-        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-    except FileNotFoundError:  # deleted under our feet: nothing left to do
-        return time.time()

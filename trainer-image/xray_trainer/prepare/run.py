@@ -14,10 +14,18 @@ from numpy.typing import NDArray
 
 from xray_trainer.config import Dataset, RunFile
 from xray_trainer.errors import ConfigurationError, DataError
-from xray_trainer.files import disk_full_reported, require_free, write_json
+from xray_trainer.files import (
+    delete_abandoned,
+    discard,
+    disk_full_reported,
+    make_temporary_folder,
+    require_free,
+    write_json,
+)
 from xray_trainer.findings import multi_hot
 from xray_trainer.prepare.archive import FOLDER, Limits, Sources, find_sources, read_archive, read_members
 from xray_trainer.prepare.cache import (
+    ABANDONED_SECONDS,
     FORMAT_VERSION,
     PREPARED,
     Manifest,
@@ -26,11 +34,9 @@ from xray_trainer.prepare.cache import (
     cache_key,
     cache_settings,
     content_digest,
-    delete_abandoned,
-    discard,
     folder_of,
-    make_temporary_folder,
     publish,
+    result_of,
     verify,
 )
 from xray_trainer.prepare.decode import limit_pillow
@@ -70,21 +76,6 @@ def prepare(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
     return result_of(manifest)
 
 
-def result_of(manifest: Manifest) -> Dict[str, Any]:
-    """The shape of tests/contract/examples/prepare-result.json."""
-    return {
-        "version": VERSION,
-        "exit_code": 0,
-        "archives": manifest.archives,
-        "images": manifest.images,
-        "patients": manifest.patients,
-        "rejected": sum(manifest.rejected.values()),
-        **{f"{part}_images": manifest.parts[part].images for part in PARTS},
-        "digest": manifest.digest,
-        "split_digest": manifest.split_digest,
-    }
-
-
 def _reuse(folder: Path, key: str, run_uid: str) -> Optional[Manifest]:
     """The manifest of a cache that is already there and whole; a damaged one is deleted."""
     if not folder.exists():
@@ -101,7 +92,7 @@ def _reuse(folder: Path, key: str, run_uid: str) -> Optional[Manifest]:
 
 def _build(dataset: Dataset, sources: Sources, labels: Labels, key: str, folder: Path, progress: Progress) -> Manifest:
     dataset.cache_dir.mkdir(parents=True, exist_ok=True)
-    delete_abandoned(dataset.cache_dir, time.time())
+    delete_abandoned(dataset.cache_dir, time.time(), ABANDONED_SECONDS)
     expected = estimate_images(sources, len(labels.rows))
     require_free(dataset.cache_dir, COPIES * expected * dataset.stored_size**2, f"cache for about {expected} images")
     temporary = make_temporary_folder(dataset.cache_dir)

@@ -1,0 +1,76 @@
+"""What ends a training before its time: SIGTERM, or its deadline while no operator is there to keep it.
+
+A training looks at `Interruption.due` between steps and between batches of evaluation, never while a file is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Optional
+
+from xray_trainer.errors import LimitReachedError, StoppedError, TrainerError
+from xray_trainer.progress import Progress
+
+SILENCE_SECONDS = 120
+"""Nobody keeps the deadline if nobody has asked for progress for so long. An operator that runs asks every few seconds, and
+one that is replaced is back within half a minute: two keepers must not end the same run."""
+
+
+class StopNow(BaseException):
+    """SIGTERM where nothing has to be saved. No Exception: libraries catch those while they are imported."""
+
+
+class StopSignal:
+    """SIGTERM: ends the process at once until `defer` is called; from then on it only leaves a mark."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._deferred = False
+
+    def handle(self, _signal: int, _frame: Optional[FrameType]) -> None:
+        """The signal handler. Raises: StopNow, once and only if it is not deferred."""
+        self.requested = True
+        if not self._deferred:
+            self._deferred = True  # a second one must not interrupt the cleaning up after the first
+            raise StopNow
+
+    def defer(self) -> None:
+        """From now on somebody looks at `requested`. Raises: StopNow if it came before and was swallowed."""
+        if self.requested:
+            raise StopNow
+        self._deferred = True
+
+    def ignore(self) -> None:
+        """From now on it changes nothing."""
+        self._deferred = True
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """Whether a training has to end at the next boundary."""
+
+    progress: Progress
+    max_seconds: Optional[int]
+    signal: StopSignal = field(default_factory=StopSignal)
+
+    def due(self) -> Optional[TrainerError]:
+        """The reason to end now, or None."""
+        if self.signal.requested:
+            return StoppedError("stopped by SIGTERM")
+        if limit_reached(self.max_seconds, self.progress.running_seconds(), self.progress.unasked_seconds()):
+            return LimitReachedError(
+                f"max_seconds: {self.max_seconds} are over and nobody has asked for progress for {SILENCE_SECONDS} s"
+            )
+        return None
+
+
+def limit_reached(max_seconds: Optional[int], running_seconds: float, unasked_seconds: float) -> bool:
+    """Whether the trainer has to keep its deadline itself.
+
+    Args:
+        max_seconds: the deadline, None for none.
+        running_seconds: since the container's start.
+        unasked_seconds: since somebody asked for /progress, or since the start.
+    """
+    return max_seconds is not None and running_seconds >= max_seconds and unasked_seconds >= SILENCE_SECONDS
