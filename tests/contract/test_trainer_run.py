@@ -30,8 +30,6 @@ from xray_trainer.synthetic import synthesize
 
 pytestmark = pytest.mark.usefixtures("environment_as_before")
 
-TRAINER = Path(__file__).parents[2] / "trainer-image"
-
 
 def run(folder: Path, command: str, document: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Exit code and termination message of one container, run in this process: importing torch takes long."""

@@ -12,11 +12,12 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from types import FrameType
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
-from xray_trainer.config import RunFile, read_run_file
+from xray_trainer.config import read_run_file
 from xray_trainer.errors import StoppedError, TrainerError
+from xray_trainer.finished import find_finished
+from xray_trainer.interruption import StopNow, StopSignal
 from xray_trainer.progress import Progress, serve
 from xray_trainer.result import error_result, write_result
 
@@ -25,8 +26,6 @@ LOG = logging.getLogger("xray_trainer")
 TERMINATION_LOG = Path("/dev/termination-log")
 """Where Kubernetes reads the termination message; the default only if it is there."""
 
-Work = Callable[[RunFile, Progress], Dict[str, Any]]
-
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run one command. Returns: its exit code, see errors.py."""
@@ -34,8 +33,15 @@ def main(arguments: Optional[List[str]] = None) -> int:
     _log_to_stderr()
     if options.command == "synthesize":
         return _synthesize(options)
-    signal.signal(signal.SIGTERM, _stop)
-    result = _finished_or_failed(options)
+    stop = StopSignal()
+    signal.signal(signal.SIGTERM, stop.handle)
+    progress = Progress("Preparing" if options.command == "prepare" else "Training")
+    try:
+        result = _finished_or_failed(options, progress, stop)
+        stop.ignore()  # how it ended is settled
+    except StopNow:
+        error = StoppedError(f"{options.command}: stopped by SIGTERM before there was anything to save")
+        result = error_result(error, progress.state.checkpoint)
     if options.result_file is not None:
         write_result(options.result_file, result)
     return int(result["exit_code"])
@@ -62,21 +68,18 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _finished_or_failed(options: argparse.Namespace) -> Dict[str, Any]:
+def _finished_or_failed(options: argparse.Namespace, progress: Progress, stop: StopSignal) -> Dict[str, Any]:
     """The command's result, or the document that describes its failure."""
     try:
-        run_file = read_run_file(options.run_file)
-        if options.command == "train":
-            _log_to_file(run_file.output_dir / "train.log")
-        return _run(_work(options.command), run_file)
+        return _run(options, progress, stop)
     except TrainerError as error:
         LOG.error("%s: %s", error.reason, error)
-        return error_result(error)
+        return error_result(error, progress.state.checkpoint)
     # the last line of defence: a bug of ours or a library's still has to leave its message and a known exit code
     except Exception as error:
         # training sees no names; in preparation the text of an error may quote one
         LOG.error("%s", describe_unexpected(error, with_text=options.command == "train"))
-        return error_result(error)
+        return error_result(error, progress.state.checkpoint)
 
 
 def describe_unexpected(error: BaseException, with_text: bool) -> str:
@@ -89,21 +92,22 @@ def describe_unexpected(error: BaseException, with_text: bool) -> str:
     return f"{earlier}Traceback (most recent call last):\n{places}{type(error).__name__}\n"
 
 
-def _work(command: str) -> Work:
-    """Imported on demand: preparation has no torch, training needs its environment set first."""
-    if command == "prepare":
+def _run(options: argparse.Namespace, progress: Progress, stop: StopSignal) -> Dict[str, Any]:
+    """The command's result. Its module is imported only if it is needed: torch takes long, preparation has none."""
+    run_file = read_run_file(options.run_file)
+    if options.command == "train":
+        _log_to_file(run_file.output_dir / "train.log")
+    finished = find_finished(run_file, options.command)
+    if finished is not None:
+        return finished
+    serve(progress, run_file.progress_port)
+    if options.command == "prepare":
         from xray_trainer.prepare.run import prepare
 
-        return prepare
+        return prepare(run_file, progress)
     from xray_trainer.train import train
 
-    return train
-
-
-def _run(work: Work, run_file: RunFile) -> Dict[str, Any]:
-    progress = Progress("Preparing" if work.__name__ == "prepare" else "Training")
-    serve(progress, run_file.progress_port)
-    return work(run_file, progress)
+    return train(run_file, progress, stop)
 
 
 def _synthesize(options: argparse.Namespace) -> int:
@@ -115,10 +119,6 @@ def _synthesize(options: argparse.Namespace) -> int:
     return 0
 
 
-def _stop(_signal: int, _frame: Optional[FrameType]) -> None:
-    raise StoppedError("stopped by SIGTERM before the run was done; expected it to be started again")
-
-
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter())
@@ -126,9 +126,10 @@ def _log_to_stderr() -> None:
 
 
 def _log_to_file(path: Path) -> None:
-    """Keep the log with the results too; without the folder, which `train` will complain of, it is left out."""
+    """Keep the log with the results too, below that of earlier attempts; without the folder, which `train` will complain
+    of, it is left out."""
     if path.parent.is_dir():
-        handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+        handler = logging.FileHandler(path, mode="a", encoding="utf-8")
         handler.setFormatter(_formatter())
         logging.getLogger().addHandler(handler)
 

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any, Dict, Mapping, MutableMapping, Optional, 
 import numpy as np
 
 from xray_trainer import __version__
+from xray_trainer.checkpoints import FOLDER, Checkpoints, training_digest
 from xray_trainer.config import RunFile, as_json
-from xray_trainer.files import disk_full_reported, sha256_of, sync_folder, write_json
+from xray_trainer.files import disk_full_reported, sha256_of, sync_file, sync_folder, write_json
+from xray_trainer.finished import MODEL_FOLDER, PREPARED, RESULT, WEIGHTS
+from xray_trainer.interruption import Interruption, StopSignal
 from xray_trainer.metrics import auroc, bce_from_logits, loss_floor, macro
-from xray_trainer.prepare.cache import Manifest, Prepared, open_prepared
+from xray_trainer.prepare.cache import Manifest, Prepared, open_prepared, result_of
 from xray_trainer.progress import Phase, Progress
 from xray_trainer.result import VERSION
 
@@ -28,8 +31,6 @@ if TYPE_CHECKING:  # torch and transformers are imported only after `set_environ
 
 LOG = logging.getLogger(__name__)
 
-MODEL_FOLDER = "model"
-WEIGHTS = "model.safetensors"
 PREPROCESSOR = "preprocessor_config.json"
 READABLE = 0o644
 """safetensors writes for the owner only; whoever opens the volume after us is another user."""
@@ -38,9 +39,14 @@ PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "numpy", "pyar
 """Libraries whose versions decide over the weights."""
 
 
-def train(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
-    """Train on the prepared data and write everything into the run's output folder.
+def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = None) -> Dict[str, Any]:
+    """Train on the prepared data and write everything into the run's output folder, the result last.
 
+    Goes on from the newest whole checkpoint of an earlier attempt. Once the result is written, the checkpoints have
+    done their work and are deleted.
+
+    Args:
+        signal: tells of SIGTERM; None if nobody listens to it.
     Returns: the document for the termination message.
     Raises: TrainerError, see backends/torch.py and prepare/cache.py.
     """
@@ -53,14 +59,20 @@ def train(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
     with disk_full_reported(f"output {output}"):
         prepared, manifest = open_prepared(output, sample_seed=run_file.run.uid)
         metrics = MetricsFile(output / "metrics.jsonl")
-        outcome = backend.run(run_file, prepared.cache, manifest, progress, metrics)
-        model_digest = save_model(outcome, run_file, output / MODEL_FOLDER)
+        digest = training_digest(run_file, prepared.digest, prepared.split_digest)
+        checkpoints = Checkpoints(output / FOLDER, run_file.checkpoint.keep, digest, versions())
+        interruption = Interruption(progress, run_file.max_seconds, signal or StopSignal())
+        outcome = backend.run(run_file, prepared.cache, manifest, progress, metrics, checkpoints, interruption)
+        with disk_full_reported(f"model in {output}", output):
+            model_digest = save_model(outcome, run_file, output / MODEL_FOLDER)
         figures = evaluate(outcome, manifest)
         _log_figures(figures, progress, metrics, outcome.steps)
         write_loss_curve(output / "loss.png", metrics.rows, figures["loss_floor"])
         write_learning_rate_curve(output / "learning_rate.png", metrics.rows)
         result = make_result(outcome, figures, model_digest, progress.finish())
-        write_json(output / "result.json", {**result, **describe(run_file, prepared, manifest)})
+        write_json(output / RESULT, {**result, **describe(run_file, prepared, manifest)})
+        sync_folder(output)
+        shutil.rmtree(output / FOLDER, ignore_errors=True)
     return result
 
 
@@ -94,9 +106,12 @@ def save_model(outcome: Outcome, run_file: RunFile, folder: Path) -> str:
     sizes = run_file.dataset
     write_json(temporary / PREPROCESSOR, preprocessor_config(sizes.stored_size, sizes.image_size))
     (temporary / WEIGHTS).chmod(READABLE)
+    for path in temporary.iterdir():
+        sync_file(path)
     sync_folder(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
+    sync_folder(folder.parent)
     return sha256_of(folder / WEIGHTS)
 
 
@@ -130,13 +145,16 @@ def make_result(
         "device": outcome.device,
         **figures,
         "steps": outcome.steps,
+        "resumed_from_step": outcome.resumed_from_step,
+        "adopted": False,
         "model_digest": model_digest,
         "phases": [phase.as_json() for phase in phases],
     }
 
 
 def describe(run_file: RunFile, prepared: Prepared, manifest: Manifest) -> Dict[str, Any]:
-    """What somebody needs to judge and repeat the run; goes into result.json beside the result."""
+    """What somebody needs to judge and repeat the run, and what `prepare` answered; goes into result.json beside the
+    result. The keys are finished.REPORT_KEYS."""
     return {
         "weights": "after the last epoch",
         "run_file": as_json(run_file),
@@ -148,6 +166,7 @@ def describe(run_file: RunFile, prepared: Prepared, manifest: Manifest) -> Dict[
             "rejected": manifest.rejected,
         },
         "versions": versions(),
+        PREPARED: result_of(manifest),
     }
 
 

@@ -1,4 +1,5 @@
-"""What happens beside the training loop: progress for the operator, one line of metrics.jsonl per log, a line in the log."""
+"""What happens beside the training loop: progress for the operator, one line of metrics.jsonl per log, a line in the log,
+and the end before its time."""
 
 # transformers calls with keyword arguments that not every callback needs
 # ruff: noqa: ARG002
@@ -9,10 +10,13 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from xray_trainer.dataset import XrayDataset
+from xray_trainer.files import write_text
+from xray_trainer.interruption import Interruption
 from xray_trainer.progress import Progress
 
 LOG = logging.getLogger(__name__)
@@ -35,12 +39,36 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.rows: List[Row] = []
-        path.write_text("")
+
+    def begin(self, rows: Iterable[Row]) -> None:
+        """Replace the file's lines: those of steps that are done anew must not stay."""
+        self.rows = list(rows)
+        write_text(self._path, "".join(map(_line, self.rows)))
 
     def append(self, row: Row) -> None:
         self.rows.append(row)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.write(_line(row))
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
+def _named(logs: Mapping[str, float]) -> Dict[str, float]:
+    """What metrics.jsonl and progress tell of it, under their names."""
+    return {NAMES[name]: float(value) for name, value in logs.items() if name in NAMES}
+
+
+def _row(step: int, epoch: Optional[float], values: Mapping[str, float]) -> Row:
+    finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return {"step": step, "epoch": round(epoch or 0.0, 4), **finite}
+
+
+def _rows_of(log_history: Iterable[Mapping[str, float]]) -> List[Row]:
+    """The rows of a training so far, from the log that its checkpoint holds."""
+    rows = ((entry["step"], entry["epoch"], _named(entry)) for entry in log_history)
+    return [_row(int(step), epoch, values) for step, epoch, values in rows if values]
 
 
 class ProgressCallback(TrainerCallback):
@@ -52,6 +80,15 @@ class ProgressCallback(TrainerCallback):
         self._global_batch_size = global_batch_size
         self._seconds = 0.0
         self._mark = 0.0
+        self._first_step = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._first_step = state.global_step
+        self._metrics.begin(_rows_of(state.log_history))
+        if state.global_step:
+            self._progress.resume(state.global_step, state.max_steps)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -63,7 +100,8 @@ class ProgressCallback(TrainerCallback):
         self._seconds += now - self._mark  # evaluation lies between the epochs and doesn't count
         self._mark = now
         self._progress.advance(state.global_step, state.max_steps)
-        self._progress.record(images_per_second=state.global_step * self._global_batch_size / self._seconds)
+        images = (state.global_step - self._first_step) * self._global_batch_size
+        self._progress.record(images_per_second=images / self._seconds)
 
     def on_log(
         self,
@@ -73,13 +111,11 @@ class ProgressCallback(TrainerCallback):
         logs: Optional[Mapping[str, float]] = None,
         **kwargs: Any,
     ) -> None:
-        values = {NAMES[name]: float(value) for name, value in (logs or {}).items() if name in NAMES}
+        values = _named(logs or {})
         if not values:
             return
-        finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        row: Row = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4)}
-        self._metrics.append({**row, **{name: finite.get(name) for name in values}})
-        self._progress.record(**finite)
+        self._metrics.append(_row(state.global_step, state.epoch, values))
+        self._progress.record(**{name: value for name, value in values.items() if math.isfinite(value)})
         figures = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         LOG.info("step %d of %d: %s", state.global_step, state.max_steps, figures)
 
@@ -97,3 +133,45 @@ class PredictionCallback(TrainerCallback):
     ) -> None:
         self._done += 1
         self._progress.advance_share(self._done / self._batches)
+
+
+class EpochCallback(TrainerCallback):
+    """Tells the data set which pass over it begins, also to one that is resumed in the middle of a pass."""
+
+    def __init__(self, dataset: XrayDataset, steps_per_epoch: int) -> None:
+        self._dataset = dataset
+        self._steps_per_epoch = steps_per_epoch
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._dataset.epoch = state.global_step // self._steps_per_epoch
+
+
+class InterruptionCallback(TrainerCallback):
+    """Ends training at a step, once its checkpoint is saved, and evaluation at a batch.
+
+    Raises: the error that Interruption tells.
+    """
+
+    def __init__(self, interruption: Interruption) -> None:
+        self._interruption = interruption
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._interruption.due() is not None:
+            control.should_save = True
+        if control.should_save:
+            control.should_log = True  # the loss since the last log is in no checkpoint
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._end_if_due()
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._end_if_due()
+
+    def _end_if_due(self) -> None:
+        error = self._interruption.due()
+        if error is not None:
+            raise error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Union
+from typing import Any, Dict, Mapping, Optional, Union
 
 import numpy as np
 import torch
@@ -20,11 +21,27 @@ from transformers import (
     ViTForImageClassification,
     set_seed,
 )
+from transformers.utils.logging import disable_progress_bar
 
-from xray_trainer.backends.callbacks import MetricsFile, PredictionCallback, ProgressCallback
+from xray_trainer.backends.callbacks import (
+    EpochCallback,
+    InterruptionCallback,
+    MetricsFile,
+    PredictionCallback,
+    ProgressCallback,
+)
+from xray_trainer.checkpoints import Checkpoint, Checkpoints
 from xray_trainer.config import RunFile
 from xray_trainer.dataset import XrayDataset, open_part
-from xray_trainer.errors import AcceleratorError, DivergedError, OutOfMemoryError
+from xray_trainer.errors import (
+    AcceleratorError,
+    DivergedError,
+    LimitReachedError,
+    OutOfMemoryError,
+    StoppedError,
+    TrainerError,
+)
+from xray_trainer.interruption import Interruption
 from xray_trainer.metrics import auroc, macro
 from xray_trainer.model import make_model
 from xray_trainer.prepare.cache import Manifest
@@ -35,6 +52,12 @@ LOG = logging.getLogger(__name__)
 
 LOGS_PER_RUN = 200
 """Points of the curves; every step of a short run is logged."""
+STATE = "trainer_state.json"
+"""transformers' own account of a training, in each checkpoint."""
+ARGUMENTS = "training_args.bin"
+"""A pickle that transformers writes into each checkpoint and nobody reads."""
+NO_MEMORY = "DefaultCPUAllocator"
+"""In the RuntimeError that torch raises where the host's memory doesn't suffice."""
 
 
 @dataclass(frozen=True)
@@ -44,32 +67,54 @@ class Outcome:
     model: ViTForImageClassification
     device: str
     steps: int
+    resumed_from_step: Optional[int]
+    """The step of the checkpoint that this attempt began with."""
     test_logits: NDArray[np.float32]
     """(n_images, n_findings)."""
     test_labels: NDArray[np.int8]
     """(n_images, n_findings), 0 or 1."""
 
 
-def run(run_file: RunFile, cache: Path, manifest: Manifest, progress: Progress, metrics: MetricsFile) -> Outcome:
+def run(
+    run_file: RunFile,
+    cache: Path,
+    manifest: Manifest,
+    progress: Progress,
+    metrics: MetricsFile,
+    checkpoints: Checkpoints,
+    interruption: Interruption,
+) -> Outcome:
     """Train on the training part, evaluate on validation after each epoch and on the held-out part at the end.
 
-    The weights are those after the last epoch. The same seed gives the same weights on the same CPU and libraries.
+    The weights are those after the last epoch. The same seed gives the same weights on the same CPU and libraries,
+    also if training was interrupted and goes on from the newest of `checkpoints`.
 
-    Raises: DivergedError, OutOfMemoryError, AcceleratorError, ConfigurationError, TransportError.
+    Raises: DivergedError, OutOfMemoryError, AcceleratorError, ConfigurationError, TransportError, DiskFullError;
+        StoppedError and LimitReachedError, with the last step's checkpoint saved.
     """
     torch.set_num_threads(available_cores())
     LOG.info("%s", where_it_runs(run_file))
-    set_seed(run_file.training.seed)
-    parts = {part: open_part(cache, manifest, part, run_file.dataset.image_size) for part in manifest.parts}
-    model = make_model(run_file.model, run_file.dataset.findings, run_file.dataset.image_size)
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # one for each file that is saved
+    settings = run_file.training
+    set_seed(settings.seed)
     try:
+        parts = {
+            part: open_part(cache, manifest, part, run_file.dataset.image_size, settings.seed)
+            for part in manifest.parts
+        }
+        model = make_model(run_file.model, run_file.dataset.findings, run_file.dataset.image_size)
         with tempfile.TemporaryDirectory() as scratch:
-            return _train(run_file, model, parts, Path(scratch), progress, metrics)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        size = run_file.training.micro_batch_size
+            return _train(run_file, model, parts, Path(scratch), progress, metrics, checkpoints, interruption)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
         raise OutOfMemoryError(
-            f"training.micro_batch_size: {size}: does not fit into memory; expected a smaller one"
+            f"training.micro_batch_size: {settings.micro_batch_size}: does not fit into memory; expected a smaller one"
         ) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or NO_MEMORY in str(error)
 
 
 def where_it_runs(run_file: RunFile) -> str:
@@ -95,36 +140,61 @@ def _train(
     scratch: Path,
     progress: Progress,
     metrics: MetricsFile,
+    checkpoints: Checkpoints,
+    interruption: Interruption,
 ) -> Outcome:
-    arguments = _arguments(run_file, len(parts["train"]), scratch)
+    settings = run_file.training
+    per_epoch = steps_per_epoch(len(parts["train"]), settings.micro_batch_size, settings.gradient_accumulation_steps)
+    found = checkpoints.find()
+    if found is not None:
+        LOG.info("going on from the checkpoint of step %d of %d", found.step, settings.epochs * per_epoch)
+        progress.saved(found.as_json())
+    arguments = _arguments(run_file, per_epoch, scratch, validate_first=_ends_unvalidated_epoch(found, per_epoch))
     trainer = _CheckedTrainer(
+        checkpoints,
+        progress,
         model=model,
         args=arguments,
         train_dataset=parts["train"],
         eval_dataset=parts["validation"],
         compute_metrics=_validation_metrics,
-        callbacks=[ProgressCallback(progress, metrics, run_file.training.global_batch_size)],
+        callbacks=[
+            ProgressCallback(progress, metrics, settings.global_batch_size),
+            EpochCallback(parts["train"], per_epoch),
+            InterruptionCallback(interruption),
+        ],
     )
     trainer.remove_callback(PrinterCallback)  # its dictionaries on stdout repeat our own lines
-    trainer.train()
-    progress.begin("Evaluating")
-    batches = math.ceil(len(parts["test"]) / arguments.eval_batch_size)
-    trainer.add_callback(PredictionCallback(progress, batches))
-    predicted = trainer.predict(parts["test"])
+    interruption.signal.defer()
+    try:
+        trainer.train(resume_from_checkpoint=None if found is None else str(found.path))
+        progress.begin("Evaluating")
+        batches = math.ceil(len(parts["test"]) / arguments.eval_batch_size)
+        trainer.add_callback(PredictionCallback(progress, batches))
+        predicted = trainer.predict(parts["test"])
+    except (StoppedError, LimitReachedError) as error:
+        raise trainer.with_its_checkpoint(error) from error
     return Outcome(
         model=model,
         device=arguments.device.type,
         steps=trainer.state.global_step,
+        resumed_from_step=None if found is None else found.step,
         test_logits=np.asarray(predicted.predictions, dtype=np.float32),
         test_labels=parts["test"].labels,
     )
 
 
-def _arguments(run_file: RunFile, train_images: int, scratch: Path) -> TrainingArguments:
+def _ends_unvalidated_epoch(found: Optional[Checkpoint], per_epoch: int) -> bool:
+    """Whether a checkpoint was saved after an epoch's last step, and before the validation that follows it."""
+    if found is None or found.step % per_epoch:
+        return False
+    history = json.loads((found.path / STATE).read_text(encoding="utf-8"))["log_history"]
+    return not any(entry["step"] == found.step and "eval_loss" in entry for entry in history)
+
+
+def _arguments(run_file: RunFile, per_epoch: int, scratch: Path, validate_first: bool) -> TrainingArguments:
     settings = run_file.training
-    total_steps = settings.epochs * steps_per_epoch(
-        train_images, settings.micro_batch_size, settings.gradient_accumulation_steps
-    )
+    total_steps = settings.epochs * per_epoch
     return TrainingArguments(
         output_dir=str(scratch),
         num_train_epochs=settings.epochs,
@@ -138,7 +208,9 @@ def _arguments(run_file: RunFile, train_images: int, scratch: Path) -> TrainingA
         seed=settings.seed,
         data_seed=settings.seed,
         eval_strategy="epoch",
-        save_strategy="no",
+        eval_on_start=validate_first,
+        save_strategy="steps",
+        save_steps=run_file.checkpoint.every_steps,
         logging_strategy="steps",
         logging_steps=max(1, total_steps // LOGS_PER_RUN),
         logging_first_step=True,
@@ -164,10 +236,15 @@ def _validation_metrics(prediction: EvalPrediction) -> Dict[str, float]:
 
 
 class _CheckedTrainer(Trainer):
-    """Computes the loss itself and looks at it in each step, before it is averaged."""
+    """Computes the loss itself and looks at it in each step, before it is averaged; saves checkpoints that can't be
+    half there."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, checkpoints: Checkpoints, progress: Progress, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._trained: torch.nn.Module = kwargs["model"]
+        self._checkpoints = checkpoints
+        self._progress = progress
+        self._filling: Optional[Path] = None
         # the loss is a mean over the micro-batch: Trainer has to divide it by the accumulation steps
         self.model_accepts_loss_kwargs = False
 
@@ -182,8 +259,54 @@ class _CheckedTrainer(Trainer):
         outputs = model(pixel_values=inputs["pixel_values"])
         loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits, inputs["labels"])
         if not torch.isfinite(loss):
-            step, rate = self.state.global_step + 1, self.args.learning_rate
-            raise DivergedError(
-                f"step {step}: loss {loss.item()}; expected a finite number, try a learning rate below {rate:g}"
-            )
+            raise self._diverged(self.state.global_step + 1, f"loss {loss.item()}")
         return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Dict[str, float]:
+        """Draws no random numbers from training's: whether and when it is done makes no difference to the weights."""
+        with torch.random.fork_rng():
+            return super().evaluate(*args, **kwargs)
+
+    def with_its_checkpoint(self, error: TrainerError) -> TrainerError:
+        """The error that ended training, telling where; what has been learnt by then is saved, if it isn't yet."""
+        step, saved = self.state.global_step, self._checkpoints.latest
+        if step == 0:
+            return type(error)(f"{error} before the first step; there was nothing to save")
+        if saved is None or saved.step != step:
+            self._save_checkpoint(self._trained, trial=None)
+        return type(error)(f"{error} after step {step} of {self.state.max_steps}, of which a checkpoint is saved")
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """transformers' own checkpoint, in place of its own folder and without its pickled arguments."""
+        if not all(bool(torch.isfinite(weights).all()) for weights in model.parameters()):
+            raise self._diverged(self.state.global_step, "weights that are no numbers")
+
+        def fill(folder: Path) -> None:
+            self._filling = folder
+            super(_CheckedTrainer, self)._save_checkpoint(model, trial)
+            self._filling = None
+            (written,) = folder.iterdir()
+            (written / ARGUMENTS).unlink()
+            for path in written.iterdir():
+                path.rename(folder / path.name)
+            written.rmdir()
+
+        self._progress.saved(self._checkpoints.write(self.state.global_step, fill).as_json())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Optional[torch.nn.Module] = None) -> None:
+        """transformers' own takes the tensors by their names in the file, which save_pretrained spells in another way than
+        the model, and trains on with random ones in place of those that it misses (seen in 5.23)."""
+        weights = ViTForImageClassification.from_pretrained(resume_from_checkpoint).state_dict()
+        (model or self._trained).load_state_dict(weights, strict=True)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where transformers adds its folder of a checkpoint."""
+        return str(self._filling or super()._get_output_dir(trial))
+
+    def _diverged(self, step: int, what: str) -> DivergedError:
+        saved = self._checkpoints.latest
+        kept = "no checkpoint was saved before" if saved is None else f"the checkpoint of step {saved.step} is kept"
+        rate = self.args.learning_rate
+        return DivergedError(
+            f"step {step}: {what}; expected finite numbers, try a learning rate below {rate:g}; {kept}"
+        )
