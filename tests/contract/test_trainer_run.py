@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,16 +19,15 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from tests.contract.test_trainer_config import example, shape_of
-from tests.unit.trainer.build import run_document
+from tests.unit.trainer.build import TRAINER, run_document
 from xray_trainer.__main__ import main
-from xray_trainer.backends import torch as backend
-from xray_trainer.backends.callbacks import MetricsFile
 from xray_trainer.config import read_run_file
 from xray_trainer.findings import NIH_FINDINGS
 from xray_trainer.prepare.cache import open_prepared
 from xray_trainer.progress import Progress
 from xray_trainer.result import MAX_BYTES
 from xray_trainer.synthetic import synthesize
+from xray_trainer.train import train
 
 pytestmark = pytest.mark.usefixtures("environment_as_before")
 
@@ -36,7 +37,11 @@ def run(folder: Path, command: str, document: dict[str, Any]) -> tuple[int, dict
     folder.mkdir(parents=True, exist_ok=True)
     run_file, result = folder / "run.json", folder / f"{command}-result.json"
     run_file.write_text(json.dumps(document))
-    code = main([command, "--run-file", str(run_file), "--result-file", str(result)])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        code = main([command, "--run-file", str(run_file), "--result-file", str(result)])
+    finally:
+        signal.signal(signal.SIGTERM, handler)
     assert result.stat().st_size <= MAX_BYTES
     return code, json.loads(result.read_text())
 
@@ -140,6 +145,40 @@ def test_the_same_seed_gives_the_same_weights_and_a_saved_model_is_fine_tuned(
     assert third["model_digest"] != first["model_digest"]
 
 
+def elsewhere(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same run for a resource that was created again, where neither data nor cache are any more."""
+    gone = {**document["dataset"], "root": str(folder / "gone"), "cache_dir": str(folder / "gone")}
+    return {**document, "run": {**document["run"], "uid": "another"}, "dataset": gone}
+
+
+def test_a_finished_run_is_answered_again_without_its_data(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, result = finished
+    document = elsewhere(json.loads((folder / "run.json").read_text()), tmp_path)
+    prepared = json.loads((folder / "prepare-result.json").read_text())
+    assert run(tmp_path, "prepare", document) == (0, {**prepared, "adopted": True})
+    assert run(tmp_path, "train", document) == (0, {**result, "adopted": True, "phases": []})
+    assert "answered again" in (folder / "out" / "train.log").read_text()
+
+
+def test_answering_again_imports_no_torch(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    run_file = finished[0] / "run.json"
+    for command in ("prepare", "train"):
+        program = [sys.executable, "-X", "importtime", "-m", "xray_trainer", command, "--run-file", str(run_file)]
+        ended = subprocess.run(
+            [*program, "--result-file", str(tmp_path / "result.json")],
+            env={**os.environ, "PYTHONPATH": str(TRAINER)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert json.loads((tmp_path / "result.json").read_text())["adopted"] is True
+        imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if "import time:" in line}
+        assert "xray_trainer.finished" in imported
+        assert not imported & {"torch", "transformers", "pyarrow", "PIL", "xray_trainer.train", "xray_trainer.prepare"}
+
+
 class Recorded(Progress):
     """Keeps what an operator would have read after each change."""
 
@@ -160,10 +199,12 @@ def test_training_advances_by_steps_and_evaluation_by_batches(
     finished: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     folder, result = finished
-    run_file = read_run_file(folder / "run.json")
-    prepared, manifest = open_prepared(run_file.output_dir, "seed")
+    _, manifest = open_prepared(folder / "out", "seed")
+    (tmp_path / "out").mkdir()
+    shutil.copy(folder / "out" / "prepared.json", tmp_path / "out")
+    run_file = read_run_file(folder / "run.json").model_copy(update={"output_dir": tmp_path / "out"})
     progress = Recorded()
-    backend.run(run_file, prepared.cache, manifest, progress, MetricsFile(tmp_path / "metrics.jsonl"))
+    train(run_file, progress)
     steps, batches = result["steps"], math.ceil(manifest.parts["test"].images / run_file.training.micro_batch_size)
     assert steps > 1
     assert batches > 1

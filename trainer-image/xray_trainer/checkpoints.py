@@ -152,6 +152,12 @@ class Checkpoints:
         LOG.info("checkpoint of step %d saved in %.1f s", step, time.monotonic() - begin)
         return self.latest
 
+    def withdraw(self, step: int) -> None:
+        """Delete the checkpoint of this step, should there be one, because its weights have turned out to be useless."""
+        if self.latest is not None and self.latest.step == step:
+            discard(self.latest.path)
+            self.find()
+
     def _seal(self, temporary: Path, step: int) -> Manifest:
         files = sorted(temporary.iterdir())
         for path in files:

@@ -149,8 +149,8 @@ class Progress:
             self._state = replace(self._state, fraction_found_done=step / max(1, total_steps))
         self.advance(step, total_steps)
 
-    def saved(self, checkpoint: Mapping[str, Any]) -> None:
-        """Record the newest checkpoint that is complete on the volume."""
+    def saved(self, checkpoint: Optional[Mapping[str, Any]]) -> None:
+        """Record the newest checkpoint that is complete on the volume, or that there is none."""
         now = self._clock()
         with self._lock:
             self._state = replace(self._state, checkpoint=checkpoint, updated_at=now)

@@ -127,6 +127,17 @@ def test_a_step_that_is_done_anew_replaces_its_damaged_checkpoint(tmp_path: Path
     assert names(tmp_path) == ["step-00000100"]
 
 
+def test_a_checkpoint_that_proves_useless_gives_its_place_to_the_one_before(tmp_path: Path) -> None:
+    checkpoints = open_checkpoints(tmp_path)
+    older = checkpoints.write(100, fill)
+    checkpoints.write(200, fill)
+    checkpoints.withdraw(250)
+    assert names(tmp_path) == ["step-00000100", "step-00000200"]
+    checkpoints.withdraw(200)
+    assert names(tmp_path) == ["step-00000100"]
+    assert checkpoints.latest == older
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_what_interrupts_a_write_leaves_the_older_ones_and_nothing_else(
     tmp_path: Path, error: type[BaseException]

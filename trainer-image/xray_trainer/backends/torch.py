@@ -259,6 +259,7 @@ class _CheckedTrainer(Trainer):
         outputs = model(pixel_values=inputs["pixel_values"])
         loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits, inputs["labels"])
         if not torch.isfinite(loss):
+            self._checkpoints.withdraw(self.state.global_step)  # it holds the weights that led here
             raise self._diverged(self.state.global_step + 1, f"loss {loss.item()}")
         return (loss, outputs) if return_outputs else loss
 
@@ -305,6 +306,7 @@ class _CheckedTrainer(Trainer):
 
     def _diverged(self, step: int, what: str) -> DivergedError:
         saved = self._checkpoints.latest
+        self._progress.saved(None if saved is None else saved.as_json())
         kept = "no checkpoint was saved before" if saved is None else f"the checkpoint of step {saved.step} is kept"
         rate = self.args.learning_rate
         return DivergedError(
