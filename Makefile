@@ -15,8 +15,8 @@ demo: ## cluster, images, chart and one training job; NIH_DIR=folder for real X-
 test: .venv/ready ## every test that needs no accelerator, on a real control plane and node
 	$(PYTEST) tests/unit tests/contract tests/integration tests/e2e tests/gate
 
-test-fast: .venv/ready ## unit and contract tests
-	$(PYTEST) tests/unit tests/contract
+test-fast: .venv/ready ## unit and contract tests, without those that start training processes
+	$(PYTEST) tests/unit tests/contract -m "not slow"
 
 gate: .venv/ready ## the proof that training learns, mean of three seeds
 	XRAY_GATE_SEEDS=3 $(PYTEST) tests/gate -s

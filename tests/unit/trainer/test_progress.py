@@ -35,6 +35,38 @@ def test_time_left_follows_from_the_rate() -> None:
     assert state["estimated_remaining_seconds"] == 30
 
 
+def test_time_left_of_a_resumed_run_follows_from_what_it_did_itself() -> None:
+    progress = Progress("Training", Clock())
+    progress.resume(50, 100)
+    state = progress.state.as_json()
+    assert (state["progress_percentage"], state["estimated_remaining_seconds"]) == (50, None)
+    progress.advance(60, 100)
+    assert progress.state.as_json()["estimated_remaining_seconds"] == 80  # 10 steps took 20 s
+
+
+def test_the_newest_checkpoint_is_told_until_there_is_none() -> None:
+    progress = Progress("Training", Clock())
+    assert progress.state.as_json()["checkpoint"] is None
+    checkpoint = {"step": 6, "time": "2026-11-22T10:00:30Z"}
+    progress.saved(checkpoint)
+    progress.begin("Evaluating")
+    assert progress.state.as_json()["checkpoint"] == checkpoint
+    progress.saved(None)
+    assert progress.state.as_json()["checkpoint"] is None
+
+
+def test_whoever_asks_for_progress_is_noticed_and_a_scrape_is_not() -> None:
+    seconds = iter(range(100))
+    progress = Progress("Training", seconds=lambda: float(next(seconds)))
+    port = serve(progress, 0, "127.0.0.1")
+    assert port is not None
+    get(port, "/metrics")
+    assert progress.unasked_seconds() == 1
+    get(port, "/progress")
+    assert progress.unasked_seconds() == 1
+    assert progress.running_seconds() == 4
+
+
 def test_phases_follow_each_other_without_a_gap() -> None:
     progress = Progress("Training", Clock())
     progress.begin("Evaluating")
