@@ -269,10 +269,9 @@ class _CheckedTrainer(Trainer):
             return super().evaluate(*args, **kwargs)
 
     def with_its_checkpoint(self, error: TrainerError) -> TrainerError:
-        """The error that ended training, telling where; what has been learnt by then is saved, if it isn't yet."""
+        """The error that ended training, telling where; what has been learnt by then is saved, if it isn't yet. At least
+        one step is done, for nobody looks for an interruption before."""
         step, saved = self.state.global_step, self._checkpoints.latest
-        if step == 0:
-            return type(error)(f"{error} before the first step; there was nothing to save")
         if saved is None or saved.step != step:
             self._save_checkpoint(self._trained, trial=None)
         return type(error)(f"{error} after step {step} of {self.state.max_steps}, of which a checkpoint is saved")
