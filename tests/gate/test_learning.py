@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from tests.unit.trainer.build import make_run_file
+from tests.unit.trainer.build import NIH_COLUMNS, make_run_file
 from xray_trainer.config import RunFile, Split
 from xray_trainer.dataset import XrayDataset, open_part
 from xray_trainer.findings import NIH_FINDINGS
@@ -24,7 +24,7 @@ from xray_trainer.metrics import auroc, macro
 from xray_trainer.prepare.cache import open_prepared
 from xray_trainer.prepare.labels import LabelRow, read_labels
 from xray_trainer.prepare.run import prepare
-from xray_trainer.prepare.split import assign_patients
+from xray_trainer.prepare.split import assign_units
 from xray_trainer.progress import Progress
 from xray_trainer.synthetic import synthesize
 from xray_trainer.synthetic.write import LABELS_FILE
@@ -94,7 +94,7 @@ def shuffle_labels(source: Path, target: Path, seed: int) -> None:
 
 
 def test_every_finding_is_planted_in_a_tenth_of_the_images(data_set: Path) -> None:
-    rows = read_labels(data_set / LABELS_FILE).rows.values()
+    rows = read_labels(data_set / LABELS_FILE, NIH_COLUMNS).rows.values()
     assert len(rows) == IMAGES
     shares = {finding: sum(finding in row.findings for row in rows) / IMAGES for finding in NIH_FINDINGS}
     assert min(shares.values()) >= 0.1, shares
@@ -148,7 +148,7 @@ class Division:
 
 def test_remembering_patients_helps_on_no_split_by_patient(data_set: Path) -> None:
     """Split by image the same baseline does better: so it is one that can tell."""
-    rows = list(read_labels(data_set / LABELS_FILE).rows.values())
+    rows = list(read_labels(data_set / LABELS_FILE, NIH_COLUMNS).rows.values())
     by_patient, by_image = patient_memory(split_by_patient(rows)), patient_memory(split_by_image(rows))
     print(f"patient memory: {by_patient:.3f} split by patient, {by_image:.3f} split by image")
     assert by_patient <= MOST_WITHOUT_PIXELS
@@ -157,7 +157,7 @@ def test_remembering_patients_helps_on_no_split_by_patient(data_set: Path) -> No
 
 def split_by_patient(rows: list[LabelRow]) -> Division:
     counts = {patient: sum(row.patient == patient for row in rows) for patient in {row.patient for row in rows}}
-    part_of = assign_patients(counts, SPLIT)
+    part_of = assign_units(counts, SPLIT)
     return Division(*([row for row in rows if part_of[row.patient] == part] for part in ("train", "test")))
 
 

@@ -29,14 +29,15 @@ NO_FINDING = "No Finding"
 """What NIH writes where none of the 14 is present; it is not a finding of its own."""
 
 SEPARATOR = "|"
+"""Between the findings of one cell of the NIH labels file."""
 
 
-def parse_findings(cell: str) -> FrozenSet[str]:
-    """Findings named in one cell of the column Finding Labels, for example `Effusion|Mass`.
+def parse_findings(cell: str, separator: str) -> FrozenSet[str]:
+    """Findings named in one cell of the label column, for example `Effusion|Mass`.
 
     Returns: the names, without `No Finding`; empty for a healthy image.
     """
-    names = (name.strip() for name in cell.split(SEPARATOR))
+    names = (name.strip() for name in cell.split(separator))
     return frozenset(name for name in names if name and name != NO_FINDING)
 
 

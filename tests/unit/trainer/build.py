@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 from PIL import Image
 
-from xray_trainer.config import RunFile, parse_run_file
+from xray_trainer.config import LabelsFile, RunFile, parse_run_file
 
 TRAINER = Path(__file__).parents[3] / "trainer-image"
 EXAMPLES = Path(__file__).parents[2] / "contract" / "examples"
@@ -22,6 +22,13 @@ LABELS_FILE = "Data_Entry_2017_v2020.csv"
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+)
+NIH_COLUMNS = LabelsFile(
+    file=LABELS_FILE,
+    image_column="Image Index",
+    patient_column="Patient ID",
+    label_column="Finding Labels",
+    separator="|",
 )
 FAILS_ON_READ = "/proc/self/mem"
 """A regular file that opens and then fails with an input/output error, as a damaged disk does."""
@@ -41,7 +48,7 @@ def image_name(patient: int, follow_up: int = 0) -> str:
     return f"{patient:08d}_{follow_up:03d}.png"
 
 
-def label_line(patient: int, follow_up: int = 0, findings: str = "No Finding") -> str:
+def label_line(patient: int, follow_up: int = 0, findings: str = "Mass") -> str:
     return f"{image_name(patient, follow_up)},{findings},{follow_up},{patient},58,F,PA,2682,2749,0.143,0.143"
 
 

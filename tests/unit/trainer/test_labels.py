@@ -1,17 +1,36 @@
-"""The labels file in the forms in which it is found, and what is said of broken ones."""
+"""The labels file in the forms in which it is found, those of other people, and what is said of broken ones."""
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 import pytest
 
-from tests.unit.trainer.build import FAILS_ON_READ, HEADER, LABELS_FILE, label_line, refuse, write_labels
+from tests.unit.trainer.build import FAILS_ON_READ, HEADER, LABELS_FILE, NIH_COLUMNS, label_line, refuse, write_labels
+from xray_trainer.config import LabelsFile
 from xray_trainer.errors import DataError
-from xray_trainer.prepare.labels import read_labels, summarise
+from xray_trainer.findings import NIH_FINDINGS
+from xray_trainer.prepare import labels as labels_module
+from xray_trainer.prepare.labels import Labels, check_findings, summarise
 
 LINE = "00000013_005.png,Emphysema|Infiltration,5,13,{age},M,AP,2500,2048,0.168,0.168"
+
+
+def read_labels(path: Path) -> Labels:
+    return labels_module.read_labels(path, NIH_COLUMNS)
+
+
+def other_columns(separator: str = "|", patient_column: str = "subject") -> LabelsFile:
+    """Of a file that is not NIH's."""
+    return LabelsFile(
+        file=LABELS_FILE,
+        image_column="file",
+        patient_column=patient_column,
+        label_column="diagnoses",
+        separator=separator,
+    )
 
 
 @pytest.mark.parametrize(
@@ -32,20 +51,90 @@ def test_all_known_headers_are_read_alike(tmp_path: Path, header: str, line: str
     assert (row.age_years, row.sex, row.view) == (58, "M", "AP")
 
 
+@pytest.mark.parametrize(
+    ("header", "line", "separator"),
+    [
+        ("file,subject,diagnoses", 'a.png,anna,"Mass,Edema"', ","),
+        ("diagnoses,file,remark,subject", "Mass; Edema,a.png,,anna", ";"),
+        ('"subject","file","diagnoses"', '"anna","a.png","Mass // Edema"', " // "),
+        (" file , subject , diagnoses ", " a.png , anna , Mass|Edema|", "|"),
+    ],
+)
+def test_other_people_s_columns_and_separators_are_those_of_the_run_file(
+    tmp_path: Path, header: str, line: str, separator: str
+) -> None:
+    path = write_labels(tmp_path, [line], header)
+    rows = labels_module.read_labels(path, other_columns(separator)).rows
+    assert rows.keys() == {"a.png"}
+    assert (rows["a.png"].patient, rows["a.png"].findings) == ("anna", {"Mass", "Edema"})
+    assert (rows["a.png"].age_years, rows["a.png"].sex, rows["a.png"].view) == (None, "", "")
+
+
+def test_images_without_patients_are_patients_of_their_own(tmp_path: Path) -> None:
+    path = write_labels(tmp_path, ["a.png,Mass", "b.png,Mass"], "file,diagnoses")
+    rows = labels_module.read_labels(path, other_columns(patient_column="file")).rows
+    assert {row.patient for row in rows.values()} == {"a.png", "b.png"}
+
+
+def test_a_missing_column_is_answered_by_those_there_are(tmp_path: Path) -> None:
+    path = write_labels(tmp_path, ["a.png,1,Mass"], "file,patient number,diagnoses")
+    with pytest.raises(DataError) as caught:
+        labels_module.read_labels(path, other_columns())
+    assert str(caught.value) == (
+        f"{LABELS_FILE}: line 1: no column subject; there are file, patient number, diagnoses; "
+        "expected file, diagnoses, subject"
+    )
+
+
+def test_many_and_long_headings_fit_into_a_message(tmp_path: Path) -> None:
+    path = write_labels(tmp_path, [], ",".join(["file", *(["x" * 500] * 500)]))
+    with pytest.raises(DataError, match=r"x, \.\.\.; expected file") as caught:
+        labels_module.read_labels(path, other_columns())
+    assert len(str(caught.value)) < 1200
+
+
+def test_a_row_in_place_of_the_headings_is_not_shown(tmp_path: Path) -> None:
+    path = write_labels(tmp_path, ["scan-7.png,Smith,Mass"], "scan-6.png,Miller,Mass")
+    with pytest.raises(DataError, match="3 fields look like a row") as caught:
+        labels_module.read_labels(path, other_columns())
+    assert "Miller" not in str(caught.value)
+    assert "scan" not in str(caught.value)
+
+
+def test_findings_that_no_row_names_are_counted_in_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    labels = read_labels(write_labels(tmp_path, [label_line(1, findings="Mass|Nodule"), label_line(2)]))
+    with caplog.at_level(logging.WARNING):
+        check_findings(labels, ["Mass", "Nodule"], NIH_COLUMNS)
+        assert not caplog.messages
+        check_findings(labels, ["Mass", "Edema", "Hernia"], NIH_COLUMNS)
+    assert caplog.messages == [f"{LABELS_FILE}: 2 of 3 findings are in no row: Edema, Hernia"]
+
+
+@pytest.mark.parametrize("findings", ["Mass;Nodule", "No Finding", "mass"])
+def test_labels_without_any_of_the_run_s_findings_are_refused(tmp_path: Path, findings: str) -> None:
+    """A wrong separator, spelling or column; what it holds may be a patient's and isn't told."""
+    labels = read_labels(write_labels(tmp_path, [label_line(1, findings=findings)]))
+    with pytest.raises(DataError, match="column Finding Labels: none of the run's 14 findings in 1 rows") as caught:
+        check_findings(labels, NIH_FINDINGS, NIH_COLUMNS)
+    assert "several of them with '|' between" in str(caught.value)
+    assert findings not in str(caught.value)
+
+
 def test_no_finding_is_no_finding(tmp_path: Path) -> None:
-    rows = read_labels(write_labels(tmp_path, [label_line(1)])).rows
+    rows = read_labels(write_labels(tmp_path, [label_line(1, findings="No Finding")])).rows
     assert next(iter(rows.values())).findings == frozenset()
 
 
 @pytest.mark.parametrize(
     ("header", "lines", "expected"),
     [
-        ("Image Index,Finding Labels", ["a.png,Mass"], "line 1: no column Patient ID"),
+        ("Image Index,Finding Labels", ["a.png,Mass"], "line 1: no column Patient ID; there are Image Index, Finding"),
+        (HEADER + ",Patient ID", [label_line(1) + ",2"], "line 1: column Patient ID more than once"),
         ("<!DOCTYPE html>", ["<html>"], "looks like a web page"),
         (HEADER, [], "no rows"),
         (HEADER, ["00000001_000.png,Mass"], "line 2: 2 fields"),
         (HEADER, [label_line(1), "00000002_000.png,,0,2,58,F,PA"], "line 3: column Finding Labels: empty"),
-        (HEADER, [label_line(1), label_line(1, findings="Mass")], "line 3: an image of an earlier line"),
+        (HEADER, [label_line(1), label_line(1, findings="Edema")], "line 3: an image of an earlier line"),
     ],
 )
 def test_broken_files_are_refused_by_place(tmp_path: Path, header: str, lines: list[str], expected: str) -> None:

@@ -113,6 +113,27 @@ def test_loose_files_and_archives_are_taken_together(tmp_path: Path) -> None:
     assert manifest["rows_without_image"] == 1
 
 
+def test_other_people_s_table_is_read_as_the_run_file_says(tmp_path: Path) -> None:
+    names = write_data_set(tmp_path / "nih")
+    lines = [f'{name},p{index % 10},"cyst, stone"' for index, name in enumerate(names)]
+    labels = write_labels(tmp_path / "nih", lines, header="file,subject,diagnoses").rename(
+        tmp_path / "nih" / "table.csv"
+    )
+    columns = {"image_column": "file", "patient_column": "subject", "label_column": "diagnoses", "separator": ","}
+    result = prepare_in(tmp_path, dataset={"labels": {"file": labels.name, **columns}, "findings": ["stone", "cyst"]})
+    assert (result["images"], result["patients"]) == (20, 10)
+    assert read_part(cache_of(tmp_path), "test")["stone"].to_pylist() == [1] * result["test_images"]
+
+
+def test_a_split_by_image_is_made_and_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_data_set(tmp_path / "nih", films=(4, 4, 4))
+    split = {"by": "Image", "seed": 1, "train": 0.5, "validation": 0.25, "test": 0.25}
+    result = prepare_in(tmp_path, dataset={"split": split})
+    assert (result["train_images"], result["validation_images"], result["test_images"]) == (6, 3, 3)
+    assert result["patients"] == 3
+    assert "6 of 6 held-out images have their patient in the training part" in caplog.text
+
+
 def test_what_is_left_out_is_listed_by_ordinal_and_reason(tmp_path: Path) -> None:
     root = tmp_path / "nih"
     write_labels(root, [label_line(patient) for patient in range(1, 12)])

@@ -46,7 +46,7 @@ def leading_out(root: Path) -> None:
 
 def contradicting_labels(root: Path) -> None:
     good(root)
-    write_labels(root, [label_line(CANARY), label_line(CANARY, findings="Mass")])
+    write_labels(root, [label_line(CANARY), label_line(CANARY, findings="Edema")])
 
 
 def headless_labels(root: Path) -> None:
@@ -104,12 +104,12 @@ def test_a_bug_s_traceback_tells_no_patient(
     def bug(*_: object) -> None:
         raise KeyError(NAME)
 
-    monkeypatch.setattr("xray_trainer.prepare.run.assign_patients", bug)
+    monkeypatch.setattr("xray_trainer.prepare.run.split_images", bug)
     code = program.main(["prepare", "--run-file", str(run_file), "--result-file", str(result)])
     told = "".join(capfd.readouterr())
     assert code == 1
     assert "Traceback" in told
-    assert "assign_patients" in told
+    assert "split_images" in told
     assert str(CANARY) not in told + result.read_text()
 
 

@@ -1,27 +1,27 @@
-"""The labels file of ChestX-ray14 in all the forms in which it is found.
+"""The labels file: that of ChestX-ray14 in all the forms in which it is found, and those of other people.
 
-Seen in the wild: `Patient Gender` or `Patient Sex`, ages as `58` or `058Y`, a trailing comma on each line, and the
-headings `OriginalImage[Width,Height]` and `OriginalImagePixelSpacing[x,y]`, whose commas make two fields each.
-Columns are found by name; what a row holds beyond them doesn't matter.
+The run file names the columns of images, patients and findings; what a row holds beyond them doesn't matter. Seen of
+ChestX-ray14 in the wild: `Patient Gender` or `Patient Sex`, ages as `58` or `058Y`, a trailing comma on each line, and
+the headings `OriginalImage[Width,Height]` and `OriginalImagePixelSpacing[x,y]`, whose commas make two fields each.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, FrozenSet, Iterator, List, Optional, Sequence, TextIO
+from typing import Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, TextIO, Tuple
 
+from xray_trainer.config import LabelsFile
 from xray_trainer.errors import DataError
 from xray_trainer.files import unreadable
 from xray_trainer.findings import parse_findings
 
-IMAGE_COLUMN = "Image Index"
-FINDINGS_COLUMN = "Finding Labels"
-PATIENT_COLUMN = "Patient ID"
-REQUIRED_COLUMNS = (IMAGE_COLUMN, FINDINGS_COLUMN, PATIENT_COLUMN)
+LOG = logging.getLogger(__name__)
+
 AGE_COLUMN = "Patient Age"
 SEX_COLUMNS = ("Patient Gender", "Patient Sex")
 VIEW_COLUMN = "View Position"
@@ -29,6 +29,9 @@ VIEW_COLUMN = "View Position"
 MAX_FILE_BYTES = 256 << 20
 """28 times the original file."""
 MAX_FIELD_CHARACTERS = 1000
+MAX_SHOWN_HEADINGS = 20
+MAX_SHOWN_CHARACTERS = 40
+"""Of a heading in a message, which has to fit a termination message."""
 AGE = re.compile(r"0*(\d{1,3})Y?")
 
 
@@ -53,23 +56,54 @@ class Labels:
     """Digest of the file in hex."""
 
 
-def read_labels(path: Path) -> Labels:
+def read_labels(path: Path, columns: LabelsFile) -> Labels:
     """Read the labels file.
 
+    Args:
+        columns: the names of its columns. Images without a patient may name the image column for both: then each
+            image is a patient of its own.
     Raises: DataError naming file, line and column; never a value, for values belong to patients.
     """
     try:
         _require_file(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = _parse(file, path.name)
+            rows = _parse(file, path.name, columns)
     except OSError as error:
         raise unreadable(path.name, error) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path.name}: not a CSV file in UTF-8; expected {', '.join(REQUIRED_COLUMNS)}") from error
+        raise DataError(f"{path.name}: not a CSV file in UTF-8; expected {_wanted(columns)}") from error
     if not rows:
         raise DataError(f"{path.name}: no rows; expected one line per image")
     return Labels(rows, digest)
+
+
+def check_findings(labels: Labels, findings: Sequence[str], columns: LabelsFile) -> None:
+    """Warn of findings that no row names: they can't be learnt.
+
+    Raises: DataError if there is none of them, for then column, separator or spelling is wrong. What the column holds
+        instead is not told: it may be the wrong column.
+    """
+    present = frozenset(name for row in labels.rows.values() for name in row.findings)
+    absent = [finding for finding in findings if finding not in present]
+    if len(absent) == len(findings):
+        raise DataError(
+            f"{columns.file}: column {columns.label_column}: none of the run's {len(findings)} findings in "
+            f"{len(labels.rows)} rows, {len(present)} other names; expected {', '.join(findings[:MAX_SHOWN_HEADINGS])}, "
+            f"several of them with {columns.separator!r} between"
+        )
+    if absent:
+        LOG.warning(
+            "%s: %d of %d findings are in no row: %s", columns.file, len(absent), len(findings), ", ".join(absent)
+        )
+
+
+def _wanted(columns: LabelsFile) -> str:
+    return f"columns {', '.join(_required(columns))}"
+
+
+def _required(columns: LabelsFile) -> Tuple[str, str, str]:
+    return columns.image_column, columns.label_column, columns.patient_column
 
 
 def _require_file(path: Path) -> None:
@@ -79,50 +113,65 @@ def _require_file(path: Path) -> None:
         raise DataError(f"{path.name}: {path.stat().st_size} bytes; expected at most {MAX_FILE_BYTES}")
 
 
-def _parse(file: TextIO, name: str) -> Dict[str, LabelRow]:
+def _parse(file: TextIO, name: str, columns: LabelsFile) -> Dict[str, LabelRow]:
     reader = csv.reader(file)
-    columns = _find_columns(next(reader, []), name)
+    places = _find_columns([heading.strip() for heading in next(reader, [])], name, columns)
     rows: Dict[str, LabelRow] = {}
     for fields in reader:
         if not any(fields):
             continue
         place = f"{name}: line {reader.line_num}"
-        image, row = _parse_row(fields, columns, place)
+        image, row = _parse_row(fields, places, columns, place)
         if rows.setdefault(image, row) != row:
             raise DataError(f"{place}: an image of an earlier line with other values; expected one line per image")
     return rows
 
 
-def _find_columns(header: List[str], name: str) -> Dict[str, int]:
-    if header and header[0].lstrip().startswith("<"):
-        raise DataError(f"{name}: looks like a web page; expected a CSV file with {', '.join(REQUIRED_COLUMNS)}")
-    columns = {heading.strip(): index for index, heading in enumerate(header)}
-    missing = [column for column in REQUIRED_COLUMNS if column not in columns]
+def _find_columns(header: List[str], name: str, columns: LabelsFile) -> Dict[str, int]:
+    if header and header[0].startswith("<"):
+        raise DataError(f"{name}: looks like a web page; expected a CSV file with {_wanted(columns)}")
+    required = _required(columns)
+    missing = [column for column in required if column not in header]
     if missing:
-        raise DataError(f"{name}: line 1: no column {', '.join(missing)}; expected {', '.join(REQUIRED_COLUMNS)}")
-    return columns
+        found = _show_headings(header, required)
+        raise DataError(f"{name}: line 1: no column {', '.join(missing)}; {found}; expected {', '.join(required)}")
+    twice = [column for column in required if header.count(column) > 1]
+    if twice:
+        raise DataError(f"{name}: line 1: column {', '.join(twice)} more than once; expected each once")
+    return {heading: index for index, heading in enumerate(header)}
 
 
-def _parse_row(fields: Sequence[str], columns: Dict[str, int], place: str) -> tuple[str, LabelRow]:
-    if len(fields) <= max(columns[column] for column in REQUIRED_COLUMNS):
-        raise DataError(f"{place}: {len(fields)} fields; expected at least {', '.join(REQUIRED_COLUMNS)}")
+def _show_headings(header: Sequence[str], required: Sequence[str]) -> str:
+    """The headings, unless they look like a row of a file without headings: its values belong to a patient."""
+    if not set(required) & set(header) and any(character.isdigit() for field in header for character in field):
+        return f"its {len(header)} fields look like a row, not like headings"
+    shown = [heading[:MAX_SHOWN_CHARACTERS] for heading in header[:MAX_SHOWN_HEADINGS]]
+    return f"there are {', '.join(shown) or 'none'}{', ...' if len(header) > len(shown) else ''}"
+
+
+def _parse_row(
+    fields: Sequence[str], places: Mapping[str, int], columns: LabelsFile, place: str
+) -> Tuple[str, LabelRow]:
+    required = _required(columns)
+    if len(fields) <= max(places[column] for column in required):
+        raise DataError(f"{place}: {len(fields)} fields; expected at least {', '.join(required)}")
     if any(len(field) > MAX_FIELD_CHARACTERS for field in fields):
         raise DataError(f"{place}: a field of more than {MAX_FIELD_CHARACTERS} characters; expected shorter ones")
-    for column in REQUIRED_COLUMNS:
-        if not fields[columns[column]].strip():
+    for column in required:
+        if not fields[places[column]].strip():
             raise DataError(f"{place}: column {column}: empty; expected a value")
     row = LabelRow(
-        patient=fields[columns[PATIENT_COLUMN]].strip(),
-        findings=parse_findings(fields[columns[FINDINGS_COLUMN]]),
-        age_years=_parse_age(_optional(fields, columns, AGE_COLUMN)),
-        sex=next(filter(None, (_optional(fields, columns, column) for column in SEX_COLUMNS)), ""),
-        view=_optional(fields, columns, VIEW_COLUMN),
+        patient=fields[places[columns.patient_column]].strip(),
+        findings=parse_findings(fields[places[columns.label_column]], columns.separator),
+        age_years=_parse_age(_optional(fields, places, AGE_COLUMN)),
+        sex=next(filter(None, (_optional(fields, places, column) for column in SEX_COLUMNS)), ""),
+        view=_optional(fields, places, VIEW_COLUMN),
     )
-    return fields[columns[IMAGE_COLUMN]].strip(), row
+    return fields[places[columns.image_column]].strip(), row
 
 
-def _optional(fields: Sequence[str], columns: Dict[str, int], column: str) -> str:
-    index = columns.get(column)
+def _optional(fields: Sequence[str], places: Mapping[str, int], column: str) -> str:
+    index = places.get(column)
     return fields[index].strip() if index is not None and index < len(fields) else ""
 
 

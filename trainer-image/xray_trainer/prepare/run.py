@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_trainer.config import Dataset, RunFile
-from xray_trainer.errors import ConfigurationError, DataError
+from xray_trainer.errors import DataError
 from xray_trainer.files import (
     delete_abandoned,
     discard,
@@ -41,9 +41,9 @@ from xray_trainer.prepare.cache import (
 )
 from xray_trainer.prepare.decode import limit_pillow
 from xray_trainer.prepare.images import Collected, collect, write_rejections
-from xray_trainer.prepare.labels import LabelRow, Labels, read_labels, summarise
+from xray_trainer.prepare.labels import LabelRow, Labels, check_findings, read_labels, summarise
 from xray_trainer.prepare.shards import ImageStore, count_positives, write_part
-from xray_trainer.prepare.split import PARTS, assign_patients, split_digest
+from xray_trainer.prepare.split import PARTS, count_leaked, split_digest, split_images
 from xray_trainer.progress import Progress
 from xray_trainer.resources import available_cores
 from xray_trainer.result import VERSION
@@ -64,7 +64,8 @@ def prepare(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
     """
     limit_pillow()
     dataset = run_file.dataset
-    labels = read_labels(dataset.root / dataset.labels.file)
+    labels = read_labels(dataset.root / dataset.labels.file, dataset.labels)
+    check_findings(labels, dataset.findings, dataset.labels)
     sources = find_sources(dataset.root)
     key = cache_key(dataset, sources, labels.sha256)
     folder = folder_of(dataset.cache_dir, key)
@@ -162,20 +163,25 @@ def _fill(
 
 
 def _split(collected: Collected, dataset: Dataset) -> Dict[str, str]:
-    """Patient -> part."""
-    if dataset.split.by != "Patient":
-        raise ConfigurationError(f"dataset.split.by: {dataset.split.by}; expected Patient")
-    images_of: Dict[str, int] = {}
-    for _, row in collected.images:
-        images_of[row.patient] = images_of.get(row.patient, 0) + 1
-    return assign_patients(images_of, dataset.split)
+    """Image -> part."""
+    patient_of = {name: row.patient for name, row in collected.images}
+    part_of = split_images(patient_of, dataset.split)
+    leaked = count_leaked(patient_of, part_of)
+    if leaked:
+        held_out = sum(part != "train" for part in part_of.values())
+        LOG.warning(
+            "split by image leaks patients: %d of %d held-out images have their patient in the training part; "
+            "the figures will flatter the model",
+            *(leaked, held_out),
+        )
+    return part_of
 
 
 def _write_parts(
     folder: Path, images: NDArray[np.uint8], collected: Collected, part_of: Dict[str, str], dataset: Dataset
 ) -> Tuple[List[Any], Dict[str, Part]]:
     labels = np.stack([multi_hot(row.findings, dataset.findings) for _, row in collected.images])
-    part_of_row = np.array([part_of[row.patient] for _, row in collected.images])
+    part_of_row = np.array([part_of[name] for name, _ in collected.images])
     files: List[Any] = []
     parts: Dict[str, Part] = {}
     for part in PARTS:
@@ -183,7 +189,7 @@ def _write_parts(
         files += write_part(folder, part, ordinals, images, labels, dataset.findings)
         parts[part] = Part(
             images=len(ordinals),
-            patients=sum(1 for of_patient in part_of.values() if of_patient == part),
+            patients=len({row.patient for name, row in collected.images if part_of[name] == part}),
             positives=count_positives(labels[ordinals], dataset.findings),
         )
     return files, parts
@@ -209,14 +215,14 @@ def _make_manifest(
         parts=parts,
         archives=len(sources.archives),
         images=len(rows),
-        patients=len(part_of),
+        patients=len({row.patient for row in rows}),
         rejected=collected.rejected_by_reason(),
         rows_without_image=len(labels.rows) - len({name for name, _ in collected.images}),
         other_findings=_count_other_findings(rows, dataset.findings),
         modes=dict(sorted(collected.modes.items())),
         subjects=summarise(rows),
         digest=content_digest(files),
-        split_digest=split_digest({name: part_of[row.patient] for name, row in collected.images}),
+        split_digest=split_digest(part_of),
     )
 
 
