@@ -102,7 +102,7 @@ def test_other_settings_get_another_folder(tmp_path: Path) -> None:
     assert len(folders) == 4
 
 
-def test_loose_files_and_archives_are_taken_together(tmp_path: Path) -> None:
+def test_loose_files_and_archives_are_taken_together(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_data_set(tmp_path / "nih", films=(1, 1))
     (tmp_path / "nih" / "images").mkdir()
     (tmp_path / "nih" / "images" / image_name(9)).write_bytes(make_png(9))
@@ -111,6 +111,7 @@ def test_loose_files_and_archives_are_taken_together(tmp_path: Path) -> None:
     assert prepare_in(tmp_path)["images"] == 3
     manifest = json.loads((cache_of(tmp_path) / "manifest.json").read_text())
     assert manifest["rows_without_image"] == 1
+    assert "1 rows of the labels file name no image" in caplog.text
 
 
 def test_other_people_s_table_is_read_as_the_run_file_says(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_a_split_by_image_is_made_and_warned_of(tmp_path: Path, caplog: pytest.L
     assert "6 of 6 held-out images have their patient in the training part" in caplog.text
 
 
-def test_what_is_left_out_is_listed_by_ordinal_and_reason(tmp_path: Path) -> None:
+def test_what_is_left_out_is_listed_by_ordinal_and_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = tmp_path / "nih"
     write_labels(root, [label_line(patient) for patient in range(1, 12)])
     members = [(image_name(patient), make_png(patient)) for patient in range(1, 11)]
@@ -153,6 +154,7 @@ def test_what_is_left_out_is_listed_by_ordinal_and_reason(tmp_path: Path) -> Non
         ["images_001.tar.gz", "14", "not named .png", ""],
         ["images_001.tar.gz", "11", "unreadable", "not a PNG (first bytes 3c 21 44 4f)"],
     ]
+    assert "left out: images_001.tar.gz: member 13: no label row" in caplog.messages
 
 
 def write_with_damage(root: Path, good: int, damaged: int) -> None:

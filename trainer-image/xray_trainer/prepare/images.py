@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from xray_trainer.prepare.decode import DecodedImage, UnreadableImageError, deco
 from xray_trainer.prepare.labels import LabelRow
 from xray_trainer.prepare.shards import ImageStore
 
+LOG = logging.getLogger(__name__)
+
 NOT_A_PNG_NAME = "not named .png"
 TWICE = "twice present"
 NO_LABEL_ROW = "no label row"
@@ -24,6 +27,8 @@ MAX_UNREADABLE_IMAGES = 5
 MAX_UNREADABLE_SHARE = 0.01
 """More unreadable images than both of these, and the source counts as damaged: a few bad files are life, many are a
 broken copy that somebody has to look at."""
+LOGGED_REJECTIONS = 5
+"""All are in rejected.csv."""
 WAITING_PER_CORE = 4
 """Undecoded images in memory per core."""
 
@@ -94,6 +99,8 @@ def collect(
         while waiting:
             take_oldest()
     _refuse_damaged(collected)
+    for rejection in collected.rejections[:LOGGED_REJECTIONS]:
+        LOG.warning("left out: %s", rejection.sentence())
     return collected
 
 

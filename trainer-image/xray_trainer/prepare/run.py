@@ -253,3 +253,5 @@ def _report(output_dir: Path, folder: Path, manifest: Manifest, progress: Progre
     write_json(output_dir / PREPARED, prepared.model_dump(mode="json"))
     counts = ", ".join(f"{manifest.parts[part].images} {part}" for part in PARTS)
     LOG.info("%d images of %d patients: %s; %d left out", manifest.images, manifest.patients, counts, rejected)
+    if manifest.rows_without_image:
+        LOG.warning("%d rows of the labels file name no image of the set", manifest.rows_without_image)
