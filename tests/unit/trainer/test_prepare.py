@@ -155,6 +155,8 @@ def test_what_is_left_out_is_listed_by_ordinal_and_reason(tmp_path: Path, caplog
         ["images_001.tar.gz", "11", "unreadable", "not a PNG (first bytes 3c 21 44 4f)"],
     ]
     assert "left out: images_001.tar.gz: member 13: no label row" in caplog.messages
+    manifest = json.loads((cache_of(tmp_path) / "manifest.json").read_text())
+    assert manifest["rows_without_image"] == 0, "an unreadable image is there"
 
 
 def write_with_damage(root: Path, good: int, damaged: int) -> None:

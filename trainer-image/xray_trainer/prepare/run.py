@@ -40,7 +40,7 @@ from xray_trainer.prepare.cache import (
     verify,
 )
 from xray_trainer.prepare.decode import limit_pillow
-from xray_trainer.prepare.images import Collected, collect, write_rejections
+from xray_trainer.prepare.images import UNREADABLE, Collected, collect, write_rejections
 from xray_trainer.prepare.labels import LabelRow, Labels, check_findings, read_labels, summarise
 from xray_trainer.prepare.shards import ImageStore, count_positives, write_part
 from xray_trainer.prepare.split import PARTS, count_leaked, split_digest, split_images
@@ -206,6 +206,7 @@ def _make_manifest(
     parts: Dict[str, Part],
 ) -> Manifest:
     rows = [row for _, row in collected.images]
+    rejected = collected.rejected_by_reason()
     return Manifest(
         format_version=FORMAT_VERSION,
         key=key,
@@ -216,8 +217,8 @@ def _make_manifest(
         archives=len(sources.archives),
         images=len(rows),
         patients=len({row.patient for row in rows}),
-        rejected=collected.rejected_by_reason(),
-        rows_without_image=len(labels.rows) - len({name for name, _ in collected.images}),
+        rejected=rejected,
+        rows_without_image=len(labels.rows) - len(rows) - rejected.get(UNREADABLE, 0),
         other_findings=_count_other_findings(rows, dataset.findings),
         modes=dict(sorted(collected.modes.items())),
         subjects=summarise(rows),

@@ -1,0 +1,53 @@
+"""A namespace with one claim and a flavor without accelerators, on which small sets are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dev.demo.stack import Kube, Manifest
+from tests.e2e.waiting import wait_for_end
+
+CLAIM = "work"
+
+
+@contextmanager
+def cpu_flavor(kube: Kube, name: str) -> Iterator[None]:
+    """A flavor of half a core without a price."""
+    kube.apply(
+        {
+            "apiVersion": "xray.training/v1alpha1",
+            "kind": "AcceleratorFlavor",
+            "metadata": {"name": name},
+            "spec": {"backend": "cpu", "host": {"cpu": "500m", "memory": "4Gi"}},
+        }
+    )
+    yield
+    kube.kubectl("delete", "acceleratorflavor", name)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs read and write: folders of the claim `work`."""
+
+    kube: Kube
+    namespace: str
+    flavor: str
+
+    def start(self, name: str, path: str) -> None:
+        """Train a tiny model on a folder of the claim."""
+        spec = {
+            "flavor": self.flavor,
+            "model": {"config": {"hiddenSize": 32, "layers": 1, "heads": 2, "patchSize": 16}},
+            "dataset": {"source": {"pvc": {"claimName": CLAIM, "path": path}}, "imageSize": 64},
+            "training": {"epochs": 1, "globalBatchSize": 16},
+            "output": {"claimName": CLAIM},
+        }
+        metadata = {"name": name, "namespace": self.namespace}
+        job = {"apiVersion": "xray.training/v1alpha1", "kind": "XRayTrainingJob", "metadata": metadata, "spec": spec}
+        self.kube.apply(job)
+
+    def wait(self, name: str) -> Manifest:
+        """The run's status at its end."""
+        return dict(wait_for_end(self.kube, name, self.namespace)["status"])
