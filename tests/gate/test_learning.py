@@ -33,7 +33,8 @@ from xray_trainer.train import train
 pytestmark = [pytest.mark.gate, pytest.mark.usefixtures("environment_as_before")]
 
 IMAGES = 1200
-IMAGE_SIZE, STORED_SIZE = 64, 73
+IMAGE_SIZE, STORED_SIZE = 64, 66
+"""Crops move by one pixel either way: more movement needs more images than a few minutes allow."""
 SEEDS = range(1, 1 + int(os.environ.get("XRAY_GATE_SEEDS", "1")))
 EXPECTED_AUROC = 0.85 if len(SEEDS) >= 3 else 0.80
 MOST_WITHOUT_PIXELS = 0.6
@@ -52,7 +53,7 @@ def run_file(folder: Path, data_set: Path, seed: int) -> RunFile:
     """A small ViT from scratch on the data set; everything it writes goes below `folder`."""
     return make_run_file(
         folder,
-        model={"config": {"hidden_size": 64, "layers": 2, "heads": 4, "patch_size": 16}},
+        model={"config": {"hidden_size": 128, "layers": 2, "heads": 4, "patch_size": 16}},
         dataset={
             "root": str(data_set),
             "image_size": IMAGE_SIZE,
@@ -60,11 +61,11 @@ def run_file(folder: Path, data_set: Path, seed: int) -> RunFile:
             "split": SPLIT.model_dump(),
         },
         training={
-            "epochs": 60,
+            "epochs": 24,
             "global_batch_size": 16,
             "micro_batch_size": 16,
             "gradient_accumulation_steps": 1,
-            "learning_rate": 3e-3,
+            "learning_rate": 1e-3,
             "seed": seed,
         },
     )
@@ -77,6 +78,10 @@ def trained_auroc(folder: Path, data_set: Path, seed: int) -> float:
     result = train(settings, Progress("Training"))
     assert result["findings_evaluated"] == len(NIH_FINDINGS)
     return float(result["auroc_macro"])
+
+
+def format_seeds(aurocs: list[float]) -> str:
+    return ", ".join(f"{auroc:.3f} with seed {seed}" for seed, auroc in zip(SEEDS, aurocs, strict=True))
 
 
 def shuffle_labels(source: Path, target: Path, seed: int) -> None:
@@ -102,7 +107,7 @@ def test_every_finding_is_planted_in_a_tenth_of_the_images(data_set: Path) -> No
 
 def test_a_small_vit_finds_what_is_planted_in_patients_it_has_not_seen(data_set: Path, tmp_path: Path) -> None:
     aurocs = [trained_auroc(tmp_path / str(seed), data_set, seed) for seed in SEEDS]
-    print(f"macro AUROC on held-out patients: {aurocs}")
+    print(f"macro AUROC on held-out patients: {format_seeds(aurocs)}, mean {np.mean(aurocs):.3f}")
     assert np.mean(aurocs) >= EXPECTED_AUROC, aurocs
 
 
@@ -110,7 +115,7 @@ def test_shuffled_labels_teach_nothing(data_set: Path, tmp_path: Path) -> None:
     shuffled = tmp_path / "shuffled"
     shuffle_labels(data_set, shuffled, seed=5)
     measured = trained_auroc(tmp_path / "run", shuffled, seed=1)
-    print(f"macro AUROC with shuffled labels: {measured}")
+    print(f"macro AUROC with shuffled labels: {measured:.3f}")
     assert measured == pytest.approx(0.5, abs=0.05)
 
 

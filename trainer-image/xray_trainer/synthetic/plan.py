@@ -18,6 +18,12 @@ REPEATED_SHARE = 0.3
 MEAN_FILMS = 3.0
 """Films per patient; NIH has 3.64."""
 MAX_FILMS = 12
+MALE_SHARE = 0.56
+PA_SHARE = 0.6
+"""The other films are AP, taken from the front with a portable tube."""
+AGE_YEARS = (46.6, 16.6)
+"""Mean and standard deviation. These three are ChestX-ray14's, of its 112,120 images."""
+AGE_LIMITS = (1, 95)
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,8 @@ def make_plan(images: int, seed: int) -> List[Film]:
 
 
 def _make_patient(number: int, rng: np.random.Generator) -> Patient:
-    age = int(np.clip(rng.normal(48, 16), 4, 92))
-    return Patient(number, int(rng.integers(2**31)), age, "M" if rng.random() < 0.56 else "F")
+    age = int(np.clip(rng.normal(*AGE_YEARS), *AGE_LIMITS))
+    return Patient(number, int(rng.integers(2**31)), age, "M" if rng.random() < MALE_SHARE else "F")
 
 
 def _films_of(patient: Patient, count: int, deck: Iterator[str], rng: np.random.Generator) -> List[Film]:
@@ -72,7 +78,7 @@ def _films_of(patient: Patient, count: int, deck: Iterator[str], rng: np.random.
     for follow_up in range(count):
         repeated = films and rng.random() < REPEATED_SHARE
         findings = films[-1].findings if repeated else _draw_findings(deck, rng)
-        view = "PA" if rng.random() < 0.6 else "AP"
+        view = "PA" if rng.random() < PA_SHARE else "AP"
         films.append(Film(patient, follow_up, view, findings, int(rng.integers(2**31))))
     return films
 
