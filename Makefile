@@ -13,7 +13,7 @@ demo: ## cluster, images, chart and one training job; NIH_DIR=folder for real X-
 	@$(PYTHON) dev/demo
 
 test: .venv/ready ## every test that needs no accelerator, on a real control plane and node
-	$(PYTEST) tests/unit tests/contract tests/integration tests/e2e tests/gate
+	$(PYTEST) tests/unit tests/contract tests/chart tests/integration tests/e2e tests/gate
 
 test-fast: .venv/ready ## unit and contract tests, without those that start training processes
 	$(PYTEST) tests/unit tests/contract -m "not slow"
@@ -28,9 +28,11 @@ lint: .venv/ready ## format, lint, types, import rules, generated files
 	.venv/bin/mypy --explicit-package-bases dev
 	cd operator && ../.venv/bin/lint-imports --no-cache
 	diff -r crds charts/xray-operator/crds
+	.venv/bin/python -m dev.chart lint
 
-generate: ## copy the canonical CRDs into the chart
+generate: .venv/ready ## copy the canonical CRDs into the chart; its values' table and schema
 	rm -rf charts/xray-operator/crds && cp -r crds charts/xray-operator/crds
+	.venv/bin/python -m dev.chart generate
 
 LOCK := .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate

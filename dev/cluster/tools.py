@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -21,6 +22,9 @@ from dev.cluster.state import ClusterError, home, locked, say, step
 GO_MODULE = Path(__file__).parent / "go"
 HELM = "helm.sh/helm/v4/cmd/helm@v4.3.1"
 KIND = "sigs.k8s.io/kind@v0.30.0"
+KUBECONFORM = "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0"
+HELM_DOCS = "github.com/norwoodj/helm-docs/cmd/helm-docs@v1.14.2"
+HELM_UNITTEST = "github.com/helm-unittest/helm-unittest@v1.1.2"
 K8S_PROGRAMS = (
     "etcd",
     "kube-apiserver",
@@ -109,10 +113,10 @@ def go_sources(module: Path) -> list[Path]:
     return [path for pattern in ("**/*.go", "go.mod", "go.sum") for path in module.glob(pattern)]
 
 
-def _go(*arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> None:
+def _go(*arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     if not has("go"):
         raise ClusterError("go: not found on PATH; install Go 1.24 or newer, the cluster's programs are built with it")
-    run("go", *arguments, cwd=cwd, env={"CGO_ENABLED": "0", **(env or {})})
+    return run("go", *arguments, cwd=cwd, env={"CGO_ENABLED": "0", **(env or {})})
 
 
 def go_build(module: Path, package: str, output: Path, flags: str = "-s -w") -> None:
@@ -171,6 +175,38 @@ def _go_installed(module: str) -> Path:
 def helm() -> Path:
     """The folder with helm; built at the first call (about 3 minutes on 2 cores)."""
     return _go_installed(HELM)
+
+
+def kubeconform() -> Path:
+    """The program kubeconform; built at the first call (10 seconds on 2 cores)."""
+    return _go_installed(KUBECONFORM) / "kubeconform"
+
+
+def helm_docs() -> Path:
+    """The program helm-docs; built at the first call (10 seconds on 2 cores)."""
+    return _go_installed(HELM_DOCS) / "helm-docs"
+
+
+def helm_unittest() -> Path:
+    """The program helm-unittest; built at the first call (90 seconds on 2 cores)."""
+    name, _, version = HELM_UNITTEST.rpartition("/")[2].partition("@")
+    folder = home() / "tools" / f"{name}-{version}"
+    with _new_folder(folder) as new:
+        if new:
+            with step(f"build {HELM_UNITTEST}"):
+                # go install refuses a module that replaces another one; inside of it the replacement holds
+                go_build(go_module(HELM_UNITTEST), f"./cmd/{name}", new / name)
+    return folder / name
+
+
+def go_module(module: str) -> Path:
+    """The folder with the sources of `path@version`, in Go's own cache."""
+    return Path(json.loads(_go("mod", "download", "-json", module))["Dir"])
+
+
+def kubernetes_sources() -> Path:
+    """The folder with the sources of the Kubernetes that we build."""
+    return go_module(f"k8s.io/kubernetes@{kubernetes_version((GO_MODULE / 'go.mod').read_text())}")
 
 
 def client_folders(ours: bool) -> list[Path]:

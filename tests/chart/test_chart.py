@@ -1,0 +1,167 @@
+"""The chart by itself, without a cluster: its suites, its values, its rules, and the operator's view of what it renders."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dev.chart.manifests import CHART, VALUES, check_manifests, template
+from dev.cluster.state import ClusterError
+from dev.cluster.tools import helm, helm_unittest
+from xray_operator.config import OperatorConfig, Pod, load_config
+
+DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+MAPS = ("flavors", "resources", "nodeSelector", "podAnnotations", "podLabels", "labels", "annotations")
+"""Values whose keys are the administrator's own."""
+
+
+def rendered(values: str, kind: str) -> dict[str, Any]:
+    (found,) = (each for each in yaml.safe_load_all(template(values=values)) if each["kind"] == kind)
+    return dict(found)
+
+
+def config_of(values: str, folder: Path) -> OperatorConfig:
+    """The operator's configuration as it is mounted into its pod."""
+    path = folder / "config.yaml"
+    path.write_text(rendered(values, "ConfigMap")["data"]["config.yaml"])
+    return load_config(path)
+
+
+def test_the_suites_of_helm_unittest() -> None:
+    done = subprocess.run([helm_unittest(), "--strict", CHART], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert f"Test Suites: {len(list((CHART / 'tests').glob('*_test.yaml')))} passed" in done.stdout
+
+
+def rules(*files: str) -> dict[str, list[str]]:
+    """group/resource -> verbs."""
+    found = [rule for file in files for rule in yaml.safe_load((CHART / "rbac" / file).read_text())]
+    return {f"{rule['apiGroups'][0]}/{rule['resources'][0]}": rule["verbs"] for rule in found}
+
+
+def test_the_operator_may_do_this_and_nothing_else() -> None:
+    assert rules("namespaced.yaml") == {
+        "xray.training/xraytrainingjobs": ["get", "list", "watch"],
+        "xray.training/xraytrainingjobs/status": ["update"],
+        "batch/jobs": ["get", "list", "watch", "create", "patch", "delete"],
+        "/pods": ["get", "list", "watch"],
+        "/configmaps": ["get", "create", "delete"],
+        "/persistentvolumeclaims": ["get"],
+        "/events": ["create"],
+    }
+    assert rules("cluster.yaml") == {
+        "xray.training/acceleratorflavors": ["get", "list", "watch"],
+        "/namespaces": ["get"],
+        "/persistentvolumes": ["get"],
+    }
+
+
+@pytest.mark.parametrize("file", ["namespaced.yaml", "cluster.yaml"])
+def test_every_rule_names_one_resource_and_says_who_needs_it(file: str) -> None:
+    lines = (CHART / "rbac" / file).read_text().splitlines()
+    begins = [number for number, line in enumerate(lines) if line.startswith("- ")]
+    assert begins
+    for begin in begins:
+        assert lines[begin - 1].startswith("# "), lines[begin : begin + 2]
+    for rule in yaml.safe_load("\n".join(lines)):
+        assert len(rule["apiGroups"]) == len(rule["resources"]) == 1
+        assert set(rule) == {"apiGroups", "resources", "verbs"}
+
+
+@pytest.mark.parametrize("values", [None, *VALUES], ids=lambda path: path.stem if path else "defaults")
+def test_the_operator_reads_the_configuration_that_the_chart_writes(values: Path | None, tmp_path: Path) -> None:
+    config = config_of(values.read_text() if values else "", tmp_path)
+    assert config.images.prepare
+    assert config.images.torch
+
+
+def test_every_setting_arrives(tmp_path: Path) -> None:
+    given = yaml.safe_load((CHART / "ci" / "everything-values.yaml").read_text())
+    config = config_of(yaml.safe_dump(given), tmp_path)
+    assert config.pod == Pod.model_validate(given["pod"])
+    assert config.namespaces == tuple(given["watchNamespaces"])
+    assert config.images.prepare == "registry.example/prepare:2"
+    assert config.images.torch == f"registry.example/torch@{given['trainer']['torch']['digest']}"
+    assert config.images.pull_policy == "Always"
+    assert (config.resync_seconds, config.progress_timeout_seconds, config.metrics_port) == (2.5, 1.5, 9090)
+
+
+def test_pod_settings_are_those_of_the_operator() -> None:
+    model = Pod().model_dump(by_alias=True)
+    assert DEFAULTS["pod"] == model | {"imagePullSecrets": []}
+    assert set(SCHEMA["properties"]["pod"]["properties"]) == set(model)
+
+
+def test_a_new_configuration_starts_the_operator_anew() -> None:
+    def checksum(values: str) -> str:
+        template_of = rendered(values, "Deployment")["spec"]["template"]
+        return str(template_of["metadata"]["annotations"]["checksum/config"])
+
+    assert checksum("") == checksum("resources: {limits: {memory: 1Gi}}")
+    assert checksum("") != checksum("resyncSeconds: 7")
+
+
+def named(schema: dict[str, Any], path: str = "") -> dict[str, dict[str, Any]]:
+    """Every value that the schema names, by its path."""
+    found = {}
+    for name, each in schema.get("properties", {}).items():
+        found[f"{path}{name}"] = each
+        if name not in MAPS:
+            found |= named(each, f"{path}{name}.")
+    return found
+
+
+def leaves(values: dict[str, Any], path: str = "") -> set[str]:
+    found = set()
+    for name, value in values.items():
+        inner = isinstance(value, dict) and name not in MAPS
+        found |= {f"{path}{name}"} | (leaves(value, f"{path}{name}.") if inner else set())
+    return found
+
+
+def test_the_schema_names_and_describes_every_value() -> None:
+    in_schema = named(SCHEMA)
+    assert set(in_schema) - {"global"} == leaves(DEFAULTS)
+    assert not [path for path, schema in in_schema.items() if not schema.get("description")]
+    closed = [path for path, schema in in_schema.items() if schema.get("type") == "object" and "properties" in schema]
+    assert closed
+    assert not [path for path in closed if in_schema[path].get("additionalProperties") is not False]
+
+
+def test_the_values_of_the_tests_say_something_else_than_the_defaults() -> None:
+    given = yaml.safe_load((CHART / "ci" / "everything-values.yaml").read_text())
+    assert leaves(given) == leaves(DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("replicas: 1", "replica: 1", "additional properties 'replica' not allowed"),
+        ("backend: devicePlugin", "backend: tpu", "/spec/backend"),
+        ("accelerators: 16", "accelerator: 16", "additional properties 'accelerator' not allowed"),
+        ("verbs: [get]", "verbs: get", "/rules/1/verbs"),
+    ],
+)
+def test_fields_that_kubernetes_does_not_know_are_found(before: str, after: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "chart.yaml"
+    manifests = template()
+    assert before in manifests
+    path.write_text(manifests.replace(before, after, 1))
+    with pytest.raises(ClusterError, match=message):
+        check_manifests([path])
+
+
+def test_the_package_holds_what_runs_and_no_tests(tmp_path: Path) -> None:
+    subprocess.run([helm() / "helm", "package", CHART, "--destination", tmp_path], check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tgz")
+    with tarfile.open(archive) as package:
+        folders = {name.split("/")[1] for name in package.getnames()}
+    assert {"crds", "flavors", "rbac", "templates", "values.schema.json", "values.yaml", "README.md"} <= folders
+    assert not folders & {"tests", "ci", "README.md.gotmpl"}
