@@ -20,13 +20,18 @@ def kubeconfig() -> Path:
     path = start_control_plane()
     applied = kubectl(path, "apply", "-f", str(REPOSITORY / "crds"))
     assert applied.returncode == 0, applied.stderr
-    for crd in ("xraytrainingjobs", "acceleratorflavors"):
-        waited = kubectl(path, "wait", "--for=condition=Established", f"crd/{crd}.xray.training", "--timeout=60s")
-        assert waited.returncode == 0, waited.stderr
+    wait_for_crds(path)
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "spec": {"unschedulable": True}}
     applied = apply(path, node)
     assert applied.returncode == 0, applied.stderr
     return path
+
+
+def wait_for_crds(kubeconfig: Path) -> None:
+    """Until the API server serves our kinds."""
+    for crd in ("xraytrainingjobs", "acceleratorflavors"):
+        waited = kubectl(kubeconfig, "wait", "--for=condition=Established", f"crd/{crd}.xray.training", "--timeout=60s")
+        assert waited.returncode == 0, waited.stderr
 
 
 @pytest_asyncio.fixture

@@ -1,61 +1,111 @@
-"""The chart's ClusterRole is enough for a whole run, and nothing is refused on the way."""
+"""The rights that the chart gives are enough for a whole run, nothing is refused on the way, and they end where they should."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.integration.cluster_access import REPOSITORY, apply, connect, kubectl
+from tests.integration.cluster_access import apply, connect, until
+from tests.integration.conftest import make_namespace, remove_namespace
 from tests.integration.life import Life, claim, flavor, xray_job
 from tests.integration.operator_process import OperatorProcess
 from tests.integration.proxy import start_proxy
+from tests.integration.release import CHART, Release, can_i, installed
 
 pytestmark = pytest.mark.integration
 
 
-def chart_rules() -> list[dict[str, Any]]:
-    """The rules as the chart has them; this part of the template has no template words."""
-    template = (REPOSITORY / "charts" / "xray-operator" / "templates" / "rbac.yaml").read_text()
-    rules = template.split("\nrules:\n", 1)[1].split("\n---", 1)[0]
-    loaded: list[dict[str, Any]] = yaml.safe_load(rules)
-    return loaded
+@pytest.fixture
+def elsewhere(kubeconfig: Path, namespace: str) -> Iterator[str]:
+    """A namespace that no operator of the test serves."""
+    name = f"{namespace}-elsewhere"
+    make_namespace(kubeconfig, name)
+    yield name
+    remove_namespace(kubeconfig, name)
 
 
-def grants(namespace: str) -> list[dict[str, Any]]:
-    name, api = f"operator-{namespace}", "rbac.authorization.k8s.io/v1"
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
-    subject = {"kind": "ServiceAccount", "name": "operator", "namespace": namespace}
-    binding = {"roleRef": reference, "subjects": [subject]}
-    return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "operator", "namespace": namespace}},
-        {"apiVersion": api, "kind": "ClusterRole", "metadata": {"name": name}, "rules": chart_rules()},
-        {"apiVersion": api, "kind": "ClusterRoleBinding", "metadata": {"name": name}, **binding},
-    ]
-
-
-async def test_the_charts_role_is_enough(kubeconfig: Path, namespace: str, tmp_path: Path) -> None:
-    role = grants(namespace)
-    needed = [flavor(), claim(namespace, "nih"), claim(namespace, "out"), *role]
-    assert apply(kubeconfig, *needed).returncode == 0
-    cluster = await connect(kubeconfig)
-    account = f"/api/v1/namespaces/{namespace}/serviceaccounts/operator/token"
+async def live_a_run(release: Release, folder: Path, served: list[str]) -> str:
+    """A whole run with an operator that has the rights of the chart's service account; returns the operator's log."""
+    namespace = release.namespace
+    needed = [flavor(), claim(namespace, "nih"), claim(namespace, "out")]
+    assert apply(release.kubeconfig, *needed).returncode == 0
+    cluster = await connect(release.kubeconfig)
+    account = f"/api/v1/namespaces/{namespace}/serviceaccounts/{release.full_name}/token"
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": None}}
     token = (await cluster.create(account, request))["status"]["token"]
-    async with start_proxy(str(kubeconfig)) as proxy:
+    async with start_proxy(str(release.kubeconfig)) as proxy:
         proxy.token = f"Bearer {token}"
-        operator = OperatorProcess(tmp_path, proxy.url, namespace)
-        await operator.start()
+        operator = OperatorProcess(folder, proxy.url, namespace)
+        await operator.start(namespaces=served)
         try:
             life = Life(cluster, namespace, "127.79.0.1")
-            job = await life.create(xray_job(namespace))
-            await life.live_through(job)
-            log = operator.log.read_text()
-            assert not [line for line in log.splitlines() if "WARNING" in line or "ERROR" in line], log
+            await life.live_through(await life.create(xray_job(namespace)))
+            return operator.log.read_text()
         finally:
             operator.kill()
             await operator.ended()
             await cluster.close()
-            kubectl(kubeconfig, "delete", "clusterrole,clusterrolebinding", f"operator-{namespace}")
+
+
+async def test_a_run_with_the_charts_rights_in_all_namespaces(
+    kubeconfig: Path, namespace: str, elsewhere: str, tmp_path: Path
+) -> None:
+    with installed(kubeconfig, namespace) as release:
+        log = await live_a_run(release, tmp_path, [])
+        assert "forbidden" not in log.lower(), log
+        assert release.may("list", "xraytrainingjobs.xray.training")
+        assert release.may("create", "jobs.batch", elsewhere)
+        assert not release.may("get", "secrets", namespace)
+        assert not release.may("create", "pods/exec", namespace)
+        assert not release.may("update", "xraytrainingjobs.xray.training", namespace)
+
+
+async def test_a_run_with_the_charts_rights_in_one_namespace(
+    kubeconfig: Path, namespace: str, elsewhere: str, tmp_path: Path
+) -> None:
+    with installed(kubeconfig, namespace, watchNamespaces=[namespace]) as release:
+        log = await live_a_run(release, tmp_path, [namespace])
+        assert not [line for line in log.splitlines() if "WARNING" in line or "ERROR" in line], log
+        for rule in yaml.safe_load((Path(CHART) / "rbac" / "namespaced.yaml").read_text()):
+            kind, _, part = rule["resources"][0].partition("/")
+            resource = f"{kind}.{rule['apiGroups'][0]}/{part}"
+            for verb in rule["verbs"]:
+                assert release.may(verb, resource, namespace), (verb, resource)
+                assert not release.may(verb, resource, elsewhere), (verb, resource)
+        assert release.may("watch", "acceleratorflavors.xray.training")
+
+
+async def test_who_has_a_namespaces_edit_role_may_start_runs_there(
+    kubeconfig: Path, namespace: str, elsewhere: str
+) -> None:
+    binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding"}
+    group = "rbac.authorization.k8s.io"
+    bindings = [
+        binding
+        | {
+            "metadata": {"name": role, "namespace": namespace},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": f"{role}-{namespace}"}],
+        }
+        for role in ("view", "edit")
+    ]
+    assert apply(kubeconfig, *bindings).returncode == 0
+    viewer, editor = f"view-{namespace}", f"edit-{namespace}"
+    jobs = "xraytrainingjobs.xray.training"
+
+    async def aggregated() -> bool:
+        return can_i(kubeconfig, editor, "create", jobs, namespace) and can_i(
+            kubeconfig, viewer, "get", jobs, namespace
+        )
+
+    with installed(kubeconfig, namespace):
+        await until("the chart's roles are part of view and edit", aggregated)
+        assert can_i(kubeconfig, editor, "delete", jobs, namespace)
+        assert can_i(kubeconfig, editor, "watch", jobs, namespace)
+        assert not can_i(kubeconfig, editor, "create", jobs, elsewhere)
+        assert not can_i(kubeconfig, editor, "update", f"{jobs}/status", namespace)
+        assert not can_i(kubeconfig, editor, "create", "acceleratorflavors.xray.training", namespace)
+        assert not can_i(kubeconfig, viewer, "create", jobs, namespace)
