@@ -82,7 +82,7 @@ def test_helm_takes_the_crds_that_are_there(release: Release) -> None:
 def versions(release: Release) -> dict[str, str]:
     """Object -> what changes with it, of everything in the release: its version, or a Deployment's without its status."""
     manifest = release.helm("get", "manifest", release.namespace)
-    found = kubectl(release.kubeconfig, "get", "-n", release.namespace, "-f", "-", "-o", "yaml", stdin=manifest)
+    found = kubectl(release.kubeconfig, "get", "-f", "-", "-o", "yaml", stdin=manifest)
     assert found.returncode == 0, found.stderr
     items = yaml.safe_load(found.stdout)["items"]
     return {
@@ -101,7 +101,7 @@ def test_a_second_upgrade_changes_nothing_and_nothing_differs_from_the_manifest(
     assert versions(release) == before
     manifest = release.helm("get", "manifest", release.namespace)
     environment = os.environ | {"KUBECONFIG": str(release.kubeconfig)}
-    command = [str(kubernetes() / "kubectl"), "diff", "--namespace", release.namespace, "-f", "-"]
+    command = [str(kubernetes() / "kubectl"), "diff", "-f", "-"]
     diff = subprocess.run(command, input=manifest, env=environment, capture_output=True, text=True, check=False)
     assert diff.returncode == 0, diff.stdout + diff.stderr
 
