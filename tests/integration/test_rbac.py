@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.cluster_access import apply, connect, until
+from tests.integration.cluster_access import apply, connect, kubectl, until
 from tests.integration.conftest import make_namespace, remove_namespace
 from tests.integration.life import Life, claim, flavor, xray_job
 from tests.integration.operator_process import OperatorProcess
@@ -92,7 +92,10 @@ async def test_who_has_a_namespaces_edit_role_may_start_runs_there(
         }
         for role in ("view", "edit")
     ]
-    assert apply(kubeconfig, *bindings).returncode == 0
+    everywhere = {"metadata": {"name": f"flavors-{namespace}"}, "subjects": bindings[1]["subjects"]}
+    role = {"apiGroup": group, "kind": "ClusterRole", "name": f"{namespace}-xray-operator-flavors"}
+    flavors_for_editor = binding | everywhere | {"kind": "ClusterRoleBinding", "roleRef": role}
+    assert apply(kubeconfig, *bindings, flavors_for_editor).returncode == 0
     viewer, editor = f"view-{namespace}", f"edit-{namespace}"
     jobs = "xraytrainingjobs.xray.training"
 
@@ -107,5 +110,8 @@ async def test_who_has_a_namespaces_edit_role_may_start_runs_there(
         assert can_i(kubeconfig, editor, "watch", jobs, namespace)
         assert not can_i(kubeconfig, editor, "create", jobs, elsewhere)
         assert not can_i(kubeconfig, editor, "update", f"{jobs}/status", namespace)
-        assert not can_i(kubeconfig, editor, "create", "acceleratorflavors.xray.training", namespace)
+        assert can_i(kubeconfig, editor, "list", "acceleratorflavors.xray.training")
+        assert not can_i(kubeconfig, editor, "create", "acceleratorflavors.xray.training")
+        assert not can_i(kubeconfig, viewer, "list", "acceleratorflavors.xray.training")
         assert not can_i(kubeconfig, viewer, "create", jobs, namespace)
+    assert kubectl(kubeconfig, "delete", "clusterrolebinding", f"flavors-{namespace}").returncode == 0
