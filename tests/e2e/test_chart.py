@@ -7,6 +7,7 @@ two operators must not serve the same namespace.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -102,7 +103,7 @@ class Helm:
             "trainer": {name: image_value(self.images[name]) for name in ("prepare", "torch")},
             "watchNamespaces": [JOBS],
             "exampleFlavors": {"enabled": False},
-            "flavors": {NAME: {"backend": "cpu", "host": {"cpu": "500m", "memory": "4Gi"}, "prices": [PRICE]}},
+            "flavors": {NAME: {"backend": "cpu", "host": {"cpu": "1", "memory": "4Gi"}, "prices": [PRICE]}},
             "resyncSeconds": 1,
         }
         chart = str(REPOSITORY / "charts" / "xray-operator")
@@ -146,7 +147,7 @@ def other_operator_image(folder: Path) -> str:
     for name in ("dev", "operator"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     source = folder / "operator" / "xray_operator" / "__init__.py"
-    source.write_text(source.read_text().replace('__version__ = "', f'__version__ = "{OTHER_VERSION}" or "'))
+    source.write_text(re.sub('__version__ = ".*"', f'__version__ = "{OTHER_VERSION}"', source.read_text()))
     command = [sys.executable, str(folder / "dev" / "cluster"), "images", "operator"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.strip().partition("=")[2]
@@ -161,7 +162,7 @@ def start_run(kube: Kube, prepare_image: str) -> None:
         "flavor": NAME,
         "model": {"config": {"hiddenSize": 64, "layers": 2, "heads": 4, "patchSize": 16}},
         "dataset": {"source": {"pvc": {"claimName": "work", "path": "xrays"}}, "imageSize": 64},
-        "training": {"epochs": 400, "globalBatchSize": 8},
+        "training": {"epochs": 200, "globalBatchSize": 8},
         "output": {"claimName": "work"},
     }
     metadata = {"name": "run", "namespace": JOBS}
@@ -202,8 +203,9 @@ def helm(stack: tuple[Kube, dict[str, str]]) -> Iterator[Helm]:
         for each in (SYSTEM, JOBS):
             kube.apply(namespace(each))
         yield Helm(kube, images)
-        kube.kubectl("delete", "namespace", SYSTEM, "--ignore-not-found", "--timeout=180s")
     finally:
+        kube.kubectl("delete", "namespace", JOBS, SYSTEM, "--ignore-not-found", "--timeout=180s")
+        remove_volumes(kube, JOBS)
         install_chart(kube, images)
 
 
@@ -302,4 +304,3 @@ def test_namespaces_go_without_the_operator(helm: Helm) -> None:
     helm.run("uninstall", NAME, "--wait", "--timeout", "3m")
     for each in (JOBS, SYSTEM):
         helm.kube.kubectl("delete", "namespace", each, "--wait=true", "--timeout=60s")
-    remove_volumes(helm.kube, JOBS)
