@@ -27,6 +27,7 @@ lint: .venv/ready ## format, lint, types, import rules, generated files
 	.venv/bin/mypy operator/xray_operator trainer-image/xray_trainer
 	.venv/bin/mypy --explicit-package-bases dev
 	cd operator && ../.venv/bin/lint-imports --no-cache
+	.venv/bin/yamllint --strict .
 	diff -r crds charts/xray-operator/crds
 	.venv/bin/python -m dev.chart lint
 
