@@ -29,10 +29,12 @@ lint: .venv/ready ## format, lint, types, import rules, generated files
 	cd operator && ../.venv/bin/lint-imports --no-cache
 	.venv/bin/yamllint --strict .
 	diff -r crds charts/xray-operator/crds
+	diff docs/reference.md <(.venv/bin/python dev/reference.py)
 	.venv/bin/python -m dev.chart lint
 
-generate: .venv/ready ## copy the canonical CRDs into the chart; its values' table and schema
+generate: .venv/ready ## from the CRDs: the chart's copy and the API reference; the chart's table and schema of values
 	rm -rf charts/xray-operator/crds && cp -r crds charts/xray-operator/crds
+	.venv/bin/python dev/reference.py > docs/reference.md
 	.venv/bin/python -m dev.chart generate
 
 LOCK := .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
