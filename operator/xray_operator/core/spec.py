@@ -14,8 +14,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from pydantic.alias_generators import to_camel
 
 Name = Annotated[str, Field(min_length=1, max_length=253)]
-RelativePath = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9._-][A-Za-z0-9._/-]*$")]
+RelativePath = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9._/-]+$")]
 Share = Annotated[Decimal, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, le=2147483647)]
+Cores = Annotated[str, Field(max_length=16, pattern=r"^([0-9]{1,4}(\.[0-9]{1,3})?|[0-9]{1,6}m)$")]
+Bytes = Annotated[str, Field(max_length=16, pattern=r"^[0-9]{1,12}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$")]
+LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)]
 Column = Annotated[str, Field(min_length=1, max_length=128)]
 Finding = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -66,10 +70,16 @@ class VitConfig(Part):
     heads: int = Field(ge=1, le=16)
     patch_size: int = Field(ge=4, le=32)
 
+    @model_validator(mode="after")
+    def _equal_heads(self) -> Self:
+        if self.hidden_size % self.heads:
+            raise ValueError("hiddenSize must be divisible by heads")
+        return self
+
 
 class Model(Part):
-    name: str | None = Field(default=None, max_length=200)
-    revision: str | None = Field(default=None, max_length=64)
+    name: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._/-]+$")
+    revision: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
     claim_name: Name | None = None
     config: VitConfig | None = None
 
@@ -79,6 +89,8 @@ class Model(Part):
             raise ValueError("give either name (pre-trained weights) or config (train from scratch)")
         if self.claim_name and (not self.name or self.name.startswith("/") or ".." in self.name):
             raise ValueError("with claimName, name must be a relative path inside the claim, without '..'")
+        if self.revision and (not self.name or self.claim_name):
+            raise ValueError("revision pins a hub model: it needs name and no claimName")
         return self
 
 
@@ -88,7 +100,7 @@ class Pvc(Part):
 
     @model_validator(mode="after")
     def _stays_inside(self) -> Self:
-        if self.path and ".." in self.path:
+        if self.path and (self.path.startswith("/") or ".." in self.path):
             raise ValueError("path must be relative to the claim's root, without '..'")
         return self
 
@@ -128,7 +140,7 @@ class Fractions(Part):
 
 class Split(Part):
     by: Literal["Patient", "Image"] = "Patient"
-    seed: int = Field(default=42, ge=0)
+    seed: Seed = 42
     fractions: Fractions = Fractions()
 
 
@@ -152,7 +164,7 @@ class Training(Part):
     warmup_ratio: Decimal = Field(default=Decimal("0.25"), ge=0, le=1)
     weight_decay: Decimal = Field(default=Decimal(0), ge=0)
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    seed: int = Field(default=1337, ge=0)
+    seed: Seed = 1337
 
     @model_validator(mode="after")
     def _whole_number_of_steps(self) -> Self:
@@ -186,7 +198,7 @@ class LiveSpec(Part):
 class JobSpec(LiveSpec):
     """What a researcher asks for. Beyond LiveSpec, it is fixed when a run starts."""
 
-    flavor: Annotated[str, Field(min_length=1, max_length=63)]
+    flavor: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
     model: Model
     dataset: Dataset
     training: Training = Training()
@@ -219,9 +231,9 @@ class JobSpec(LiveSpec):
 
 
 class Host(Part):
-    cpu: str | Annotated[int, Field(ge=0, le=9999)] | None = None
-    memory: str | None = None
-    shared_memory: str | None = None
+    cpu: Cores | Annotated[int, Field(ge=0, le=9999)] | None = None
+    memory: Bytes | None = None
+    shared_memory: Bytes | None = None
 
 
 class Price(Part):
@@ -230,31 +242,39 @@ class Price(Part):
     effective_from: AwareDatetime
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
     per_hour: Decimal = Field(ge=0)
-    minimum_seconds: int = Field(default=0, ge=0)
-    increment_seconds: int = Field(default=1, ge=1)
-    source: str | None = None
+    minimum_seconds: int = Field(default=0, ge=0, le=86400)
+    increment_seconds: int = Field(default=1, ge=1, le=86400)
+    source: str | None = Field(default=None, max_length=256)
 
 
 class NamespaceSelector(Part):
-    match_labels: dict[str, str] = {}
+    match_labels: LabelMap = {}
 
 
 class FlavorSpec(Part):
     """What the platform team offers."""
 
     backend: Literal["cpu", "gpu", "devicePlugin"]
-    accelerators: int = Field(default=0, ge=0, le=64)
-    resource_name: str | None = None
+    accelerators: int = Field(default=0, ge=1, le=64)
+    resource_name: str | None = Field(
+        default=None,
+        min_length=3,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
+    )
     host: Host = Host()
-    node_selector: dict[str, str] = {}
-    tolerations: tuple[dict[str, Any], ...] = ()
+    node_selector: LabelMap = {}
+    tolerations: tuple[dict[str, Any], ...] = Field(default=(), max_length=16)
     namespace_selector: NamespaceSelector | None = None
-    prices: tuple[Price, ...] = ()
+    prices: tuple[Price, ...] = Field(default=(), max_length=32)
 
     @model_validator(mode="after")
     def _accelerators_have_a_name(self) -> Self:
-        if (self.backend == "cpu") != (self.resource_name is None and self.accelerators == 0):
+        wanted = self.backend != "cpu"
+        if (self.resource_name is not None, self.accelerators > 0) != (wanted, wanted):
             raise ValueError("a cpu flavor has no accelerators; any other has accelerators and resourceName")
+        if self.backend == "devicePlugin" and self.accelerators.bit_count() != 1:
+            raise ValueError("accelerators of a devicePlugin flavor must be a power of two from 1 to 64")
         return self
 
 
