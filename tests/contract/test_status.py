@@ -1,0 +1,113 @@
+"""Every field of a status that the operator writes is in the CRD, within its bounds; and every field of the CRD is written.
+
+The API server drops fields that it does not know without a word, and refuses a whole status for one that is too long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.contract.schemas import crd_schema, walk
+from tests.unit.operator.builders import (
+    CONFIG,
+    at,
+    example,
+    make_job,
+    make_pod,
+    make_progress,
+    started,
+    train_result,
+)
+from xray_operator.core.observed import Observed
+from xray_operator.core.reconcile import reconcile
+
+SCHEMA = crd_schema("XRayTrainingJob", "status")
+TRAINING = make_pod().scheduled(10).prepared(12, 40).trains(42)
+CHECKPOINT = {"step": 6, "time": "2026-11-22T10:00:30Z"}
+RESULT = train_result(adopted=True, resumed_from_step=6)
+SITUATIONS = {
+    "refused": Observed(),
+    "queued": started(make_pod().unschedulable("0/3 nodes: no ipu " + "x" * 9000)),
+    "preparing": started(make_pod().scheduled(10).prepares(12)),
+    "training": started(TRAINING, progress=make_progress(checkpoint=CHECKPOINT)),
+    "failed": started(
+        make_pod().scheduled(10).prepared(12, 40, 11, example("error-result.json")), end="BackoffLimitExceeded"
+    ),
+    "succeeded": started(make_pod().scheduled(10).prepared(12, 40).trained(42, 110, message=RESULT), end="Complete"),
+}
+
+Status = dict[str, Any]
+
+
+def write(observed: Observed, former: Status | None = None, **spec: Any) -> Status:
+    """The status that one pass writes."""
+    decision = reconcile(make_job().spec(**spec).status(former).build(), observed, at(200), CONFIG)
+    assert decision.status is not None
+    return decision.status
+
+
+def statuses() -> dict[str, Status]:
+    written = {name: write(observed) for name, observed in SITUATIONS.items()}
+    again = write(started(TRAINING, job=make_job().spec(rerun=1)), former=written["succeeded"], rerun=1)
+    return written | {"run again": again, "suspended": write(SITUATIONS["training"], suspend=True)}
+
+
+STATUSES = statuses()
+
+
+def mistakes(schema: dict[str, Any], value: Any, path: str) -> Iterator[str]:
+    """What the API server would drop or refuse."""
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+    if type(value) is not kinds[schema["type"]]:
+        yield f"{path}: {value!r} is no {schema['type']}"
+        return
+    if "enum" in schema and value not in schema["enum"]:
+        yield f"{path}: {value!r} is none of {schema['enum']}"
+    longest = schema.get("maxLength", schema.get("maxItems"))
+    if longest is not None and len(value) > longest:
+        yield f"{path}: longer than {longest}"
+    if isinstance(value, list):
+        for row in value:
+            yield from mistakes(schema["items"], row, f"{path}[]")
+    if isinstance(value, dict):
+        yield from (f"{path}.{name} is required" for name in schema.get("required", ()) if name not in value)
+        for name, inner in value.items():
+            known = schema["properties"].get(name)
+            yield from mistakes(known, inner, f"{path}.{name}") if known else [f"{path}.{name} is not in the CRD"]
+
+
+def paths(value: Any, path: str) -> Iterator[str]:
+    """Every field that a status has."""
+    yield path
+    for row in value if isinstance(value, list) else ():
+        yield from paths(row, f"{path}[]")
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        yield from paths(inner, f"{path}.{name}")
+
+
+@pytest.mark.parametrize("situation", STATUSES)
+def test_a_status_fits_the_crd(situation: str) -> None:
+    assert list(mistakes(SCHEMA, STATUSES[situation], "status")) == []
+
+
+def test_every_field_of_the_crd_is_written_in_some_situation() -> None:
+    written = {path for status in STATUSES.values() for path in paths(status, "status")}
+    assert {path for path, _ in walk(SCHEMA, "status")} == written
+
+
+def test_a_mistake_is_found() -> None:
+    wrong = {
+        "state": "Sleeping",
+        "cost": {"total": 1},
+        "runsOn": "x" * 257,
+        "conditions": [{"type": "Ready"}],
+        "more": 1,
+    }
+    found = sorted(mistake.partition(":")[0] for mistake in mistakes(SCHEMA, wrong, "status"))
+    missing = [
+        f"status.conditions[].{name} is required" for name in ("lastTransitionTime", "message", "reason", "status")
+    ]
+    assert found == [*missing, "status.cost.total", "status.more is not in the CRD", "status.runsOn", "status.state"]
