@@ -12,11 +12,15 @@ help: ## what can be made
 demo: ## cluster, images, chart and one training job; NIH_DIR=folder for real X-rays
 	@$(PYTHON) dev/demo
 
-test: .venv/ready ## every test that needs no accelerator, on a real control plane and node
-	$(PYTEST) tests/unit tests/contract tests/chart tests/integration tests/e2e tests/gate
+test: test-fast ## every test that needs no accelerator, on a real control plane and node
+	$(PYTEST) tests/unit tests/contract -m slow
+	$(PYTEST) tests/chart tests/integration tests/e2e tests/gate
 
-test-fast: .venv/ready ## unit and contract tests, without those that start training processes
-	$(PYTEST) tests/unit tests/contract -m "not slow"
+# the longest file, which trains, comes first; torch's threads would fight the other worker for its core
+test-fast: .venv/ready ## unit and contract tests but the slow ones, and the coverage of the operator's core
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term \
+		--cov-report=json:build/coverage.json -m "not slow" tests/contract/test_trainer_run.py tests/contract tests/unit
+	.venv/bin/python dev/branches.py
 
 gate: .venv/ready ## the proof that training learns, mean of three seeds
 	XRAY_GATE_SEEDS=3 $(PYTEST) tests/gate -s
