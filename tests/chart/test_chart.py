@@ -52,7 +52,7 @@ def test_the_operator_may_do_this_and_nothing_else() -> None:
         "xray.training/xraytrainingjobs/status": ["update"],
         "batch/jobs": ["get", "list", "watch", "create", "patch", "delete"],
         "/pods": ["get", "list", "watch"],
-        "/configmaps": ["get", "create", "delete"],
+        "/configmaps": ["get", "create"],
         "/persistentvolumeclaims": ["get"],
         "/events": ["create"],
     }
