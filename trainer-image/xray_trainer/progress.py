@@ -13,31 +13,37 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 LOG = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
 
-GAUGES: Mapping[str, Tuple[str, str]] = {
-    "step": ("xray_training_step", "Optimisation steps done."),
-    "total_steps": ("xray_training_total_steps", "Optimisation steps of the whole run."),
-    "loss": ("xray_training_loss", "Latest binary cross-entropy on training images."),
-    "learning_rate": ("xray_training_learning_rate", "Latest learning rate."),
-    "images_per_second": ("xray_training_images_per_second", "Training images per second since the first step."),
-    "validation_loss": ("xray_training_validation_loss", "Latest binary cross-entropy on validation images."),
+METRICS: Mapping[str, Tuple[str, str]] = {
+    "progress": ("xray_trainer_progress_ratio", "Share done of the present phase."),
+    "steps": ("xray_trainer_steps", "Optimisation steps done."),
+    "planned_steps": ("xray_trainer_planned_steps", "Optimisation steps of the whole run."),
+    "loss": ("xray_trainer_loss", "Latest binary cross-entropy on training images."),
+    "learning_rate": ("xray_trainer_learning_rate", "Latest learning rate."),
+    "gradient_norm": ("xray_trainer_gradient_norm", "Latest norm of the gradient."),
+    "images_per_second": ("xray_trainer_images_per_second", "Training images per second since the first step."),
+    "validation_loss": ("xray_trainer_validation_loss", "Latest binary cross-entropy on validation images."),
     "auroc_macro": (
-        "xray_training_auroc_macro",
+        "xray_trainer_auroc_macro",
         "Latest macro AUROC on validation images, at the end on held-out images.",
     ),
-    "gradient_norm": ("xray_training_gradient_norm", "Latest norm of the gradient."),
-    "images_prepared": ("xray_trainer_images_prepared", "Images decoded and cached by preparation."),
-    "images_rejected": ("xray_trainer_images_rejected", "Images left out by preparation."),
-    "source_bytes_read": ("xray_trainer_source_bytes_read", "Bytes of archives and image files read by preparation."),
+    "images_prepared": ("xray_trainer_images_prepared", "Images that preparation has cached, or found cached."),
+    "images_rejected": ("xray_trainer_images_rejected", "Images that preparation left out."),
+    "source_bytes_read": (
+        "xray_trainer_source_read_bytes_total",
+        "Bytes of archives and image files that preparation has read.",
+    ),
 }
-"""Value -> Prometheus name and help."""
+"""Value -> Prometheus name and help. There are no labels, so that none can tell a patient."""
 
 
 def utc_now() -> datetime:
@@ -77,6 +83,8 @@ class State:
     checkpoint: Optional[Mapping[str, Any]] = None
     """The newest that is complete on the volume: its step and time."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    trained: Mapping[str, int] = field(default_factory=dict)
+    """Steps of training; the phases after it keep them."""
 
     def as_json(self) -> Dict[str, Any]:
         """The shape of tests/contract/examples/progress.json. The remaining time is null until a rate is known."""
@@ -109,7 +117,7 @@ class Progress:
         self._lock = threading.Lock()
         self._state = State(phases=(Phase(phase, now),), updated_at=now)
         self.registry = CollectorRegistry()
-        self._gauges: Dict[str, Gauge] = {}
+        self.registry.register(_Latest(self))
 
     @property
     def state(self) -> State:
@@ -121,8 +129,10 @@ class Progress:
         now = self._clock()
         with self._lock:
             phases = (*self._finished(now), Phase(phase, now))
-            before = self._state
-            self._state = State(phases, updated_at=now, metrics=before.metrics, checkpoint=before.checkpoint)
+            kept = self._state
+            self._state = State(
+                phases, updated_at=now, metrics=kept.metrics, trained=kept.trained, checkpoint=kept.checkpoint
+            )
 
     def finish(self) -> Tuple[Phase, ...]:
         """End the current phase. Returns: all phases of the run."""
@@ -141,7 +151,6 @@ class Progress:
         """
         share = fraction if fraction is not None else step / max(1, total_steps)
         self._move(share, step, total_steps)
-        self._set_gauges({"step": step, "total_steps": total_steps})
 
     def resume(self, step: int, total_steps: int) -> None:
         """Begin the current phase where an earlier attempt left it: the time left follows from what is done now."""
@@ -168,40 +177,48 @@ class Progress:
         return self._seconds() - self._asked
 
     def advance_share(self, fraction: float) -> None:
-        """Record the share of the work done in a phase without steps; the gauges keep those of training."""
+        """Record the share of the work done in a phase without steps."""
         self._move(fraction, step=0, total_steps=0)
 
     def _move(self, share: float, step: int, total_steps: int) -> None:
         now = self._clock()
         with self._lock:
-            begin = self._state.phases[-1].started_at
-            remaining = _remaining_seconds(begin, now, share, self._state.fraction_found_done)
+            phase = self._state.phases[-1]
+            remaining = _remaining_seconds(phase.started_at, now, share, self._state.fraction_found_done)
+            training = {"steps": step, "planned_steps": total_steps} if phase.name == "Training" else {}
             self._state = replace(
                 self._state,
                 step=step,
                 total_steps=total_steps,
                 fraction=share,
                 remaining_seconds=remaining,
+                trained=training or self._state.trained,
                 updated_at=now,
             )
 
     def record(self, **values: float) -> None:
-        """Record the latest values of metrics; the keys are those of GAUGES."""
+        """Record the latest values of metrics; the keys are those of METRICS."""
         now = self._clock()
         with self._lock:
             self._state = replace(self._state, metrics={**self._state.metrics, **values}, updated_at=now)
-        self._set_gauges(values)
 
     def _finished(self, now: datetime) -> Tuple[Phase, ...]:
         last = self._state.phases[-1]
         return (*self._state.phases[:-1], replace(last, finished_at=last.finished_at or now))
 
-    def _set_gauges(self, values: Mapping[str, float]) -> None:
-        for key, value in values.items():
-            if key not in self._gauges:
-                name, documentation = GAUGES[key]
-                self._gauges[key] = Gauge(name, documentation, registry=self.registry)
-            self._gauges[key].set(value)
+
+class _Latest(Collector):
+    """The latest values, as Prometheus asks for them; those that nobody has told yet are absent."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def collect(self) -> Iterator[Metric]:
+        state = self._progress.state
+        for key, value in {"progress": state.fraction, **state.trained, **state.metrics}.items():
+            name, documentation = METRICS[key]
+            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            yield family(name, documentation, value=value)
 
 
 def _remaining_seconds(started_at: datetime, now: datetime, share: float, found_done: float) -> Optional[int]:

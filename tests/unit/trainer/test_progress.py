@@ -87,12 +87,20 @@ def test_a_phase_begins_with_nothing_done_and_an_unknown_time_left() -> None:
     progress.advance_share(0.25)
     state = progress.state.as_json()
     assert (state["progress_percentage"], state["estimated_remaining_seconds"]) == (25, 30)
-    assert progress.registry.get_sample_value("xray_training_step") == 100
+    assert progress.registry.get_sample_value("xray_trainer_steps") == 100
 
 
 def get(port: int, path: str) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
         return str(answer.read().decode())
+
+
+def test_units_of_preparation_are_no_optimisation_steps() -> None:
+    progress = Progress("Preparing", Clock())
+    progress.advance(30, 40)
+    value = progress.registry.get_sample_value
+    assert value("xray_trainer_progress_ratio") == 0.75
+    assert value("xray_trainer_steps") is None
 
 
 def test_both_pages_are_served() -> None:
@@ -103,8 +111,8 @@ def test_both_pages_are_served() -> None:
     progress.record(loss=0.25, images_per_second=12.5)
     assert json.loads(get(port, "/progress"))["metrics"][0] == {"name": "loss", "value": "0.25"}
     metrics = get(port, "/metrics")
-    assert "xray_training_step 3.0" in metrics
-    assert "xray_training_images_per_second 12.5" in metrics
+    assert "xray_trainer_steps 3.0" in metrics
+    assert "xray_trainer_images_per_second 12.5" in metrics
     with pytest.raises(urllib.error.HTTPError, match="404"):
         get(port, "/")
 
