@@ -73,12 +73,14 @@ async def run(config: OperatorConfig) -> None:
 def build_operator(config: OperatorConfig, cluster: Cluster, session: aiohttp.ClientSession) -> Operator:
     """Wire the parts together; nothing runs yet."""
     index, queue = Index(), WorkQueue()
+    metrics = Metrics(__version__, index.all_jobs, lambda: len(queue))
+    cluster.answered = metrics.request_answered
     return Operator(
         config=config,
         cluster=cluster,
         gatherer=Gatherer(index, cluster, session, config.progress_timeout_seconds),
         index=index,
-        metrics=Metrics(__version__, index.all_jobs, lambda: len(queue)),
+        metrics=metrics,
         queue=queue,
         freshness=Freshness(heard_at=time.monotonic()),
     )

@@ -132,8 +132,9 @@ class Operator:
 
     async def _write(self, job: XRayJob, decision: Decision) -> None:
         version = await write_down(self.cluster, job, decision)
-        if version:
+        if version and decision.status:
             self.freshness.wrote(job.ref.uid, version, time.monotonic())
+            self.metrics.status_written(job, decision.status)
 
     async def _listen(self) -> None:
         """A LIST as canary: while it fails, health gets worse."""

@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from xray_operator import names
+from xray_operator.cluster.paths import resource_of
 from xray_operator.errors import AlreadyExists, ClusterError, ConfigError, Conflict, NotFound, Refused
 
 Raw = dict[str, Any]
+
+Answered = Callable[[str, str, str], None]
+"""Called once per request with its verb and resource, as RBAC names them, and the HTTP status or NO_ANSWER."""
+
+NO_ANSWER: Final = "<error>"
+"""As client-go's metrics call it."""
+
+VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 MERGE_PATCH = "application/merge-patch+json"
 
@@ -29,6 +38,7 @@ class Cluster:
     def __init__(self, api: ApiClient, request_timeout_seconds: float) -> None:
         self._api = api
         self._timeout = aiohttp.ClientTimeout(total=request_timeout_seconds)
+        self.answered: Answered = lambda *_: None
 
     @classmethod
     async def connect(cls, request_timeout_seconds: float) -> Cluster:
@@ -93,12 +103,22 @@ class Cluster:
             body=body,
             auth_settings=["BearerToken"],
         )
+        code = NO_ANSWER
         try:
             response = await self._api.call_api(*arguments, _request_timeout=self._timeout)
             text = await response.read()  # type: ignore[no-untyped-call]
+            code = str(response.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ClusterError(f"{method} {path}", 0, repr(error)) from error
+        finally:
+            self.answered(*_words(method, path), code)
         return _answer(f"{method} {path}", response.status, text)
+
+
+def _words(method: str, path: str) -> tuple[str, str]:
+    """Verb and resource of a request."""
+    resource, one = resource_of(path)
+    return VERBS.get(method) or ("get" if one else "list"), resource
 
 
 async def _load_kubeconfig(configuration: Configuration) -> None:

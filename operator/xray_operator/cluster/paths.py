@@ -51,3 +51,14 @@ def jobs(namespace_name: str | None) -> str:
     """All XRayTrainingJobs, or those of a namespace."""
     within = f"namespaces/{namespace_name}/" if namespace_name else ""
     return f"/apis/{names.API_VERSION}/{within}{names.JOBS}"
+
+
+def resource_of(path: str) -> tuple[str, bool]:
+    """What a path of the API asks for.
+
+    Returns: the resource as RBAC names it, like `xraytrainingjobs/status`; whether the path names one object.
+    """
+    parts = path.strip("/").split("/")[3 if path.startswith("/apis/") else 2 :]
+    if parts[0] == "namespaces" and len(parts) > 2:
+        parts = parts[2:]
+    return "/".join([parts[0], *parts[2:]]), len(parts) > 1

@@ -1,0 +1,243 @@
+"""What is counted with each status write, and what is read from the jobs at each scrape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+from kubernetes.aio.client import ApiClient, Configuration
+
+from tests.unit.operator.builders import make_job
+from tests.unit.operator.test_workers import FakeCluster, make_operator, run_until_idle
+from xray_operator.cluster.client import Cluster
+from xray_operator.cluster.paths import resource_of
+from xray_operator.core.accounting import finished_phases, spent
+from xray_operator.core.cost import make_cost
+from xray_operator.core.spec import Price
+from xray_operator.errors import ClusterError, Conflict
+from xray_operator.metrics import Metrics
+from xray_operator.names import HELD_PHASES
+
+PRICE = Price.model_validate({"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": "36.00"})
+"""A cent a second."""
+Status = dict[str, Any]
+
+
+def status_after(*seconds: int, state: str = "Training", price: Price | None = PRICE, run: str = "cxr-1") -> Status:
+    """Status of a run that held its flavor for so many seconds in Preparing, Training, Evaluating."""
+    cost = make_cost(dict(zip(HELD_PHASES, (*seconds, 0, 0, 0), strict=False)), price)
+    rows = [{"name": "Queued", "seconds": 0}, *({"name": p, "seconds": s} for p, s in cost.seconds.items())]
+    for row in rows if price else ():
+        row["amount"] = str(cost.amounts.get(str(row["name"]), "0.0000"))
+    entered = ("queued", *(phase.lower() for phase in HELD_PHASES[: len(seconds)]))
+    money = {"currency": price.currency, "total": str(cost.total)} if price else {}
+    return {
+        "state": state,
+        "run": {"jobName": run, "flavor": "vpod4"},
+        "times": {name: {} for name in entered} | {"queued": {"seconds": 7}},
+        "cost": {"phases": rows} | money,
+    }
+
+
+def counted(*statuses: Status, first: Status | None = None) -> Metrics:
+    """Metrics of an operator that wrote these statuses one after the other; `first` was there before it."""
+    metrics = Metrics("1", list, lambda: 0)
+    for before, after in zip([first or {}, *statuses], statuses, strict=False):
+        metrics.status_written(make_job().status(before).build(), after)
+    return metrics
+
+
+def cost_of(metrics: Metrics, phase: str) -> float | None:
+    labels = {"namespace": "radiology", "flavor": "vpod4", "phase": phase, "currency": "USD"}
+    return metrics.registry.get_sample_value("xray_training_cost_total", labels)
+
+
+def observed(metrics: Metrics, phase: str) -> tuple[float | None, float | None]:
+    """How many runs have finished a phase, and their seconds in it."""
+    value, labels = metrics.registry.get_sample_value, {"phase": phase, "flavor": "vpod4"}
+    name = "xray_training_phase_duration_seconds"
+    return value(f"{name}_count", labels), value(f"{name}_sum", labels)
+
+
+def names_of(metrics: Metrics) -> set[str]:
+    return {sample.name for family in metrics.registry.collect() for sample in family.samples}
+
+
+def test_money_is_counted_in_the_phase_that_spent_it() -> None:
+    metrics = counted(status_after(), status_after(10), status_after(10, 30), status_after(10, 30, 5))
+    assert [cost_of(metrics, phase) for phase in HELD_PHASES] == pytest.approx([0.10, 0.30, 0.05])
+
+
+def test_a_priced_run_has_its_series_before_it_spends() -> None:
+    """Prometheus sees no increase in a value that it meets for the first time."""
+    assert [cost_of(counted(status_after()), phase) for phase in HELD_PHASES] == [0, 0, 0]
+
+
+def test_a_restarted_operator_does_not_count_again_what_the_status_had() -> None:
+    metrics = counted(status_after(10, 30), first=status_after(10, 20))
+    assert cost_of(metrics, "Training") == pytest.approx(0.10)
+    assert cost_of(metrics, "Preparing") == 0
+    assert observed(metrics, "Preparing") == (None, None)
+
+
+def test_a_new_run_of_the_same_job_starts_at_its_own_cost() -> None:
+    ended = status_after(10, 30, 5, state="Succeeded")
+    metrics = counted(status_after(10, 30), ended, status_after(4, run="cxr-2"), status_after(4, 2, run="cxr-2"))
+    assert cost_of(metrics, "Preparing") == pytest.approx(0.14)
+    assert cost_of(metrics, "Training") == pytest.approx(0.32)
+    assert observed(metrics, "Preparing") == (2, 14)
+
+
+def test_a_run_without_a_price_has_no_cost_series() -> None:
+    metrics = counted(status_after(10, price=None), status_after(10, 30, price=None))
+    assert "xray_training_cost_total" not in names_of(metrics)
+    assert observed(metrics, "Preparing") == (1, 10)
+
+
+def test_what_was_billed_ahead_stays_with_its_phase_and_nothing_is_counted_twice() -> None:
+    hourly = PRICE.model_copy(update={"increment_seconds": 3600})
+    first_hour = counted(status_after(10, price=hourly), status_after(10, 3000, price=hourly))
+    assert cost_of(first_hour, "Preparing") == 36
+    assert cost_of(first_hour, "Training") == 0
+    second_hour = counted(status_after(10, 3600, price=hourly), first=status_after(10, 3000, price=hourly))
+    assert cost_of(second_hour, "Training") == pytest.approx(36, abs=0.1)
+
+
+seconds_of_a_life = st.lists(
+    st.tuples(*[st.integers(0, 5000)] * 3), min_size=1, max_size=6
+)  # what each write adds to each phase
+
+
+@given(seconds_of_a_life, st.integers(1, 4000), st.integers(1, 4000))
+def test_what_is_counted_adds_up_to_the_cost_whenever_it_is_written(
+    steps: Iterable[tuple[int, int, int]], minimum: int, increment: int
+) -> None:
+    price = PRICE.model_copy(update={"minimum_seconds": minimum, "increment_seconds": increment})
+    held, before, total = [0, 0, 0], dict[str, Any](), Decimal(0)
+    for step in steps:
+        held = [have + more for have, more in zip(held, step, strict=True)]
+        after = status_after(*held, price=price)
+        growth = spent(before, after)
+        assert all(amount >= 0 for amount in growth.values())
+        total += sum(growth.values())
+        assert total == pytest.approx(Decimal(after["cost"]["total"]), abs=Decimal("1e-20"))
+        before = after
+
+
+def test_a_phase_is_over_when_the_next_begins_and_the_last_with_success() -> None:
+    begun, training = status_after(12), status_after(12, 30)
+    assert finished_phases({}, begun) == {"Queued": 7}
+    assert finished_phases(begun, training) == {"Preparing": 12}
+    assert finished_phases(training, status_after(12, 30, state="Failed")) == {}
+    succeeded = status_after(12, 30, 5, state="Succeeded")
+    assert finished_phases(training, succeeded) == {"Training": 30, "Evaluating": 5}
+    assert finished_phases(succeeded, succeeded) == {}
+
+
+def test_a_phase_that_a_new_attempt_enters_again_is_finished_once() -> None:
+    again = status_after(15, 30)
+    again["times"].pop("training")
+    metrics = counted(status_after(10, 30), again, status_after(15, 40), status_after(15, 40, 5))
+    assert observed(metrics, "Preparing") == (1, 10)
+    assert observed(metrics, "Training") == (1, 40)
+
+
+@pytest.mark.parametrize("error", [Conflict("x", 409, ""), ClusterError("x", 500, "")])
+async def test_only_a_status_that_was_written_counts(error: ClusterError) -> None:
+    cluster = FakeCluster()
+    raw = make_job().status(status_after(10)).raw()
+    operator = make_operator(cluster, raw)
+    operator.index.flavors = {}  # the status will tell of it
+    written: list[str] = []
+    operator.metrics.status_written = lambda job, _: written.append(job.ref.name)  # type: ignore[method-assign]
+    cluster.errors["PUT"] = error
+    operator.queue.add(raw["metadata"]["uid"])
+    await run_until_idle(operator)
+    assert (cluster.calls[-1], written) == ("PUT status", [])
+    del cluster.errors["PUT"]
+    operator.queue.add(raw["metadata"]["uid"])
+    await run_until_idle(operator)
+    assert written == ["cxr"]
+
+
+def test_figures_of_a_job_follow_its_status_and_go_with_it() -> None:
+    live = status_after(10, 30) | {"trainerStatus": {"progressPercentage": 40}}
+    jobs = [make_job("a").status(live).raw(), make_job("b").status(live | {"state": "Succeeded"}).raw()]
+    metrics = Metrics("1", lambda: jobs, lambda: 0)
+    value = metrics.registry.get_sample_value
+    money = {"namespace": "radiology", "flavor": "vpod4", "currency": "USD"}
+    assert value("xray_training_run_cost", money | {"name": "a"}) == 0.4
+    assert value("xray_training_run_cost", money | {"name": "b"}) == 0.4
+    assert value("xray_training_progress_ratio", {"namespace": "radiology", "name": "a"}) == 0.4
+    assert value("xray_training_progress_ratio", {"namespace": "radiology", "name": "b"}) is None
+    jobs.clear()
+    assert names_of(metrics) & {f"xray_training_{name}" for name in ("jobs", "run_cost", "progress_ratio")} == set()
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        None,
+        "x",
+        {"cost": None, "trainerStatus": [], "run": 3},
+        {"cost": {"total": "a lot", "currency": "USD"}},
+        {"cost": {"total": "NaN", "currency": "USD"}},
+        {"cost": {"total": 3}},
+        {"state": "Training", "trainerStatus": {"progressPercentage": "40"}},
+    ],
+)
+def test_a_status_that_is_nonsense_spoils_no_scrape(status: Any) -> None:
+    jobs = [make_job("a").status(status_after(10)).raw(), make_job("b").status(status).raw()]
+    metrics = Metrics("1", lambda: jobs, lambda: 0)
+    told = [s.labels["name"] for f in metrics.registry.collect() for s in f.samples if "name" in s.labels]
+    assert told == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("path", "resource", "one"),
+    [
+        ("/api/v1/namespaces/a", "namespaces", True),
+        ("/api/v1/namespaces/a/configmaps", "configmaps", False),
+        ("/api/v1/namespaces/a/persistentvolumeclaims/b", "persistentvolumeclaims", True),
+        ("/apis/xray.training/v1alpha1/acceleratorflavors", "acceleratorflavors", False),
+        ("/apis/batch/v1/namespaces/a/jobs/b", "jobs", True),
+        ("/apis/xray.training/v1alpha1/namespaces/a/xraytrainingjobs/b/status", "xraytrainingjobs/status", True),
+    ],
+)
+def test_a_request_is_counted_under_the_resource_that_rbac_names(path: str, resource: str, one: bool) -> None:
+    assert resource_of(path) == (resource, one)
+
+
+async def test_every_request_is_counted_with_its_answer_or_the_lack_of_one() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({}, status=404 if request.path.endswith("absent") else 200)
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    cluster = Cluster(ApiClient(Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")), 5)
+    metrics = Metrics("1", list, lambda: 0)
+    cluster.answered = metrics.request_answered
+    pods = "/api/v1/namespaces/a/pods"
+    await cluster.get(pods)
+    await cluster.create(pods, {})
+    assert not await cluster.exists(f"{pods}/absent")
+    await runner.cleanup()
+    with pytest.raises(ClusterError):
+        await cluster.replace(f"{pods}/b/status", {})
+    await cluster.close()
+    family = next(f for f in metrics.registry.collect() if f.name == "xray_training_api_requests")
+    assert [(s.labels["verb"], s.labels["resource"], s.labels["code"], s.value) for s in family.samples] == [
+        ("list", "pods", "200", 1),
+        ("create", "pods", "200", 1),
+        ("get", "pods", "404", 1),
+        ("update", "pods/status", "<error>", 1),
+    ]
