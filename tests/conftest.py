@@ -1,15 +1,18 @@
-"""Fixtures of more than one kind of test: real radiographs in NIH layout, a clean environment."""
+"""Fixtures of more than one kind of test: real radiographs in NIH layout, Prometheus, a clean environment."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from dev.cluster.tools import PROMETHEUS_PACKAGES, need_packages, search_path
 
 LABELS_FILE = "Data_Entry_2017_v2020.csv"
 
@@ -59,3 +62,10 @@ def pack_nih_sample(nih_sample_dir: Path) -> Callable[[Path], list[str]]:
         return names
 
     return pack
+
+
+@pytest.fixture(scope="session")
+def prometheus_programs() -> Path:
+    """The folder with prometheus and promtool; Debian's package brings them where they are missing."""
+    need_packages(PROMETHEUS_PACKAGES)
+    return Path(shutil.which("promtool", path=search_path()) or "").parent

@@ -51,6 +51,8 @@ NODE_PACKAGES = {
 }
 """Debian package -> a program or file of it that shows that it is there."""
 CONTROL_PLANE_PACKAGES = {"openssl": "openssl"}
+PROMETHEUS_PACKAGES = {"prometheus": "promtool"}
+"""The server and promtool, for tests."""
 
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
