@@ -81,6 +81,6 @@ def test_the_trainer_labels_nothing() -> None:
 
 @pytest.mark.parametrize("source", PAGES)
 def test_promtool_finds_nothing_to_say(source: str, prometheus_programs: Path) -> None:
-    command = [prometheus_programs / "promtool", "check", "metrics"]
+    command = [str(prometheus_programs / "promtool"), "check", "metrics"]
     done = subprocess.run(command, input=PAGES[source](), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")

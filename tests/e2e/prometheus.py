@@ -1,6 +1,7 @@
 """A real Prometheus on this machine that scrapes the cluster's pods as docs/metrics.md says.
 
-Pods need not be in reach from here: `kubectl proxy` finds them for Prometheus and passes its scrapes on.
+Pods need not be in reach from here: scrapes go through `kubectl proxy`. Debian's Prometheus is built without discovery
+in Kubernetes, so we list the pods for it, with the same labels as its own would give them.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import json
 import re
 import socket
 import subprocess
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,9 +35,10 @@ class Prometheus:
 
     url: str
 
-    def query(self, promql: str) -> list[dict[str, Any]]:
-        """Series with their `metric` and `value`, as of now."""
-        return list(self._get("query", {"query": promql})["data"]["result"])
+    def query(self, promql: str, at: float | None = None) -> list[dict[str, Any]]:
+        """Series with their `metric` and `value`, [time, text]; as of now, or of a moment in Unix time."""
+        moment = {} if at is None else {"time": str(at)}
+        return list(self._get("query", {"query": promql, **moment})["data"]["result"])
 
     def value(self, promql: str) -> float | None:
         """Of the one series that answers, None if none does."""
@@ -67,12 +71,13 @@ def documented_blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def configuration(proxy: str) -> dict[str, Any]:
+def configuration(proxy: str, discovery: str) -> dict[str, Any]:
     """The documented scrape configuration, each second and through the proxy at this HOST:PORT."""
     (text,) = documented_blocks("yaml")
     document: dict[str, Any] = yaml.safe_load(text)
     (job,) = document["scrape_configs"]
-    job["kubernetes_sd_configs"][0]["api_server"] = f"http://{proxy}"
+    assert job.pop("kubernetes_sd_configs") == [{"role": "pod"}]
+    job["http_sd_configs"] = [{"url": discovery, "refresh_interval": "1s"}]
     where = ["namespace", "pod_name", "pod_annotation_prometheus_io_port"]
     job["relabel_configs"] += [
         {
@@ -86,18 +91,63 @@ def configuration(proxy: str) -> dict[str, Any]:
     return {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, **document}
 
 
+def as_discovered(pod: Mapping[str, Any]) -> dict[str, Any]:
+    """A pod as Prometheus' discovery of role pod describes it."""
+    metadata, status = pod["metadata"], pod["status"]
+    labels = {"namespace": metadata["namespace"], "pod_name": metadata["name"]}
+    labels |= {"pod_ip": status.get("podIP", ""), "pod_phase": status["phase"]}
+    for kind in ("label", "annotation"):
+        for name, value in metadata.get(f"{kind}s", {}).items():
+            labels[f"pod_{kind}_{re.sub('[^a-zA-Z0-9_]', '_', name)}"] = value
+    meta = {f"__meta_kubernetes_{name}": value for name, value in labels.items()}
+    return {"targets": [status.get("podIP", "")], "labels": meta}
+
+
+class Discovery(BaseHTTPRequestHandler):
+    """Lists the cluster's pods for Prometheus, anew at each request."""
+
+    proxy: str
+
+    def do_GET(self) -> None:
+        with urllib.request.urlopen(f"http://{self.proxy}/api/v1/pods", timeout=10) as answer:
+            pods = json.load(answer)["items"]
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps([as_discovered(pod) for pod in pods]).encode())
+
+    def log_message(self, *_: object) -> None:
+        """One request a second is not worth a line."""
+
+
+@contextlib.contextmanager
+def running_discovery(proxy: str) -> Iterator[str]:
+    """Its URL, for as long as the block lasts."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Discovery,), {"proxy": proxy}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 @contextlib.contextmanager
 def running_prometheus(kube: Kube, programs: Path, folder: Path) -> Iterator[Prometheus]:
     """Prometheus with data and log in `folder`; it ends with the block."""
-    with running(["kubectl", "proxy", "--port=0"], kube, folder / "proxy.log") as output:
-        proxy = until("kubectl proxy's address", lambda: re.search(r"127\.0\.0\.1:\d+", output.read_text()))[0]
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(running(["kubectl", "proxy", "--port=0"], kube, folder / "proxy.log"))
+        (proxy,) = until("kubectl proxy's address", lambda: re.findall(r"127\.0\.0\.1:\d+", output.read_text()))
+        discovery = stack.enter_context(running_discovery(proxy))
         config, address = folder / "prometheus.yml", f"127.0.0.1:{free_port()}"
-        config.write_text(yaml.safe_dump(configuration(proxy)))
+        config.write_text(yaml.safe_dump(configuration(proxy, discovery)))
         command = [str(programs / "prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
-        with running([*command, f"--web.listen-address={address}"], kube, folder / "prometheus.log") as log:
-            prometheus = Prometheus(f"http://{address}")
-            until(f"Prometheus is ready, see {log}", prometheus.is_ready)
-            yield prometheus
+        log = stack.enter_context(
+            running([*command, f"--web.listen-address={address}"], kube, folder / "prometheus.log")
+        )
+        prometheus = Prometheus(f"http://{address}")
+        until(f"Prometheus is ready, see {log}", prometheus.is_ready)
+        yield prometheus
 
 
 @contextlib.contextmanager

@@ -152,9 +152,9 @@ async def test_only_a_status_that_was_written_counts(error: ClusterError) -> Non
     cluster = FakeCluster()
     raw = make_job().status(status_after(10)).raw()
     operator = make_operator(cluster, raw)
-    operator.index.flavors = {}  # the status will tell of it
+    operator.index.flavors = {}  # its status has to be written: the flavor is gone
     written: list[str] = []
-    operator.metrics.status_written = lambda job, _: written.append(job.ref.name)  # type: ignore[method-assign]
+    operator.metrics.status_written = lambda job, _: written.append(job.ref.name)  # type: ignore[method-assign, assignment]
     cluster.errors["PUT"] = error
     operator.queue.add(raw["metadata"]["uid"])
     await run_until_idle(operator)
