@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.aio.client import ApiClient, Configuration
 
-from tests.unit.operator.builders import make_job
+from tests.unit.operator.builders import CONFIG, at, make_flavor, make_job, make_pod, started, train_result
 from tests.unit.operator.test_workers import FakeCluster, make_operator, run_until_idle
 from xray_operator.cluster.client import Cluster
 from xray_operator.cluster.paths import resource_of
 from xray_operator.core.accounting import finished_phases, spent
 from xray_operator.core.cost import make_cost
+from xray_operator.core.observed import Observed
+from xray_operator.core.reconcile import reconcile
 from xray_operator.core.spec import Price
 from xray_operator.errors import ClusterError, Conflict
 from xray_operator.metrics import Metrics
@@ -57,11 +59,20 @@ def cost_of(metrics: Metrics, phase: str) -> float | None:
     return metrics.registry.get_sample_value("xray_training_cost_total", labels)
 
 
-def observed(metrics: Metrics, phase: str) -> tuple[float | None, float | None]:
+def observed(metrics: Metrics, phase: str, flavor: str = "vpod4") -> tuple[float | None, float | None]:
     """How many runs have finished a phase, and their seconds in it."""
-    value, labels = metrics.registry.get_sample_value, {"phase": phase, "flavor": "vpod4"}
+    value, labels = metrics.registry.get_sample_value, {"phase": phase, "flavor": flavor}
     name = "xray_training_phase_duration_seconds"
     return value(f"{name}_count", labels), value(f"{name}_sum", labels)
+
+
+def lived(looks: Iterable[tuple[float, Observed]]) -> list[Status]:
+    """The statuses that are written by an operator that sees this, each at its second."""
+    written: list[Status] = [{}]
+    for second, seen in looks:
+        decision = reconcile(make_job().status(written[-1]).build(), seen, at(second), CONFIG)
+        written += [decision.status] if decision.status else []
+    return written[1:]
 
 
 def names_of(metrics: Metrics) -> set[str]:
@@ -71,6 +82,31 @@ def names_of(metrics: Metrics) -> set[str]:
 def test_money_is_counted_in_the_phase_that_spent_it() -> None:
     metrics = counted(status_after(), status_after(10), status_after(10, 30), status_after(10, 30, 5))
     assert [cost_of(metrics, phase) for phase in HELD_PHASES] == pytest.approx([0.10, 0.30, 0.05])
+
+
+def test_a_life_with_two_attempts_is_counted_as_its_status_tells_it() -> None:
+    flavor = make_flavor(prices=[{"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": "9.99"}])
+    failed = make_pod("cxr-1").scheduled(10).prepared(12, 40).trained(42, 100, code=21, message="")
+    second = train_result(evaluating=190)
+    looks = [
+        (3, [make_pod("cxr-1")]),
+        (20, [make_pod("cxr-1").scheduled(10).prepares(12)]),
+        (60, [make_pod("cxr-1").scheduled(10).prepared(12, 40).trains(42)]),
+        (101, [failed]),
+        (115, [failed, make_pod("cxr-2", 105).scheduled(110).prepares(112)]),
+        (150, [failed, make_pod("cxr-2", 105).scheduled(110).prepared(112, 120).trains(122)]),
+        (210, [failed, make_pod("cxr-2", 105).scheduled(110).prepared(112, 120).trained(122, 200, message=second)]),
+    ]
+    last = looks[-1][0]
+    statuses = lived(
+        (time, started(*pods, end="Complete" if time == last else "", flavor=flavor)) for time, pods in looks
+    )
+    metrics = counted(*statuses)
+    family = next(f for f in metrics.registry.collect() if f.name == "xray_training_cost")
+    assert {sample.labels["flavor"] for sample in family.samples} == {"demo-vpod4"}
+    assert sum(sample.value for sample in family.samples) == pytest.approx(float(statuses[-1]["cost"]["total"]))
+    phases = ("Queued", "Preparing", "Training", "Evaluating")
+    assert [observed(metrics, phase, "demo-vpod4") for phase in phases] == [(1, 10), (1, 30), (1, 130), (1, 10)]
 
 
 def test_a_priced_run_has_its_series_before_it_spends() -> None:
