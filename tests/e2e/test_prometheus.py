@@ -64,8 +64,13 @@ def run(kube: Kube, prometheus: Prometheus, module_namespace: str, flavor: str, 
     arguments = ["synthesize", "--out", "/data/nih", "--images", "80", "--seed", "5", "--size", "256"]
     run_pod_job(kube, module_namespace, "generate", restricted_pod(prepare_image, arguments, {"work": "/data"}), 300)
     kube.apply(training_job(module_namespace, flavor))
-    loss = f'xray_trainer_loss{{namespace="{module_namespace}",name="{NAME}"}}'
-    seen = until("the trainer's loss has arrived", lambda: prometheus.query(loss), 180)[0]["value"][0]
+
+    def loss() -> list[dict[str, Any]]:
+        status = (kube.find("xraytrainingjob", NAME, module_namespace) or {}).get("status", {})
+        assert status.get("state") not in ("Succeeded", "Failed"), f"ended unseen: {json.dumps(status, indent=1)}"
+        return prometheus.query(f'xray_trainer_loss{{namespace="{module_namespace}",name="{NAME}"}}')
+
+    seen = until("the trainer's loss has arrived", loss, 180)[0]["value"][0]
     answers = {question: prometheus.query(question, at=seen) for question in documented_blocks("promql")}
     return Run(wait_for_end(kube, NAME, module_namespace), module_namespace, flavor, answers)
 
