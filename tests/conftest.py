@@ -26,6 +26,15 @@ def environment_as_before() -> Iterator[None]:
     os.environ.update(before)
 
 
+@pytest.fixture(scope="module")
+def one_core() -> Iterator[None]:
+    """This process and those that it starts train on one core: threads of tiny models mostly wait for each other."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
 @pytest.fixture(scope="session")
 def nih_sample_dir() -> Path:
     """A folder with real radiographs (`images/`) and the full label table; NIH_SAMPLE_DIR names it.

@@ -19,7 +19,7 @@ from tests.contract.test_trainer_config import example
 from tests.contract.test_trainer_run import run
 from tests.unit.trainer.build import TRAINER, run_document, write_data_set
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("environment_as_before")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("environment_as_before", "one_core")]
 
 DEADLINE_SECONDS = 600
 """For importing torch on a busy machine."""
@@ -55,7 +55,7 @@ class Container:
         trainer = [sys.executable, "-m", "xray_trainer", "train", "--run-file", str(run_file)]
         self.process = subprocess.Popen(
             [*wrapper, *trainer, "--result-file", str(self.message_file)],
-            env={**os.environ, "PYTHONPATH": str(TRAINER), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": str(TRAINER)},
             stderr=subprocess.DEVNULL,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from tests.contract.test_trainer_run import run
 from tests.unit.trainer.build import run_document, write_data_set
-from xray_trainer.backends import torch as backend
 from xray_trainer.config import parse_run_file
 from xray_trainer.errors import DivergedError, LimitReachedError, StoppedError
 from xray_trainer.interruption import StopSignal
@@ -23,14 +21,6 @@ from xray_trainer.train import train
 pytestmark = pytest.mark.usefixtures("environment_as_before", "one_core")
 
 EPOCHS, STEPS = 3, 15
-
-
-@pytest.fixture(scope="module")
-def one_core() -> Iterator[None]:
-    """Threads of so small a model spend their time waiting for each other."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "available_cores", lambda: 1)
-        yield
 
 
 def resumable(folder: Path, model: Path, **sections: dict[str, Any]) -> dict[str, Any]:
