@@ -13,14 +13,14 @@ CLAIM = "work"
 
 
 @contextmanager
-def cpu_flavor(kube: Kube, name: str) -> Iterator[None]:
-    """A flavor of half a core without a price."""
+def cpu_flavor(kube: Kube, name: str, *prices: Manifest) -> Iterator[None]:
+    """A flavor of half a core; without a price, if none is given."""
     kube.apply(
         {
             "apiVersion": "xray.training/v1alpha1",
             "kind": "AcceleratorFlavor",
             "metadata": {"name": name},
-            "spec": {"backend": "cpu", "host": {"cpu": "500m", "memory": "4Gi"}},
+            "spec": {"backend": "cpu", "host": {"cpu": "500m", "memory": "4Gi"}, "prices": list(prices)},
         }
     )
     yield

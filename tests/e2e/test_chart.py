@@ -11,8 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -35,7 +34,7 @@ from dev.demo.stack import (
     restricted_pod,
     run_pod_job,
 )
-from tests.e2e.waiting import wait_for_end
+from tests.e2e.waiting import until, wait_for_end
 
 pytestmark = pytest.mark.e2e
 
@@ -74,17 +73,6 @@ class Story:
     pods: list[Manifest] = field(default_factory=list)
     operator_memory: int = 0
     version: str = ""
-
-
-def eventually(what: str, ask: Callable[[], Any], seconds: float = 180) -> Any:
-    """The first answer that is true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = ask()
-        if answer:
-            return answer
-        time.sleep(0.5)
-    pytest.fail(f"not within {seconds:.0f} s: {what}")
 
 
 @dataclass(frozen=True)
@@ -138,7 +126,7 @@ def look(kube: Kube) -> Moment:
 
 def look_when_served(kube: Kube, since: Decimal) -> Moment:
     """Once the operator has written a higher cost: it has seen the run."""
-    eventually("the operator goes on counting", lambda: Decimal(status_of(kube)["cost"]["total"]) > since)
+    until("the operator goes on counting", lambda: Decimal(status_of(kube)["cost"]["total"]) > since, 180)
     return look(kube)
 
 
@@ -215,10 +203,10 @@ def story(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Story:
     other_image = other_operator_image(tmp_path_factory.mktemp("tree"))
     helm.upgrade(image)
     start_run(kube, helm.images["prepare"])
-    eventually("the run trains", lambda: status_of(kube).get("state") == "Training")
+    until("the run trains", lambda: status_of(kube).get("state") == "Training", 180)
     told.moments["installed"] = seen = look_when_served(kube, Decimal(0))
     assert seen.operator is not None
-    told.operator_memory = eventually("kubelet counts", lambda: memory_of(kube, seen.operator or {}))
+    told.operator_memory = until("kubelet counts", lambda: memory_of(kube, seen.operator or {}), 180)
     helm.upgrade(other_image, resyncSeconds=2, podLabels={"team": "platform"})
     told.moments["upgraded"] = seen = look_when_served(kube, seen.cost)
     assert seen.operator is not None
