@@ -30,6 +30,7 @@ from dev.demo.stack import (
     namespace,
     pod_on_claim,
     provider_of_cluster,
+    remove_claim,
     restricted_pod,
     run_pod_job,
     start_cluster,
@@ -114,6 +115,7 @@ def main() -> int:
     with watch.measure("X-rays from NIH_DIR" if data.folder else "X-rays, generated"):
         kube.apply(namespace(NAMESPACE))
         provide_xrays(kube, images["prepare"], data)
+        forget_former_run(kube)
         claim(kube, NAMESPACE, "results")
     with watch.measure("training job"):
         job = run_job(kube, demo_job(data), data.deadline_seconds)
@@ -135,6 +137,12 @@ def provide_xrays(kube: Kube, image: str, data: DataSet) -> None:
         run_pod_job(kube, NAMESPACE, name, pod, data.deadline_seconds)
 
 
+def forget_former_run(kube: Kube) -> None:
+    """Or this one would find the finished result and train nothing."""
+    kube.kubectl("delete", "xraytrainingjob", JOB, "-n", NAMESPACE, "--ignore-not-found", "--cascade=foreground")
+    remove_claim(kube, NAMESPACE, "results")
+
+
 def demo_job(data: DataSet) -> str:
     """The example manifest, on the claim that holds the data, with epochs for its size."""
     text = (REPOSITORY / "examples" / "demo.yaml").read_text()
@@ -142,8 +150,7 @@ def demo_job(data: DataSet) -> str:
 
 
 def run_job(kube: Kube, manifest: str, deadline_seconds: float) -> Manifest:
-    """Apply the job anew and follow it to its end. Returns: the finished resource."""
-    kube.kubectl("delete", "xraytrainingjob", JOB, "-n", NAMESPACE, "--ignore-not-found", "--cascade=foreground")
+    """Apply the job and follow it to its end. Returns: the finished resource."""
     kube.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=manifest)
     deadline = time.monotonic() + deadline_seconds
     shown = ""

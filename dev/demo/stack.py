@@ -186,6 +186,13 @@ def new_volume_folder(namespace: str, name: str) -> Path:
     return path
 
 
+def remove_claim(kube: Kube, namespace: str, name: str) -> None:
+    """Delete a claim, its static volume and the folder that we made for it, if they are there."""
+    kube.kubectl("delete", "pvc", name, "-n", namespace, "--ignore-not-found", "--timeout=120s")
+    kube.kubectl("delete", "pv", f"{namespace}-{name}", "--ignore-not-found", "--timeout=120s")
+    shutil.rmtree(home() / "volumes" / namespace / name, ignore_errors=True)
+
+
 def remove_volumes(kube: Kube, namespace: str) -> None:
     """Delete the static volumes of a namespace that is gone, and the folders that we made for them."""
     volumes = json.loads(kube.kubectl("get", "pv", "-o", "json"))["items"]

@@ -18,7 +18,7 @@ from xray_trainer.interruption import StopSignal
 from xray_trainer.progress import Progress
 from xray_trainer.train import train
 
-pytestmark = pytest.mark.usefixtures("environment_as_before", "one_core")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("environment_as_before", "one_core")]
 
 EPOCHS, STEPS = 3, 15
 

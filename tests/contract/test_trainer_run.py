@@ -162,6 +162,7 @@ def test_a_finished_run_is_answered_again_without_its_data(
     assert "answered again" in (folder / "out" / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_answering_again_imports_no_torch(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     run_file = finished[0] / "run.json"
     for command in ("prepare", "train"):
