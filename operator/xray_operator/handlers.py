@@ -38,6 +38,8 @@ async def run_kopf(operator: Operator) -> None:
 def build_settings(config: OperatorConfig) -> kopf.OperatorSettings:
     """kopf as a watcher: no events, no annotations, no finalizers, and no wait without an end."""
     settings = kopf.OperatorSettings()
+    settings.persistence.diffbase_storage = NoRecords()
+    settings.persistence.finalizer = f"{names.GROUP}/never"  # kopf takes its own off, even another operator's
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.networking.request_timeout = config.request_timeout_seconds
@@ -49,6 +51,19 @@ def build_settings(config: OperatorConfig) -> kopf.OperatorSettings:
     for children in (BATCH_JOBS, PODS):
         settings.watching.label_selectors[children] = names.LABEL_JOB_UID
     return settings
+
+
+class NoRecords(kopf.DiffBaseStorage):
+    """kopf reads its record of every object, used or not; anybody may spoil one, and kopf is deaf for that object."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> None:
+        pass
+
+    def store(self, **_: Any) -> None:
+        pass
 
 
 def build_registry(operator: Operator) -> kopf.OperatorRegistry:
