@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Never
 
 import aiohttp
 from aiohttp import web
@@ -62,7 +63,7 @@ async def run(config: OperatorConfig) -> None:
     cluster = await Cluster.connect(config.request_timeout_seconds)
     async with aiohttp.ClientSession() as session:
         operator = build_operator(config, cluster, session)
-        runner = await serve(operator, config.metrics_port)
+        runner = await serve(operator)
         try:
             await run_parts(operator)
         finally:
@@ -91,14 +92,20 @@ async def run_parts(operator: Operator) -> None:
     async with asyncio.TaskGroup() as parts:
         # before the watches: kopf stops whatever tasks were started after it when it ends
         helpers = [parts.create_task(operator.work()) for _ in range(operator.config.workers)]
-        helpers.append(parts.create_task(operator.resync()))
+        helpers.append(parts.create_task(resync(operator)))
         await run_kopf(operator)
         for helper in helpers:
             helper.cancel()
 
 
-async def serve(operator: Operator, port: int) -> web.AppRunner:
-    """/metrics and /readyz on this port; 0 serves nothing. Liveness is kopf's own endpoint."""
+async def resync(operator: Operator) -> Never:
+    """Before the operator is connected, the start itself says what is missing."""
+    await operator.connected.wait()
+    await operator.resync()
+
+
+async def serve(operator: Operator) -> web.AppRunner:
+    """/metrics, /readyz and /healthz on both ports of the configuration."""
 
     async def metrics(_: web.Request) -> web.Response:
         body = generate_latest(operator.metrics.registry)
@@ -108,12 +115,17 @@ async def serve(operator: Operator, port: int) -> web.AppRunner:
         connected = operator.connected.is_set()
         return web.Response(status=200 if connected else 503, text="ok" if connected else "not connected yet")
 
+    async def healthy(_: web.Request) -> web.Response:
+        silent = operator.freshness.silent_seconds(time.monotonic())
+        deaf = silent > operator.config.deaf_after_seconds
+        return web.Response(status=500 if deaf else 200, text=f"{silent:.0f} s since the API server was heard")
+
     application = web.Application()
-    application.router.add_get("/metrics", metrics)
-    application.router.add_get("/readyz", ready)
+    for path, handler in (("/metrics", metrics), ("/readyz", ready), ("/healthz", healthy)):
+        application.router.add_get(path, handler)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
-    if port:
+    for port in {operator.config.metrics_port, operator.config.health_port} - {0}:
         await web.TCPSite(runner, port=port).start()
     return runner
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import time
 from dataclasses import replace
@@ -11,9 +13,12 @@ import kopf
 
 from xray_operator import names
 from xray_operator.cluster import paths
+from xray_operator.cluster.client import Cluster
 from xray_operator.config import OperatorConfig
-from xray_operator.errors import XRayOperatorError
+from xray_operator.errors import ClusterError, NotFound
 from xray_operator.workers import Operator
+
+logger = logging.getLogger(__name__)
 
 JOBS = (names.GROUP, names.VERSION, names.JOBS)
 FLAVORS = (names.GROUP, names.VERSION, names.FLAVORS)
@@ -24,14 +29,12 @@ PODS = ("", "v1", "pods")
 async def run_kopf(operator: Operator) -> None:
     """Watch until a signal comes; ends with an exception if a watch dies."""
     config = operator.config
-    health = f"http://0.0.0.0:{config.health_port}/healthz" if config.health_port else None
     await kopf.operator(
         registry=build_registry(operator),
         settings=build_settings(config),
         standalone=True,
         clusterwide=not config.namespaces,
         namespaces=config.namespaces,
-        liveness_endpoint=health,
     )
 
 
@@ -94,17 +97,41 @@ def _register_start(registry: kopf.OperatorRegistry, operator: Operator) -> None
     async def start(**kwargs: Any) -> None:
         for name in ("jobs", "batch_jobs", "pods", "flavors"):
             setattr(operator.index, name, kwargs[name])
-        # an absent CRD would only be warned about, and never be watched
-        for path in (paths.jobs(next(iter(operator.config.namespaces), None)), paths.flavors()):
-            await operator.cluster.get(path, {"limit": "1"})
+        await _wait_for_resources(operator)
         operator.connected.set()
 
-    @kopf.on.probe(registry=registry, id="silentSeconds", errors=kopf.ErrorsMode.PERMANENT)
-    def probe(**_: Any) -> float:
-        silent = operator.freshness.silent_seconds(time.monotonic())
-        if silent > operator.config.deaf_after_seconds:
-            raise XRayOperatorError(f"nothing heard from the API server for {silent:.0f} s")
-        return round(silent, 1)
+
+async def _wait_for_resources(operator: Operator) -> None:
+    """Until both can be listed. Of an absent CRD kopf would only warn, and never watch it."""
+    told = ""
+    while obstacle := await _obstacle(operator):
+        if obstacle != told:
+            logger.warning("not started yet: %s", obstacle)
+        told = obstacle
+        await asyncio.sleep(operator.config.resync_seconds)
+
+
+async def _obstacle(operator: Operator) -> str:
+    """Why not all can be listed; "" if they can. A server that answers so has been heard."""
+    namespace = next(iter(operator.config.namespaces), None)
+    try:
+        missing = await _missing_resources(operator.cluster)
+        for path in () if missing else (paths.jobs(namespace), paths.flavors()):
+            await operator.cluster.get(path, {"limit": "1"})
+    except ClusterError as error:
+        return str(error)
+    operator.freshness.heard(time.monotonic())
+    return f"not installed: {', '.join(missing)}; kubectl apply --server-side -f crds/" if missing else ""
+
+
+async def _missing_resources(cluster: Cluster) -> list[str]:
+    """By the list in which kopf will look for them; it may come later than the resources."""
+    try:
+        listed = (await cluster.get(paths.api()))["resources"]
+    except NotFound:
+        listed = []
+    served = {resource["name"] for resource in listed}
+    return [f"{name}.{names.GROUP}" for name in (names.JOBS, names.FLAVORS) if name not in served]
 
 
 def _register_index(registry: kopf.OperatorRegistry) -> None:

@@ -129,20 +129,30 @@ async def _load_kubeconfig(configuration: Configuration) -> None:
 
 
 def _answer(what: str, status: int, text: bytes) -> Raw:
+    answer = _json_object(text)
+    if status >= 300:
+        # of a resource that it doesn't know, the API server speaks plain text, and so do gateways before it
+        raise _refusal(what, status, answer or {"message": names.short(text.decode(errors="replace"), 256)})
+    if answer is None:
+        raise ClusterError(what, status, f"{len(text)} bytes that are not a JSON object")
+    return answer
+
+
+def _json_object(text: bytes) -> Raw | None:
     try:
         answer = json.loads(text)
     except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise ClusterError(what, status, f"{len(text)} bytes that are not a JSON object")
-    if 200 <= status < 300:
-        return answer
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _refusal(what: str, status: int, answer: Raw) -> ClusterError:
     reason = str(answer.get("message", ""))
     if status == 404:
-        raise NotFound(what, status, reason)
+        return NotFound(what, status, reason)
     if status == 409:
         kind = AlreadyExists if answer.get("reason") == "AlreadyExists" else Conflict
-        raise kind(what, status, reason)
+        return kind(what, status, reason)
     if status in (403, 422):
-        raise Refused(what, status, reason)
-    raise ClusterError(what, status, reason)
+        return Refused(what, status, reason)
+    return ClusterError(what, status, reason)

@@ -43,8 +43,13 @@ def persistent_volume(name: str) -> str:
     return f"/api/v1/persistentvolumes/{name}"
 
 
+def api() -> str:
+    """Which of our resources the API server has."""
+    return f"/apis/{names.API_VERSION}"
+
+
 def flavors() -> str:
-    return f"/apis/{names.API_VERSION}/{names.FLAVORS}"
+    return f"{api()}/{names.FLAVORS}"
 
 
 def jobs(namespace_name: str | None) -> str:
