@@ -61,7 +61,7 @@ def flavor(kube: Kube, module_namespace: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def run(kube: Kube, prometheus: Prometheus, module_namespace: str, flavor: str, prepare_image: str) -> Run:
     claim(kube, module_namespace, "work")
-    arguments = ["synthesize", "--out", "/data/nih", "--images", "80", "--seed", "5", "--size", "256"]
+    arguments = ["synthesize", "--out", "/data/nih", "--images", "60", "--seed", "5", "--size", "128"]
     run_pod_job(kube, module_namespace, "generate", restricted_pod(prepare_image, arguments, {"work": "/data"}), 300)
     kube.apply(training_job(module_namespace, flavor))
 
