@@ -87,8 +87,8 @@ def left_run(job: XRayJob) -> int | None:
 
 
 def is_over(job: XRayJob) -> bool:
-    """Whether the run that is wanted has finished."""
-    return job.status.get("state") in names.FINAL_STATES and job.status.get("rerun") == job.live.rerun
+    """Whether the run that is wanted has finished. A status from before there were reruns speaks of run 0."""
+    return job.status.get("state") in names.FINAL_STATES and job.status.get("rerun", 0) == job.live.rerun
 
 
 def _is_unread(job: XRayJob) -> bool:

@@ -87,6 +87,12 @@ def test_nothing_but_rerun_runs_a_finished_job_again(children: Observed, change:
     assert (decision.create, decision.delete, decision.suspend) == (None, None, None)
 
 
+def test_a_job_that_finished_before_there_were_reruns_is_not_run_again() -> None:
+    finished = told(decide(started(FINISHED, end="Complete")))
+    del finished["rerun"]
+    assert decide(Observed(flavors=FLAVORS), status=finished) == Decision()
+
+
 def test_rerun_while_running_stops_the_run_first_and_goes_on_counting_what_it_costs() -> None:
     before = told(decide(started(RUNNING, progress=make_progress()), now=100))
     decision = decide(started(RUNNING), status=before, now=130, generation=2, rerun=1)
