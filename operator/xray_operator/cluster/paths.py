@@ -61,9 +61,10 @@ def jobs(namespace_name: str | None) -> str:
 def resource_of(path: str) -> tuple[str, bool]:
     """What a path of the API asks for.
 
-    Returns: the resource as RBAC names it, like `xraytrainingjobs/status`; whether the path names one object.
+    Returns: the resource as RBAC names it, like `xraytrainingjobs/status`, or `apiresources` for the list of resources;
+        whether the path names one object.
     """
-    parts = path.strip("/").split("/")[3 if path.startswith("/apis/") else 2 :]
+    parts = path.strip("/").split("/")[3 if path.startswith("/apis/") else 2 :] or ["apiresources"]
     if parts[0] == "namespaces" and len(parts) > 2:
         parts = parts[2:]
     return "/".join([parts[0], *parts[2:]]), len(parts) > 1

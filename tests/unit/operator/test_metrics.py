@@ -237,6 +237,7 @@ def test_a_status_that_is_nonsense_spoils_no_scrape(status: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "resource", "one"),
     [
+        ("/apis/xray.training/v1alpha1", "apiresources", False),
         ("/api/v1/namespaces/a", "namespaces", True),
         ("/api/v1/namespaces/a/configmaps", "configmaps", False),
         ("/api/v1/namespaces/a/persistentvolumeclaims/b", "persistentvolumeclaims", True),
