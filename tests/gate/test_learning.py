@@ -30,7 +30,7 @@ from xray_trainer.synthetic import synthesize
 from xray_trainer.synthetic.write import LABELS_FILE
 from xray_trainer.train import train
 
-pytestmark = [pytest.mark.gate, pytest.mark.usefixtures("environment_as_before")]
+pytestmark = [pytest.mark.gate, pytest.mark.usefixtures("environment_as_before", "one_core")]
 
 IMAGES = 2400
 IMAGE_SIZE, STORED_SIZE = 64, 66
@@ -45,7 +45,7 @@ SPLIT = Split(by="Patient", seed=42, train=0.7, validation=0.1, test=0.2)
 @pytest.fixture(scope="module")
 def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("generated")
-    synthesize(root, images=IMAGES, seed=11, size=128)
+    synthesize(root, images=IMAGES, seed=12, size=128)
     return root
 
 
@@ -62,11 +62,12 @@ def run_file(folder: Path, data_set: Path, seed: int) -> RunFile:
             "split": SPLIT.model_dump(),
         },
         training={
-            "epochs": 14,
+            "epochs": 16,
             "global_batch_size": 16,
             "micro_batch_size": 16,
             "gradient_accumulation_steps": 1,
             "learning_rate": 1e-3,
+            "warmup_ratio": 0.4,
             "seed": seed,
         },
     )
