@@ -78,6 +78,7 @@ def trained_auroc(folder: Path, data_set: Path, seed: int) -> float:
     settings = run_file(folder, data_set, seed)
     prepare(settings, Progress("Preparing"))
     result = train(settings, Progress("Training"))
+    print(f"seed {seed}:", ", ".join(f"{finding['name']} {finding['auroc']:.2f}" for finding in result["findings"]))
     assert result["findings_evaluated"] == len(NIH_FINDINGS)
     return float(result["auroc_macro"])
 
