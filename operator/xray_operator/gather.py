@@ -31,7 +31,7 @@ from xray_operator.core.observed import (
 from xray_operator.core.plan import Snapshot, read_snapshot
 from xray_operator.core.reconcile import is_settled, left_run
 from xray_operator.core.spec import FlavorSpec, JobSpec, parse_part
-from xray_operator.errors import NotFound, RecordError
+from xray_operator.errors import NotFound, RecordError, Refused
 
 Raw = Mapping[str, Any]
 Found = Mapping[Any, Iterable[Raw]]
@@ -199,11 +199,16 @@ class Gatherer:
     async def _volume(self, namespace: str, claim: str) -> Volume | None:
         try:
             raw = await self.cluster.get(paths.item("PersistentVolumeClaim", namespace, claim))
-            bound_to = raw["spec"].get("volumeName")
-            volume = await self.cluster.get(paths.persistent_volume(bound_to)) if bound_to else None
         except NotFound:
             return None
-        return read_volume(raw, volume)
+        return read_volume(raw, await self._persistent_volume(raw["spec"].get("volumeName")))
+
+    async def _persistent_volume(self, name: str | None) -> Raw | None:
+        """None if the claim is not bound, or if we may not look: then the scheduler finds out what fits."""
+        try:
+            return await self.cluster.get(paths.persistent_volume(name)) if name else None
+        except (NotFound, Refused):
+            return None
 
     async def _progress(self, pod: Pod) -> Any:
         if pod.over or not pod.ip or not (pod.prepare.running or pod.train.running):
