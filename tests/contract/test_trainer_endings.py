@@ -38,6 +38,7 @@ def from_hub(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "model": model}
 
 
+@pytest.mark.slow
 def test_10_weights_that_are_not_there(document: dict[str, Any], tmp_path: Path) -> None:
     document["model"] = {"path": str(tmp_path), "hub_name": None, "revision": None, "config": None}
     code, result = run(tmp_path, "train", document)
@@ -88,6 +89,7 @@ def test_21_a_gpu_that_is_paid_for_and_absent(document: dict[str, Any], tmp_path
     assert "checkpoint" not in result
 
 
+@pytest.mark.slow
 def test_1_an_error_that_nobody_foresaw_tells_the_checkpoint_too(
     document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
