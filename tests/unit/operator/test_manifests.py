@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.unit.operator.builders import GOLDEN, make_flavor, make_job, make_run
+from tests.unit.operator.builders import CONFIG, GOLDEN, make_flavor, make_job, make_run
+from xray_operator.config import CaBundle, Pod
 from xray_operator.core.manifests import build_config_map, build_job
-from xray_operator.core.plan import Plan, largest_divisor
+from xray_operator.core.plan import Plan, largest_divisor, read_snapshot
 
 CPU = make_flavor(
     "cpu",
@@ -102,3 +104,42 @@ def test_the_same_plan_gives_the_same_bytes_and_a_price_changes_nothing_but_the_
     assert one["run.json"] == two["run.json"]
     assert one["snapshot.json"] != two["snapshot.json"]
     assert build_job(RUNS["devicePlugin"])["spec"] == build_job(other)["spec"]
+
+
+def test_what_the_administrator_sets_reaches_every_container_and_is_fixed_with_the_run() -> None:
+    settings = Pod(
+        image_pull_secrets=("mirror",),
+        priority_class_name="research",
+        https_proxy="http://proxy.example:3128",
+        no_proxy="10.0.0.0/8",
+        ca_bundle=CaBundle(config_map_name="hospital-ca", key="bundle.pem"),
+        hugging_face_endpoint="https://hub.example",
+        labels={"cost-centre": "4711"},
+        annotations={"sidecar.istio.io/inject": "false"},
+    )
+    config = CONFIG.model_copy(update={"pod": settings})
+    run = make_run(config=config)
+    template = build_job(run)["spec"]["template"]
+    spec = template["spec"]
+    assert spec["imagePullSecrets"] == [{"name": "mirror"}]
+    assert spec["priorityClassName"] == "research"
+    assert template["metadata"]["labels"]["cost-centre"] == "4711"
+    assert template["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
+    assert {"name": "ca-bundle", "configMap": {"name": "hospital-ca"}} in spec["volumes"]
+    for container in (*spec["initContainers"], *spec["containers"]):
+        environment = {each["name"]: each["value"] for each in container["env"]}
+        assert environment["HTTPS_PROXY"] == environment["https_proxy"] == "http://proxy.example:3128"
+        assert environment["NO_PROXY"] == environment["no_proxy"] == "10.0.0.0/8"
+        assert "HTTP_PROXY" not in environment
+        assert environment["SSL_CERT_FILE"] == environment["REQUESTS_CA_BUNDLE"] == "/etc/xray-ca/bundle.pem"
+        assert environment["HF_ENDPOINT"] == "https://hub.example"
+        assert {"name": "ca-bundle", "mountPath": "/etc/xray-ca", "readOnly": True} in container["volumeMounts"]
+    assert read_snapshot(build_config_map(run)).pod == run.snapshot.pod, "a later setting changes nothing about the run"
+
+
+def test_a_record_of_a_newer_operator_is_still_read() -> None:
+    config_map = build_config_map(RUNS["cpu"])
+    snapshot = json.loads(config_map["data"]["snapshot.json"])
+    snapshot["pod"] |= {"futureSetting": 1}
+    config_map["data"]["snapshot.json"] = json.dumps(snapshot | {"futureField": 2})
+    assert read_snapshot(config_map) == RUNS["cpu"].snapshot
