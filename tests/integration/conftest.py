@@ -18,12 +18,8 @@ from xray_operator.cluster.client import Cluster
 def kubeconfig() -> Path:
     """The control plane with our CRDs and one node on paper, on which nothing is scheduled by itself."""
     path = start_control_plane()
-    applied = kubectl(path, "apply", "-f", str(REPOSITORY / "crds"))
-    assert applied.returncode == 0, applied.stderr
-    wait_for_crds(path)
-    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "spec": {"unschedulable": True}}
-    applied = apply(path, node)
-    assert applied.returncode == 0, applied.stderr
+    install_crds(path)
+    make_node(path)
     return path
 
 
@@ -48,6 +44,19 @@ def namespace(kubeconfig: Path) -> Iterator[str]:
     make_namespace(kubeconfig, name)
     yield name
     remove_namespace(kubeconfig, name)
+
+
+def install_crds(kubeconfig: Path) -> None:
+    """Returns when the API server serves both kinds."""
+    applied = kubectl(kubeconfig, "apply", "-f", str(REPOSITORY / "crds"))
+    assert applied.returncode == 0, applied.stderr
+    wait_for_crds(kubeconfig)
+
+
+def make_node(kubeconfig: Path) -> None:
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "spec": {"unschedulable": True}}
+    applied = apply(kubeconfig, node)
+    assert applied.returncode == 0, applied.stderr
 
 
 def make_namespace(kubeconfig: Path, name: str, labels: dict[str, str] | None = None) -> None:

@@ -21,7 +21,8 @@ class OperatorProcess:
     """Runs from the source tree; its log stays in `folder`."""
 
     folder: Path
-    server: str
+    server: str | Path
+    """URL of a proxy, or a kubeconfig of the server itself."""
     namespace: str
     process: asyncio.subprocess.Process | None = None
 
@@ -51,6 +52,7 @@ class OperatorProcess:
             self.process.kill()
 
     async def ended(self) -> int:
+        """The exit code, when there is one."""
         assert self.process is not None
         return await self.process.wait()
 
@@ -59,6 +61,8 @@ class OperatorProcess:
         return self.folder / "operator.log"
 
     def _kubeconfig(self) -> Path:
+        if isinstance(self.server, Path):
+            return self.server
         path = self.folder / "kubeconfig"
         cluster = {"name": "proxy", "cluster": {"server": self.server}}
         context = {"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}

@@ -7,13 +7,10 @@ moment, the end is the same: the same children, the same status, each event once
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 import signal
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,10 @@ from tests.integration.cluster_access import apply, connect
 from tests.integration.conftest import make_namespace, remove_namespace
 from tests.integration.life import Life, claim, flavor, xray_job
 from tests.integration.operator_process import OperatorProcess
+from tests.integration.outcome import describe_end
 from tests.integration.proxy import start_proxy
 
 pytestmark = pytest.mark.integration
-RERUN = "xray.training/rerun"
 SIDE_BY_SIDE = 3
 MOST_WRITES = 60
 """A run makes about 15; many more would be a defect of its own."""
@@ -181,62 +178,3 @@ async def settle(writes: list[str]) -> None:
     while seen != len(writes):
         seen = len(writes)
         await asyncio.sleep(2)
-
-
-async def describe_end(life: Life) -> dict[str, Any]:
-    """Children, status and events, without what no two runs share."""
-    job = await life.job()
-    jobs = await life.listed("/apis/batch/v1/namespaces/{}/jobs")
-    pods = await life.listed("/api/v1/namespaces/{}/pods")
-    maps = await life.listed("/api/v1/namespaces/{}/configmaps")
-    events = await life.events(job["metadata"]["uid"])
-    end = {
-        "jobs": [{**child(raw), "spec": raw["spec"]} for raw in jobs],
-        "configMaps": sorted(
-            ({**child(raw), "data": record(raw)} for raw in maps), key=lambda raw: raw["labels"][RERUN]
-        ),
-        "pods": [raw["metadata"]["labels"] for raw in pods],
-        "status": without_moments(job["status"]),
-        "events": sorted(
-            ({k: event[k] for k in ("reason", "type", "message", "count")} for event in events),
-            key=lambda event: event["reason"],
-        ),
-    }
-    own = {job["metadata"]["uid"]: "UID", life.namespace: "NAMESPACE", life.ip: "IP"}
-    own |= {raw["metadata"]["uid"]: "JOB-UID" for raw in jobs} | {raw["metadata"]["name"]: "POD" for raw in pods}
-    own |= {raw["metadata"]["name"]: f"CHILD-{raw['metadata']['labels'][RERUN]}" for raw in maps}
-    runs = [*job["status"].get("formerRuns", ()), job["status"]["run"]]
-    own |= {run["folder"]: f"FOLDER-{number}" for number, run in enumerate(runs)}
-    return replaced(end, own, datetime.fromisoformat(job["metadata"]["creationTimestamp"]))
-
-
-def child(raw: dict[str, Any]) -> dict[str, Any]:
-    return {key: raw["metadata"][key] for key in ("name", "labels", "ownerReferences")}
-
-
-def record(config_map: dict[str, Any]) -> dict[str, Any]:
-    """What was fixed at the start, without the moment."""
-    snapshot = json.loads(config_map["data"]["snapshot.json"])
-    assert snapshot.pop("startedAt")
-    return config_map["data"] | {"snapshot.json": snapshot}
-
-
-def without_moments(status: dict[str, Any]) -> dict[str, Any]:
-    """Without the moments at which the operator happened to look."""
-    conditions = [{k: v for k, v in c.items() if k != "lastTransitionTime"} for c in status["conditions"]]
-    run = {k: v for k, v in status["run"].items() if k != "startedAt"}
-    return status | {"conditions": conditions, "run": run}
-
-
-def replaced(end: dict[str, Any], own: dict[str, str], begin: datetime) -> dict[str, Any]:
-    """Own words replaced by common ones, and times of this run by seconds since its begin."""
-    text = json.dumps(end)
-    for word in sorted(own, key=len, reverse=True):
-        text = text.replace(word, own[word])
-
-    def since(match: re.Match[str]) -> str:
-        seconds = (datetime.fromisoformat(match[0]) - begin).total_seconds()
-        return f"+{seconds:.0f}s" if -10 <= seconds < 3600 else match[0]
-
-    document: dict[str, Any] = json.loads(re.sub(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", since, text))
-    return document
