@@ -4,7 +4,7 @@ PYTHON ?= python3
 PYTEST := .venv/bin/python -m pytest
 UV_VERSION := 0.13.9
 
-.PHONY: help demo test test-fast gate lint lock generate clean
+.PHONY: help demo test test-fast gate bench lint lock generate clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ test-fast: .venv/ready ## unit and contract tests but the slow ones, and the cov
 
 gate: .venv/ready ## the proof that training learns, mean of three seeds
 	XRAY_GATE_SEEDS=3 $(PYTEST) tests/gate -s
+
+bench: .venv/ready ## the benchmarks; figures in build/bench
+	@set -e; for b in benchmarks/*.py; do PYTHONPATH=.:operator .venv/bin/python $$b; done
 
 lint: .venv/ready ## format, lint, types, import rules, generated files
 	.venv/bin/ruff format --check .
