@@ -140,12 +140,11 @@ async def idle_memory(kubeconfig: Path, namespace: str, folder: Path, runs: int)
     await operator.start(resyncSeconds=5, idleResyncs=6, metricsPort=METRICS_PORT)
     try:
         await until("the operator has them all", lambda: has_finished(runs), FILLING_SECONDS)
-        assert operator.process
         samples = []
         for _ in range(SAMPLES):
             await asyncio.sleep(1)
-            samples.append(megabytes(operator.process.pid, "VmRSS"))
-        peak = megabytes(operator.process.pid, "VmHWM")
+            samples.append(operator.megabytes())
+        peak = operator.megabytes("VmHWM")
         return {"idleMegabytes": max(samples), "startPeakMegabytes": peak}
     finally:
         operator.kill()
@@ -166,12 +165,6 @@ async def has_finished(runs: int) -> bool:
         float(line.split()[-1]) for line in lines if line.startswith("xray_training_jobs{") and "Succeeded" in line
     ]
     return sum(counted) == runs
-
-
-def megabytes(pid: int, field: str) -> float:
-    """A line of /proc/PID/status, which counts in KiB; in 10^6 bytes."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return round(int(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) * 1024 / 1e6, 1)
 
 
 if __name__ == "__main__":

@@ -137,22 +137,22 @@ async def _missing_resources(cluster: Cluster) -> list[str]:
 def _register_index(registry: kopf.OperatorRegistry) -> None:
     @kopf.index(*JOBS, id="jobs", registry=registry)
     def jobs(body: kopf.Body, uid: str, **_: Any) -> dict[str, dict[str, Any]]:
-        return {uid: _slim(body)}
+        return {uid: slim(body)}
 
     @kopf.index(*BATCH_JOBS, id="batch_jobs", registry=registry, labels={names.LABEL_JOB_UID: kopf.PRESENT})
     def batch_jobs(body: kopf.Body, labels: kopf.Labels, **_: Any) -> dict[str, dict[str, Any]]:
-        return {labels[names.LABEL_JOB_UID]: _slim(body, "template", "podFailurePolicy")}
+        return {labels[names.LABEL_JOB_UID]: slim(body, "template", "podFailurePolicy")}
 
     @kopf.index(*PODS, id="pods", registry=registry, labels={names.LABEL_JOB_UID: kopf.PRESENT})
     def pods(body: kopf.Body, labels: kopf.Labels, **_: Any) -> dict[str, dict[str, Any]]:
-        return {labels[names.LABEL_JOB_UID]: _slim(body, "containers", "initContainers", "volumes", "tolerations")}
+        return {labels[names.LABEL_JOB_UID]: slim(body, "containers", "initContainers", "volumes", "tolerations")}
 
     @kopf.index(*FLAVORS, id="flavors", registry=registry)
     def flavors(body: kopf.Body, name: str, **_: Any) -> dict[str, dict[str, Any]]:
-        return {name: _slim(body)}
+        return {name: slim(body)}
 
 
-def _slim(body: kopf.Body, *of_spec: str) -> dict[str, Any]:
+def slim(body: kopf.Body, *of_spec: str) -> dict[str, Any]:
     """The object without the bulk that nobody reads: managed fields, and these parts of its spec.
 
     Taken out in place: kopf holds every object of the first lists until all of them are in the index.

@@ -56,6 +56,13 @@ class OperatorProcess:
         assert self.process is not None
         return await self.process.wait()
 
+    def megabytes(self, line: str = "VmRSS") -> float:
+        """A line of the process's status, in 10^6 bytes: by default its resident memory."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        kibibytes = next(row for row in status if row.startswith(f"{line}:")).split()[1]
+        return round(int(kibibytes) * 1024 / 1e6, 1)
+
     @property
     def log(self) -> Path:
         return self.folder / "operator.log"

@@ -152,8 +152,8 @@ def is_watch(request: web.Request) -> bool:
 
 
 def is_list(request: web.Request) -> bool:
-    """The first list of a watch: kopf asks for chunks of this size."""
-    return request.method == "GET" and request.query.get("limit") == "100" and not is_watch(request)
+    """A list from which a watch goes on; the operator's own lists, which only listen, are of one object."""
+    return request.method == "GET" and request.query.get("limit", "1") != "1" and not is_watch(request)
 
 
 def is_write(request: web.Request) -> bool:

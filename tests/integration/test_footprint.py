@@ -17,6 +17,7 @@ pytestmark = pytest.mark.integration
 CHILDREN = ("/apis/batch/v1/namespaces/{}/jobs", "/api/v1/namespaces/{}/configmaps", "/api/v1/namespaces/{}/pods")
 MOVING = ("resourceVersion", "managedFields")
 """What every write to an object changes."""
+MOST_MEGABYTES = 120
 
 
 def without(metadata: dict[str, Any], *keys: str) -> dict[str, Any]:
@@ -44,6 +45,7 @@ async def test_a_whole_run_writes_status_and_no_annotation_no_finalizer_and_no_s
             assert "finalizers" not in raw["metadata"]
             assert "kopf" not in json.dumps(raw)
             assert ("xray-operator", "") not in writers(raw) or raw in children
+        assert tried.operator.megabytes() <= MOST_MEGABYTES
         methods = {write.split()[0] for write in tried.proxy.writes}
         assert methods == {"POST", "PUT"}, "children are created and status is written; nothing is patched or deleted"
 
