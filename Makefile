@@ -16,10 +16,15 @@ test: test-fast ## every test that needs no accelerator, on a real control plane
 	$(PYTEST) tests/unit tests/contract -m slow
 	$(PYTEST) tests/chart tests/integration tests/e2e tests/gate
 
-# the longest file, which trains, comes first; torch's threads would fight the other worker for its core
+TRAINER_TESTS := tests/unit/trainer $(wildcard tests/contract/test_trainer_*.py)
+
+# side by side: what imports torch, on one core, and all the rest, on the other
 test-fast: .venv/ready ## unit and contract tests but the slow ones, and the coverage of the operator's core
-	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term \
-		--cov-report=json:build/coverage.json -m "not slow" tests/contract/test_trainer_run.py tests/contract tests/unit
+	@mkdir -p build
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow" $(TRAINER_TESTS) > build/test-trainer.log 2>&1 & trainer=$$!; \
+	$(PYTEST) -m "not slow" --cov --cov-report=term --cov-report=json:build/coverage.json \
+		tests/unit tests/contract $(addprefix --ignore=,$(TRAINER_TESTS)); rest=$$?; \
+	wait $$trainer || rest=1; cat build/test-trainer.log; exit $$rest
 	.venv/bin/python dev/branches.py
 
 gate: .venv/ready ## the proof that training learns, mean of three seeds
