@@ -47,6 +47,8 @@ def build_settings(config: OperatorConfig) -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.networking.request_timeout = config.request_timeout_seconds
     settings.networking.connect_timeout = config.request_timeout_seconds
+    # about a minute in all, as by default; but who was away for long is asked again soon
+    settings.networking.error_backoffs = (1, 1, 2, 3, *[5] * 10)
     settings.watching.connect_timeout = config.request_timeout_seconds
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330

@@ -182,7 +182,7 @@ async def test_a_run_outlives_an_api_server_that_is_away_for_20_seconds(
         going = asyncio.create_task(tried.life.live_through(job))
         await tried.life.reached("Training")
         await tried.proxy.close()
-        await tried.says("Request attempt #7/9 failed")  # after 1 + 1 + 2 + 3 + 5 + 8 s
+        await tried.says("Request attempt #8/15 failed")  # after 1 + 1 + 2 + 3 + 5 + 5 + 5 s
         await tried.proxy.open()
         await going
         assert await tried.end() == undisturbed
