@@ -114,7 +114,7 @@ def attempts_from_status(rows: Sequence[Mapping[str, Any]]) -> tuple[Attempt, ..
 
 def render_time(time: datetime) -> str:
     """RFC 3339 in whole seconds, as Kubernetes writes its own."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def _attempt_from_row(row: Mapping[str, Any]) -> Attempt:

@@ -18,12 +18,15 @@ Status = dict[str, Any]
 
 
 def data_message(data: Mapping[str, Any]) -> str:
-    if not data:
+    if not data.keys() >= _COUNTED:
         return "prepared; the counts could not be read"
     return (
         f"{data['images']} images of {data['patients']} patients: {data['trainImages']} to train, "
         f"{data['validationImages']} to validate, {data['testImages']} held out; {data['rejected']} rejected"
     )
+
+
+_COUNTED = {"images", "patients", "trainImages", "validationImages", "testImages", "rejected"}
 
 
 def data_section(result: PrepareResult | None) -> Status | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.unit.operator.builders import (
     CONFIG,
     JOB_UID,
     at,
+    condition,
     created_config_map,
     example,
     make_job,
@@ -23,6 +25,7 @@ from tests.unit.operator.builders import (
     train_result,
 )
 from xray_operator import names
+from xray_operator.core.attempts import render_time
 from xray_operator.core.manifests import build_job
 from xray_operator.core.observed import read_handle
 from xray_operator.core.plan import read_snapshot
@@ -100,6 +103,17 @@ def test_a_status_without_sense_is_written_anew(status: Any) -> None:
     decision = reconcile(make_job().status(status).build(), started(make_pod().scheduled(10)), at(20), CONFIG)
     assert decision.status is not None
     assert decision.status["state"] == "Preparing"
+
+
+def test_any_moment_is_written_as_kubernetes_reads_it() -> None:
+    assert render_time(datetime(1, 2, 3, 4, 5, 6, 789, tzinfo=UTC)) == "0001-02-03T04:05:06Z"
+
+
+def test_counts_that_somebody_took_out_of_the_status_are_not_needed() -> None:
+    pod = make_pod().scheduled(10).prepared(12, 40, message="cut of").trains(42)
+    decision = reconcile(make_job().status({"data": {"images": 3}}).build(), started(pod), at(60), CONFIG)
+    assert decision.status is not None
+    assert condition(decision.status, "DataReady") == ("True", "Prepared", "prepared; the counts could not be read")
 
 
 def test_long_words_are_cut() -> None:
