@@ -84,8 +84,9 @@ class Operator:
             self.queue.retry(uid)
         except ClusterError as error:
             self.metrics.failures.inc()
-            logger.warning("job %s: %s; again in %.1f s", uid, error, self.queue.retry(uid))
-        except Exception:
+            told = names.short(str(error), REFUSAL_CHARACTERS)
+            logger.warning("job %s: %s; again in %.1f s", uid, told, self.queue.retry(uid))
+        except Exception:  # whatever it is, the other jobs go on; the log has it whole, and the metric counts it
             self.metrics.failures.inc()
             logger.exception("job %s; again in %.1f s", uid, self.queue.retry(uid))
         else:

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.operator.builders import (
     CONFIG,
     JOB_UID,
+    UID,
     at,
     condition,
     created_config_map,
@@ -136,6 +137,17 @@ async def test_what_the_server_refuses_is_tried_again(error: ClusterError, count
     await run_until_idle(operator)
     assert failures(operator) == counted
     assert operator.queue.retry(raw["metadata"]["uid"]) == 1.0, "the second pause is longer than the first"
+
+
+async def test_what_the_server_says_at_length_is_logged_in_short(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = FakeCluster()
+    cluster.errors["POST"] = ClusterError("POST /jobs", 500, "etcd is away " * 1000)
+    operator = make_operator(cluster, make_job().raw())
+    operator.queue.add(UID)
+    await run_until_idle(operator)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "POST /jobs: 500 etcd is away" in line
+    assert len(line) < 700
 
 
 @pytest.mark.parametrize(("kind", "status"), [("configmaps", 403), ("jobs", 422)])
