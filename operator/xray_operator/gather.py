@@ -101,10 +101,20 @@ class Gatherer:
             return Observed(unreadable=Unreadable(str(error), handle))
         if snapshot is None:
             return Observed(unreadable=Unreadable(f"ConfigMap {handle.name} is gone", handle))
-        gone = self.index.gone_pods.get(job.ref.uid, {}).values()
-        pods = read_pods(self.index.pods.get(job.ref.uid, ()), handle, gone)
+        batch_job = read_job(raw, handle, snapshot)
+        pods = await self._pods(job, batch_job)
         progress = await self._progress(pods[-1]) if pods else None
-        return Observed(job=read_job(raw, handle, snapshot), pods=pods, progress=progress, snapshot=snapshot)
+        return Observed(job=batch_job, pods=pods, progress=progress, snapshot=snapshot)
+
+    async def _pods(self, job: XRayJob, batch_job: Job) -> tuple[Pod, ...]:
+        """The run's pods, as the watch has shown them; asked for, where that can't be all: a Job ends after its pods."""
+        gone = self.index.gone_pods.get(job.ref.uid, {}).values()
+        shown = read_pods(self.index.pods.get(job.ref.uid, ()), batch_job.handle, gone)
+        if not (batch_job.complete or batch_job.failed) or all(pod.over for pod in shown):
+            return shown
+        mine = {"labelSelector": f"{names.LABEL_JOB_UID}={job.ref.uid}"}
+        listed = await self.cluster.get(paths.collection("Pod", job.ref.namespace), mine)
+        return read_pods(listed["items"], batch_job.handle, gone)
 
     def _batch_job(self, job: XRayJob) -> tuple[Raw, JobHandle] | None:
         """The Job of a former run, while there is one; else that of the run that is wanted."""

@@ -21,9 +21,9 @@ from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
 from tests.contract.schemas import REPOSITORY
-from tests.unit.operator.builders import JOB_UID, UID, JobBuilder, make_flavor, make_job, make_run
+from tests.unit.operator.builders import JOB_UID, UID, JobBuilder, make_flavor, make_job, make_pod, make_run
 from tests.unit.operator.test_workers import make_operator, run_until_idle
-from xray_operator import handlers
+from xray_operator import handlers, names
 from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
 from xray_operator.core.manifests import build_job
@@ -119,9 +119,15 @@ async def live(known: ApiServer, cluster: Cluster) -> Operator:
         operator = new_operator(cluster, changed)
         operator.index.batch_jobs = {UID: [job]}
         await look(operator)
+    known.objects[paths.collection("Pod", "radiology")] = {"items": []}
+    operator = new_operator(cluster, make_job())
+    complete = {"conditions": [{"type": "Complete", "status": "True"}]}
+    operator.index.batch_jobs = {UID: [job | {"status": complete}]}
+    operator.index.pods = {UID: [make_pod().scheduled(10).prepared(12, 40).raw()]}
+    await look(operator)
     resync = asyncio.create_task(_fast(operator).resync())
     async with asyncio.timeout(10):
-        while "list" not in {verb for verb, _, _ in known.asked}:
+        while ("list", names.GROUP, names.JOBS) not in known.asked:
             await asyncio.sleep(0)
     resync.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -10,6 +10,7 @@ _COLLECTIONS = {
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
     "Event": "/api/v1/namespaces/{}/events",
     "PersistentVolumeClaim": "/api/v1/namespaces/{}/persistentvolumeclaims",
+    "Pod": "/api/v1/namespaces/{}/pods",
     "Job": "/apis/batch/v1/namespaces/{}/jobs",
     names.JOB_KIND: f"/apis/{names.API_VERSION}/namespaces/{{}}/{names.JOBS}",
 }

@@ -31,6 +31,24 @@ class OneConfigMap:
         return created_config_map()
 
 
+async def test_an_event_of_a_pod_that_was_never_delivered_keeps_no_run_from_its_end() -> None:
+    class Server(OneConfigMap):
+        async def get(self, path: str, query: dict[str, str] | None = None) -> dict[str, Any]:
+            if path.endswith("/pods"):
+                assert query == {"labelSelector": f"xray.training/job-uid={UID}"}
+                return {"items": [make_pod().scheduled(10).prepared(12, 40).trained(42, 110).raw()]}
+            return await super().get(path)
+
+    raw_job = build_job(make_run())
+    raw_job["metadata"]["uid"] = JOB_UID
+    raw_job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+    shown = make_pod().scheduled(10).prepared(12, 40).trains(42).raw()
+    cluster, session = Server(), None
+    gatherer = Gatherer(Index(batch_jobs={UID: [raw_job]}, pods={UID: [shown]}), cluster, session, 1)  # type: ignore[arg-type]
+    observed = await gatherer.observe(make_job().build())
+    assert [pod.phase for pod in observed.pods] == ["Succeeded"]
+
+
 @pytest.mark.parametrize(
     ("pod", "asked"),
     [
