@@ -12,17 +12,23 @@ help: ## what can be made
 demo: ## cluster, images, chart and one training job; NIH_DIR=folder for real X-rays
 	@$(PYTHON) dev/demo
 
+# who has no real radiographs is told what is not tested
+ifndef NIH_SAMPLE_DIR
+AND_NO_SAMPLE := and not nih_sample
+$(if $(filter test test-fast,$(MAKECMDGOALS)),$(info NIH_SAMPLE_DIR is not set: the tests on real radiographs are left out))
+endif
+
 test: test-fast ## every test that needs no accelerator, on a real control plane and node
-	$(PYTEST) tests/unit tests/contract -m slow
-	$(PYTEST) tests/chart tests/integration tests/e2e tests/gate
+	$(PYTEST) tests/unit tests/contract -m "slow $(AND_NO_SAMPLE)"
+	$(PYTEST) tests/chart tests/integration tests/e2e tests/gate -m "not slow $(AND_NO_SAMPLE)"
 
 TRAINER_TESTS := tests/unit/trainer $(wildcard tests/contract/test_trainer_*.py)
 
 # side by side: what imports torch, on one core, and all the rest, on the other
 test-fast: .venv/ready ## unit and contract tests but the slow ones, and the coverage of the operator's core
 	@mkdir -p build
-	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow" $(TRAINER_TESTS) > build/test-trainer.log 2>&1 & trainer=$$!; \
-	$(PYTEST) -m "not slow" --cov --cov-report=term --cov-report=json:build/coverage.json \
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow $(AND_NO_SAMPLE)" $(TRAINER_TESTS) > build/test-trainer.log 2>&1 & trainer=$$!; \
+	$(PYTEST) -m "not slow $(AND_NO_SAMPLE)" --cov --cov-report=term --cov-report=json:build/coverage.json \
 		tests/unit tests/contract $(addprefix --ignore=,$(TRAINER_TESTS)); rest=$$?; \
 	wait $$trainer || rest=1; cat build/test-trainer.log; exit $$rest
 	.venv/bin/python dev/branches.py
