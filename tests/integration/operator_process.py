@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import yaml
 
 from tests.integration.cluster_access import REPOSITORY
@@ -78,3 +79,12 @@ class OperatorProcess:
         document |= {"clusters": [cluster], "contexts": [context], "users": [user]}
         path.write_text(yaml.safe_dump(document))
         return path
+
+
+async def answers(session: aiohttp.ClientSession, url: str, status: int) -> bool:
+    """Whether the operator answers there, with this status; not yet, or no longer, is no."""
+    try:
+        async with session.get(url) as answer:
+            return answer.status == status
+    except aiohttp.ClientError:
+        return False

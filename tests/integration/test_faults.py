@@ -23,7 +23,8 @@ from tests.integration import proxy as faulty
 from tests.integration.cluster_access import kubectl, until
 from tests.integration.conftest import install_crds, make_namespace, remove_namespace
 from tests.integration.life import xray_job
-from tests.integration.trial import HEALTH_PORT, METRICS_PORT, answers, trial
+from tests.integration.operator_process import answers
+from tests.integration.trial import HEALTH_PORT, METRICS_PORT, trial
 
 pytestmark = pytest.mark.integration
 End = dict[str, Any]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,31 +13,14 @@ import pytest
 
 from tests.integration.cluster_access import apply, connect, kubectl, until
 from tests.integration.kubelet import Kubelet
-from tests.integration.life import Life, claim, example, flavor, xray_job
-from tests.integration.operator_process import OperatorProcess
+from tests.integration.life import claim, example, xray_job
+from tests.integration.operator_process import OperatorProcess, answers
 from tests.integration.proxy import start_proxy
+from tests.integration.stage import operating
 
 pytestmark = pytest.mark.integration
 HEALTH_PORT = 18099
 METRICS_PORT = HEALTH_PORT + 1
-
-
-@contextlib.asynccontextmanager
-async def operating(kubeconfig: Path, namespace: str, folder: Path, **settings: Any) -> AsyncIterator[Life]:
-    """An operator for this namespace, and its steps."""
-    assert apply(kubeconfig, flavor()).returncode == 0
-    cluster = await connect(kubeconfig)
-    try:
-        async with start_proxy(str(kubeconfig)) as proxy:
-            operator = OperatorProcess(folder, proxy.url, namespace)
-            await operator.start(**settings)
-            try:
-                yield Life(cluster, namespace, "127.78.0.1")
-            finally:
-                operator.kill()
-                await operator.ended()
-    finally:
-        await cluster.close()
 
 
 def conditions(job: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -49,7 +30,8 @@ def conditions(job: dict[str, Any]) -> dict[str, tuple[str, str]]:
 async def test_a_job_waits_for_its_claims_and_flavor_and_then_runs_to_its_end(
     kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> None:
-    async with operating(kubeconfig, namespace, tmp_path) as life:
+    async with operating(kubeconfig, namespace, tmp_path) as stage:
+        life = stage.life
         job = await life.create(xray_job(namespace))
 
         async def refused() -> bool:
@@ -67,7 +49,8 @@ async def test_a_job_waits_for_its_claims_and_flavor_and_then_runs_to_its_end(
 
 async def test_corrupt_data_fails_the_job_at_once(kubeconfig: Path, namespace: str, tmp_path: Path) -> None:
     assert apply(kubeconfig, claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
-    async with operating(kubeconfig, namespace, tmp_path) as life:
+    async with operating(kubeconfig, namespace, tmp_path) as stage:
+        life = stage.life
         job = await life.create(xray_job(namespace))
         begin = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
         kubelet = Kubelet(life.cluster, namespace, begin, life.ip)
@@ -86,7 +69,8 @@ async def test_a_failure_that_may_pass_is_tried_again_and_both_attempts_count(
     kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> None:
     assert apply(kubeconfig, claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
-    async with operating(kubeconfig, namespace, tmp_path) as life:
+    async with operating(kubeconfig, namespace, tmp_path) as stage:
+        life = stage.life
         job = await life.create(xray_job(namespace))
         begin = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
         kubelet = Kubelet(life.cluster, namespace, begin, life.ip)
@@ -121,7 +105,8 @@ async def test_a_refused_job_says_so_and_starts_when_the_quota_is_gone(
         return bool(kubectl(kubeconfig, "get", "quota/no-jobs", "-n", namespace, "-o", f"jsonpath={path}").stdout)
 
     await until("the quota is in force", counted)
-    async with operating(kubeconfig, namespace, tmp_path) as life:
+    async with operating(kubeconfig, namespace, tmp_path) as stage:
+        life = stage.life
         job = await life.create(xray_job(namespace))
 
         async def refused() -> dict[str, Any] | None:
@@ -141,14 +126,16 @@ async def test_what_was_fixed_cannot_be_edited_and_its_loss_leaves_the_neighbour
     kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> None:
     assert apply(kubeconfig, claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
-    async with operating(kubeconfig, namespace, tmp_path) as life:
+    async with operating(kubeconfig, namespace, tmp_path) as stage:
+        life = stage.life
         await life.create(xray_job(namespace, "poisoned"))
         child = (await life.reached("Queued", "poisoned"))["status"]["run"]["jobName"]
         record = ("configmap", child, "-n", namespace)
         cheaper = '{"data": {"snapshot.json": "{}"}}'
         assert "immutable" in kubectl(kubeconfig, "patch", *record, "--type=merge", "-p", cheaper).stderr
         assert kubectl(kubeconfig, "delete", *record).returncode == 0
-    async with operating(kubeconfig, namespace, tmp_path) as life:
+    async with operating(kubeconfig, namespace, tmp_path) as stage:
+        life = stage.life
         await life.create(xray_job(namespace, "neighbour"))
         await life.reached("Queued", "neighbour")
 
@@ -161,7 +148,8 @@ async def test_what_was_fixed_cannot_be_edited_and_its_loss_leaves_the_neighbour
 
 async def test_a_job_whose_label_was_taken_off_is_found_again(kubeconfig: Path, namespace: str, tmp_path: Path) -> None:
     assert apply(kubeconfig, claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
-    async with operating(kubeconfig, namespace, tmp_path) as life:
+    async with operating(kubeconfig, namespace, tmp_path) as stage:
+        life = stage.life
         await life.create(xray_job(namespace))
         child = (await life.reached("Queued"))["status"]["run"]["jobName"]
         assert kubectl(kubeconfig, "label", "job", child, "-n", namespace, "xray.training/job-uid-").returncode == 0
@@ -174,7 +162,8 @@ async def test_a_job_whose_label_was_taken_off_is_found_again(kubeconfig: Path, 
 
 async def test_deleting_the_resource_collects_its_children(kubeconfig: Path, namespace: str, tmp_path: Path) -> None:
     assert apply(kubeconfig, claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
-    async with operating(kubeconfig, namespace, tmp_path) as life:
+    async with operating(kubeconfig, namespace, tmp_path) as stage:
+        life = stage.life
         await life.create(xray_job(namespace))
         await life.reached("Queued")
         assert kubectl(kubeconfig, "delete", "xtj", "cxr", "-n", namespace, "--timeout=20s").returncode == 0
@@ -188,15 +177,6 @@ async def test_deleting_the_resource_collects_its_children(kubeconfig: Path, nam
             return not any([await life.listed(path) for path in paths])
 
         await until("children are gone", collected)
-
-
-async def answers(session: aiohttp.ClientSession, url: str, status: int) -> bool:
-    """Whether the operator answers there, with this status; not yet, or no longer, is no."""
-    try:
-        async with session.get(url) as answer:
-            return answer.status == status
-    except aiohttp.ClientError:
-        return False
 
 
 async def test_health_is_good_and_turns_bad_when_the_server_falls_silent(

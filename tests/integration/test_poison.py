@@ -17,7 +17,8 @@ import pytest
 from tests.integration.cluster_access import apply, kubectl, until
 from tests.integration.conftest import make_namespace, remove_namespace
 from tests.integration.life import claim, flavor, xray_job
-from tests.integration.trial import HEALTH_PORT, Trial, answers, trial
+from tests.integration.operator_process import answers
+from tests.integration.trial import HEALTH_PORT, Trial, trial
 
 pytestmark = pytest.mark.integration
 DEAF_AFTER_SECONDS = 3

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.cluster_access import apply, connect, kubectl, until
+from tests.integration.cluster_access import apply, kubectl, until
 from tests.integration.life import Life, claim, flavor, xray_job
-from tests.integration.operator_process import OperatorProcess
-from tests.integration.proxy import start_proxy
+from tests.integration.stage import operating
 
 pytestmark = pytest.mark.integration
-
-
-@contextlib.asynccontextmanager
-async def operating(kubeconfig: Path, namespace: str, folder: Path) -> AsyncIterator[Life]:
-    cluster = await connect(kubeconfig)
-    async with start_proxy(str(kubeconfig)) as proxy:
-        operator = OperatorProcess(folder, proxy.url, namespace)
-        await operator.start()
-        try:
-            yield Life(cluster, namespace, "127.78.2.1")
-        finally:
-            operator.kill()
-            await operator.ended()
-            await cluster.close()
 
 
 async def refusal(life: Life, name: str) -> tuple[str, str]:
@@ -49,7 +32,8 @@ async def test_each_refusal_is_read_in_the_status(kubeconfig: Path, namespace: s
     read_only["spec"]["accessModes"] = ["ReadOnlyMany"]
     objects = (flavor(), selected, read_only, claim(namespace, "nih"), claim(namespace, "out"))
     assert apply(kubeconfig, *objects).returncode == 0
-    async with operating(kubeconfig, namespace, tmp_path) as life:
+    async with operating(kubeconfig, namespace, tmp_path) as stage:
+        life = stage.life
         await life.create(xray_job(namespace, "unknown", flavor="vpod99"))
         await life.create(xray_job(namespace, "not-allowed", flavor="integration-selected"))
         await life.create(xray_job(namespace, "no-claim", output={"claimName": "absent"}))

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.cluster_access import apply, connect, kubectl, until
+from tests.integration.cluster_access import apply, kubectl, until
 from tests.integration.kubelet import Kubelet
-from tests.integration.life import STOPPED, Life, Trainer, claim, example, flavor, xray_job
-from tests.integration.operator_process import OperatorProcess
-from tests.integration.proxy import Proxy, start_proxy
+from tests.integration.life import STOPPED, Trainer, claim, example, xray_job
+from tests.integration.stage import JOBS, Stage, operating
 
 pytestmark = pytest.mark.integration
-JOBS = "/apis/batch/v1/namespaces/{}/jobs"
-
-
-@dataclass
-class Stage:
-    """A namespace with an operator, and what it has written."""
-
-    kubeconfig: Path
-    life: Life
-    proxy: Proxy
-
-    @property
-    def namespace(self) -> str:
-        return self.life.namespace
-
-    async def jobs(self) -> list[str]:
-        return [raw["metadata"]["name"] for raw in await self.life.listed(JOBS)]
 
 
 def created(job: dict[str, Any]) -> datetime:
@@ -43,18 +23,11 @@ def created(job: dict[str, Any]) -> datetime:
 
 @pytest.fixture
 async def stage(kubeconfig: Path, namespace: str, tmp_path: Path) -> AsyncIterator[Stage]:
-    assert apply(kubeconfig, flavor(), claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
-    cluster = await connect(kubeconfig)
-    async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(cluster.close)
-        proxy = await stack.enter_async_context(start_proxy(str(kubeconfig)))
-        life = Life(cluster, namespace, "127.78.1.1")
-        await stack.enter_async_context(Trainer(example("progress.json") | {"phases": []}).serve(life.ip))
-        operator = OperatorProcess(tmp_path, proxy.url, namespace)
-        await operator.start()
-        stack.push_async_callback(operator.ended)
-        stack.callback(operator.kill)
-        yield Stage(kubeconfig, life, proxy)
+    """With claims, and a trainer that tells its progress."""
+    assert apply(kubeconfig, claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
+    trainer = Trainer(example("progress.json") | {"phases": []})
+    async with operating(kubeconfig, namespace, tmp_path) as stage, trainer.serve(stage.life.ip):
+        yield stage
 
 
 async def test_jobs_are_created_once_and_later_only_suspended_and_resumed(stage: Stage) -> None:
@@ -134,13 +107,13 @@ async def test_deadlines_are_the_operators_own_and_no_job_has_one(stage: Stage) 
     assert "activeDeadlineSeconds" not in raw["spec"]["template"]["spec"]
 
 
-async def test_a_pair_of_volumes_that_no_node_can_mount_is_refused_with_the_fix(stage: Stage) -> None:
+async def test_a_pair_of_volumes_that_no_node_can_mount_is_refused_with_the_fix(stage: Stage, kubeconfig: Path) -> None:
     lost = stage.namespace
     objects = [persistent_volume(f"{lost}-{name}", node) for name, node in (("a", "node-a"), ("b", "node-b"))]
     claims = [claim(lost, name) for name in ("on-a", "on-b")]
     for bound, volume in zip(claims, objects, strict=True):
         bound["spec"] |= {"volumeName": volume["metadata"]["name"], "storageClassName": ""}
-    assert apply(stage.kubeconfig, *objects, *claims).returncode == 0
+    assert apply(kubeconfig, *objects, *claims).returncode == 0
     try:
         dataset = {"source": {"pvc": {"claimName": "on-a"}}}
         await stage.life.create(xray_job(lost, dataset=dataset, output={"claimName": "on-b"}))
@@ -154,13 +127,15 @@ async def test_a_pair_of_volumes_that_no_node_can_mount_is_refused_with_the_fix(
         assert "use claims with ReadWriteMany" in message
     finally:
         for volume in objects:
-            kubectl(stage.kubeconfig, "delete", "pv", volume["metadata"]["name"], "--wait=false")
+            kubectl(kubeconfig, "delete", "pv", volume["metadata"]["name"], "--wait=false")
 
 
-async def test_deleting_and_creating_again_waits_for_the_pods_that_write_to_the_same_folder(stage: Stage) -> None:
+async def test_deleting_and_creating_again_waits_for_the_pods_that_write_to_the_same_folder(
+    stage: Stage, kubeconfig: Path
+) -> None:
     job = await stage.life.create(xray_job(stage.namespace))
     kubelet = await stage.life.starts_training(created(job))
-    assert kubectl(stage.kubeconfig, "delete", "xtj", "cxr", "-n", stage.namespace, "--timeout=20s").returncode == 0
+    assert kubectl(kubeconfig, "delete", "xtj", "cxr", "-n", stage.namespace, "--timeout=20s").returncode == 0
     again = await stage.life.create(xray_job(stage.namespace))
 
     async def waits() -> bool:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
-
 from tests.integration.cluster_access import apply, connect, until
 from tests.integration.life import Life, claim, flavor, xray_job
 from tests.integration.operator_process import OperatorProcess
@@ -131,12 +129,3 @@ async def trial(kubeconfig: Path, namespace: str, folder: Path, **settings: Any)
         finally:
             await tried.stop()
             await cluster.close()
-
-
-async def answers(session: aiohttp.ClientSession, url: str, status: int) -> bool:
-    """Whether the operator answers there, with this status; not yet, or no longer, is no."""
-    try:
-        async with session.get(url) as answer:
-            return answer.status == status
-    except aiohttp.ClientError:
-        return False

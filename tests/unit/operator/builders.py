@@ -14,6 +14,7 @@ from xray_operator.core.attempts import render_time
 from xray_operator.core.manifests import build_config_map, build_job
 from xray_operator.core.observed import Observed, XRayJob, read_handle, read_job, read_pods, read_xray_job
 from xray_operator.core.plan import Plan, Snapshot, make_plan, take_snapshot
+from xray_operator.core.reconcile import Decision, reconcile
 from xray_operator.core.reports import Progress, read_report
 from xray_operator.core.spec import FlavorSpec, JobSpec
 
@@ -100,6 +101,10 @@ def make_flavor(backend: str = "devicePlugin", **fields: Any) -> dict[str, Any]:
     held = {"accelerators": 4, "resourceName": resource} if resource else {}
     host = {"cpu": "2", "memory": "4Gi", "sharedMemory": "1Gi"}
     return {"backend": backend, "host": host, "prices": [PRICE]} | held | fields
+
+
+FLAVORS = {"demo-vpod4": make_flavor(), "vpod4-vm": make_flavor()}
+"""What the platform team offers."""
 
 
 def make_snapshot(
@@ -228,6 +233,30 @@ def started(
 
 def created_config_map(flavor: dict[str, Any] | None = None) -> dict[str, Any]:
     return build_config_map(make_run(flavor=flavor))
+
+
+def decide(
+    observed: Observed,
+    status: Any = None,
+    now: float = 200,
+    generation: int = 1,
+    config: OperatorConfig = CONFIG,
+    **spec: Any,
+) -> Decision:
+    """What the operator does about the usual job, with these fields of its spec, at this second."""
+    job = make_job().spec(**spec).status(status).edited(generation).build()
+    return reconcile(job, observed, at(now), config)
+
+
+def told(decision: Decision) -> dict[str, Any]:
+    """The status that is written."""
+    assert decision.status is not None
+    return decision.status
+
+
+def reasons(decision: Decision) -> list[str]:
+    """Of the events that are posted."""
+    return [event["reason"] for event in decision.events]
 
 
 def condition(status: dict[str, Any], kind: str) -> tuple[str, str, str]:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
-from tests.unit.operator.builders import CONFIG, UID, at, example, make_job, make_pod, make_progress, started
-from xray_operator.core.observed import Observed
-from xray_operator.core.reconcile import Decision, reconcile
+from tests.unit.operator.builders import UID, example, make_pod, make_progress, reasons, started
+from tests.unit.operator.builders import decide as decide_at
 
+decide = partial(decide_at, now=60)
 TRAINS = make_pod().scheduled(10).prepared(12, 40).trains(42)
 DONE = make_pod().scheduled(10).prepared(12, 40).trained(42, 110)
-
-
-def decide(observed: Observed, status: Any = None, now: float = 60) -> Decision:
-    return reconcile(make_job().status(status).build(), observed, at(now), CONFIG)
-
-
-def reasons(decision: Decision) -> list[str]:
-    return [event["reason"] for event in decision.events]
 
 
 def test_each_milestone_is_told_when_it_is_passed() -> None:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.unit.operator.builders import (
-    CONFIG,
-    at,
+    FLAVORS,
     condition,
     example,
-    make_flavor,
-    make_job,
     make_pod,
     make_progress,
     started,
+    told,
 )
+from tests.unit.operator.builders import decide as decide_at
 from xray_operator import names
 from xray_operator.core.observed import Observed
-from xray_operator.core.reconcile import Decision, reconcile
+from xray_operator.core.reconcile import Decision
 
-FLAVORS = {"demo-vpod4": make_flavor()}
+decide = partial(decide_at, now=100)
 RUNNING = make_pod().scheduled(10).prepared(12, 40).trains(42)
 PROGRESS = make_progress(
     last_updated_time="2026-11-22T10:01:30Z", checkpoint={"step": 6, "time": "2026-11-22T10:01:00Z"}
@@ -34,15 +34,6 @@ def stopped_pod(name: str = "cxr-pod", code: int = 143) -> Any:
     told = {"exit_code": code, "reason": reason, "message": "checkpoint saved at step 9"}
     told |= {"checkpoint": {"step": 9, "time": "2026-11-22T10:02:00Z"}}
     return make_pod(name).scheduled(10).prepared(12, 40).trained(42, 110, code, json.dumps(told))
-
-
-def decide(observed: Observed, status: Any = None, now: float = 100, **spec: Any) -> Decision:
-    return reconcile(make_job().spec(**spec).status(status).build(), observed, at(now), CONFIG)
-
-
-def told(decision: Decision) -> dict[str, Any]:
-    assert decision.status is not None
-    return decision.status
 
 
 def test_a_job_that_is_born_suspended_has_no_children_and_is_healthy() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.builders import (
-    CONFIG,
-    at,
+    FLAVORS,
     condition,
+    decide,
     ended,
     example,
     make_flavor,
@@ -17,30 +17,18 @@ from tests.unit.operator.builders import (
     make_pod,
     make_progress,
     make_snapshot,
+    reasons,
     started,
+    told,
     train_result,
 )
 from xray_operator import names
 from xray_operator.config import OperatorConfig
 from xray_operator.core.observed import Observed, Refusal, Unreadable
 from xray_operator.core.plan import runs_on
-from xray_operator.core.reconcile import Decision, reconcile
+from xray_operator.core.reconcile import Decision
 
-FLAVORS = {"demo-vpod4": make_flavor(), "vpod4-vm": make_flavor()}
 FINISHED = make_pod().scheduled(10).prepared(12, 40).trained(42, 110)
-
-
-def decide(observed: Observed, status: Any = None, now: float = 200, config: OperatorConfig = CONFIG, **spec: Any):
-    return reconcile(make_job().spec(**spec).status(status).build(), observed, at(now), config)
-
-
-def told(decision: Decision) -> dict[str, Any]:
-    assert decision.status is not None
-    return decision.status
-
-
-def reasons(decision: Decision) -> list[str]:
-    return [event["reason"] for event in decision.events]
 
 
 def test_a_run_begins_with_its_config_map_and_nothing_else() -> None:

@@ -7,35 +7,24 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.builders import (
-    CONFIG,
-    at,
+    FLAVORS,
     condition,
-    make_flavor,
+    decide,
     make_job,
     make_pod,
     make_progress,
     make_snapshot,
     started,
+    told,
     train_result,
 )
 from xray_operator import names
 from xray_operator.core.observed import JobHandle, Observed, Unreadable
-from xray_operator.core.reconcile import Decision, reconcile
+from xray_operator.core.reconcile import Decision
 from xray_operator.core.spec import JobSpec
 
-FLAVORS = {"demo-vpod4": make_flavor()}
 RUNNING = make_pod().scheduled(10).prepared(12, 40).trains(42)
 FINISHED = make_pod().scheduled(10).prepared(12, 40).trained(42, 110)
-
-
-def decide(observed: Observed, status: Any = None, now: float = 200, generation: int = 1, **spec: Any) -> Decision:
-    job = make_job().spec(**spec).status(status).edited(generation).build()
-    return reconcile(job, observed, at(now), CONFIG)
-
-
-def told(decision: Decision) -> dict[str, Any]:
-    assert decision.status is not None
-    return decision.status
 
 
 def test_an_edit_of_a_live_run_is_told_and_changes_nothing() -> None:
