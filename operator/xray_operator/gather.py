@@ -151,7 +151,10 @@ class Gatherer:
             return None
         handle = JobHandle(job.ref.namespace, name, "", rerun, deleting=True)
         pods = read_pods((), handle, self.index.gone_pods.get(job.ref.uid, {}).values())
-        return Observed(job=Job(handle, snapshot, suspended=False, complete=False, failed=None, gone=True), pods=pods)
+        return Observed(
+            job=Job(handle, snapshot, snapshot.started_at, suspended=False, complete=False, failed=None, gone=True),
+            pods=pods,
+        )
 
     async def _observe_without_job(self, job: XRayJob) -> Observed:
         began = "run" in job.status and job.status.get("rerun") == job.live.rerun

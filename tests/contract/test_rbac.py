@@ -21,7 +21,7 @@ from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
 from tests.contract.schemas import REPOSITORY
-from tests.unit.operator.builders import JOB_UID, UID, JobBuilder, make_flavor, make_job, make_pod, make_run
+from tests.unit.operator.builders import UID, JobBuilder, make_flavor, make_job, make_pod, make_run, stored_job
 from tests.unit.operator.test_workers import make_operator, run_until_idle
 from xray_operator import handlers, names
 from xray_operator.cluster import paths
@@ -114,7 +114,7 @@ async def live(known: ApiServer, cluster: Cluster) -> Operator:
     job = build_job(make_run())
     known.objects[paths.item_of(job)]["metadata"]["labels"] = {}
     await look(new_operator(cluster, make_job()))
-    job["metadata"]["uid"] = JOB_UID
+    job = stored_job()
     for changed in (make_job().spec(suspend=True), make_job().spec(rerun=1)):
         operator = new_operator(cluster, changed)
         operator.index.batch_jobs = {UID: [job]}

@@ -8,7 +8,7 @@ what was last recorded of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -79,10 +79,22 @@ def attempt_of(pod: Pod, evaluating_began: datetime | None, now: datetime) -> At
     return Attempt(pod.name, pod.scheduled, pod.ended, seconds, failure_of(pod))
 
 
-def merge_attempts(recorded: Sequence[Attempt], seen: Sequence[Attempt]) -> tuple[Attempt, ...]:
-    """What was recorded of pods that are gone, then what is seen now; oldest first."""
-    present = {attempt.pod_name for attempt in seen}
-    merged = [attempt for attempt in recorded if attempt.pod_name not in present] + list(seen)
+def merge_attempts(
+    recorded: Sequence[Attempt], seen: Sequence[Attempt], untold: Collection[str] = ()
+) -> tuple[Attempt, ...]:
+    """What was recorded of pods that are gone, then what is seen now; oldest first.
+
+    Args:
+        untold: pods that vanished without telling their end: they have held no less than was recorded.
+    """
+    present = {attempt.pod_name: attempt for attempt in seen}
+    for former in recorded:
+        now = present.get(former.pod_name)
+        if now is None:
+            present[former.pod_name] = former
+        elif former.pod_name in untold and sum(now.seconds.values()) < sum(former.seconds.values()):
+            present[former.pod_name] = replace(now, seconds=former.seconds)
+    merged = list(present.values())
     merged.sort(key=lambda attempt: attempt.started)
     while len(merged) > MOST_ATTEMPTS:
         merged[:2] = [replace(merged[1], seconds=add_seconds(merged[:2]))]

@@ -13,7 +13,8 @@
 
 What may pass is what ends without an edit of the job or its flavor (names.PASSING): readers of Stalled would give
 up too early. * Ready means by default: started as asked, the way a batch/v1 Job is healthy once it runs;
-spec.readyWhen moves it. While it is Unknown, and while a run is being stopped, Reconciling is True.
+spec.readyWhen moves it. While a run is being stopped, or replaced by another rerun, Ready is Unknown and nothing is
+Stalled; while Ready is Unknown, Reconciling is True.
 """
 
 from __future__ import annotations
@@ -49,9 +50,13 @@ def accepted_condition(told: str, edits: Sequence[str] = (), rerun: int = 0) -> 
     """
     if not edits:
         return Condition(names.ACCEPTED, "True", names.ACCEPTED, told)
+    return Condition(names.ACCEPTED, "True", names.EDITS_PENDING, f"{tell_edits(edits, rerun)}. {told}")
+
+
+def tell_edits(edits: Sequence[str], rerun: int) -> str:
+    """That edits of the fields of this run wait for the next one."""
     verb = "takes" if len(edits) == 1 else "take"
-    waits = f"{', '.join(edits)}: edited after the start; {verb} effect with rerun {rerun + 1}"
-    return Condition(names.ACCEPTED, "True", names.EDITS_PENDING, f"{waits}. {told}")
+    return f"{', '.join(edits)}: edited after the start; {verb} effect with rerun {rerun + 1}"
 
 
 def refused_conditions(reason: str, message: str) -> tuple[Condition, ...]:
@@ -79,7 +84,7 @@ def accepted_conditions(situation: Situation, accepted: Condition, data: str, re
     """
     state, reason, message = situation.state, situation.reason, situation.message
     ready = "Unknown" if situation.changing else _ready(state, ready_when)
-    stuck = state in (names.FAILED, names.STOPPED)
+    stuck = state in (names.FAILED, names.STOPPED) and not situation.changing
     started = ready == "True" and _runs(state) and reason == state
     return (
         accepted,

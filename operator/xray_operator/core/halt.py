@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from xray_operator import names
 from xray_operator.core.attempts import Attempt, add_seconds
@@ -24,17 +23,15 @@ class Halt:
     message: str
 
 
-def find_halt(
-    live: LiveSpec, attempts: Sequence[Attempt], waiting_since: datetime | None, now: datetime
-) -> Halt | None:
+def find_halt(live: LiveSpec, attempts: Sequence[Attempt], waited_seconds: float = 0) -> Halt | None:
     """Why the run has to stand still, or None.
 
     Args:
-        waiting_since: since when it has been waiting for a node; None if it isn't.
+        waited_seconds: how long it has been waiting for a node.
     """
     if live.suspend:
         return Halt(names.SUSPENDED, names.SUSPENDED, "suspended by spec.suspend; set it to false to go on")
-    return _run_limit(live.limits, attempts) or _queue_limit(live.limits, waiting_since, now)
+    return _run_limit(live.limits, attempts) or _queue_limit(live.limits, waited_seconds)
 
 
 def _run_limit(limits: Limits, attempts: Sequence[Attempt]) -> Halt | None:
@@ -45,9 +42,8 @@ def _run_limit(limits: Limits, attempts: Sequence[Attempt]) -> Halt | None:
     return Halt(names.STOPPED, names.RUN_LIMIT_REACHED, told)
 
 
-def _queue_limit(limits: Limits, since: datetime | None, now: datetime) -> Halt | None:
-    waited = int((now - since).total_seconds()) if since else 0
-    if limits.queue_seconds is None or waited < limits.queue_seconds:
+def _queue_limit(limits: Limits, waited_seconds: float) -> Halt | None:
+    if limits.queue_seconds is None or waited_seconds < limits.queue_seconds:
         return None
     # the seconds that have passed are left out: they would make news of every pass
     told = f"no node was found in time; limits.queueSeconds is {limits.queue_seconds}: raise it to go on waiting"

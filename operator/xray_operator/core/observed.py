@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from xray_operator import names
@@ -87,10 +87,14 @@ class Pod:
         if not self.over:
             return None
         ends = [c.finished for c in (self.prepare, self.train) if c.finished]
-        told = self.train.finished or (self.prepare.finished and self.prepare.exit_code)
-        if self.lost and not told:
+        if self.lost and not self.end_is_told:
             ends.append(self.lost)
         return max(ends, default=self.scheduled)
+
+    @property
+    def end_is_told(self) -> bool:
+        """Whether the container that ran last has told its end."""
+        return bool(self.train.finished or (self.prepare.finished and self.prepare.exit_code))
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class Job:
 
     handle: JobHandle
     snapshot: Snapshot
+    created: datetime
     suspended: bool
     """As its spec says."""
     complete: bool
@@ -219,6 +224,7 @@ def read_job(raw: Raw, handle: JobHandle, snapshot: Snapshot) -> Job:
     return Job(
         handle=handle,
         snapshot=snapshot,
+        created=read_time(raw["metadata"]["creationTimestamp"]),
         suspended=bool(raw["spec"].get("suspend")),
         complete=held.get("Complete", {}).get("status") == "True",
         failed=failed.get("reason", "Failed") if failed.get("status") == "True" else None,
@@ -243,7 +249,7 @@ def read_pod(raw: Raw) -> Pod:
     scheduled = held.get("PodScheduled", {})
     on_node = scheduled.get("status") == "True"
     disrupted = held.get("DisruptionTarget", {}).get("lastTransitionTime")
-    lost = disrupted or metadata.get("deletionTimestamp")
+    lost = read_time(disrupted) if disrupted else _asked_to_go(metadata)
     return Pod(
         name=metadata["name"],
         created=read_time(metadata["creationTimestamp"]),
@@ -254,7 +260,7 @@ def read_pod(raw: Raw) -> Pod:
         train=_container(status.get("containerStatuses", ()), names.TRAIN),
         ip=status.get("podIP", ""),
         reason=status.get("reason", ""),
-        lost=read_time(lost) if lost else None,
+        lost=lost,
     )
 
 
@@ -297,6 +303,14 @@ def _sound(status: Any) -> Raw:
     rows = [row for part in ("conditions", "attempts", "formerRuns") for row in _rows(status.get(part, []))]
     sections = [status.get(part, {}) for part in ("times", "trainerStatus", "data", "cost", "run", "results")]
     return status if all(isinstance(part, Mapping) for part in rows + sections) else {}
+
+
+def _asked_to_go(metadata: Raw) -> datetime | None:
+    """When the deletion was asked for: the API server writes when the grace will be over."""
+    if "deletionTimestamp" not in metadata:
+        return None
+    grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds", 0))
+    return read_time(metadata["deletionTimestamp"]) - grace
 
 
 def _controller(raw: Raw) -> Raw:

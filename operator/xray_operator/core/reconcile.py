@@ -17,7 +17,7 @@ from xray_operator import names
 from xray_operator.config import OperatorConfig
 from xray_operator.core.admission import find_flavor, objections, obstacles
 from xray_operator.core.attempts import attempts_from_status
-from xray_operator.core.conditions import find_condition
+from xray_operator.core.conditions import find_condition, tell_edits
 from xray_operator.core.events import build_events
 from xray_operator.core.halt import find_halt
 from xray_operator.core.manifests import build_config_map, build_job
@@ -27,6 +27,7 @@ from xray_operator.core.sections import Status
 from xray_operator.core.spec import JobSpec, Problem, parse_part
 from xray_operator.core.status import (
     acknowledged_status,
+    edited,
     followed_status,
     halted_status,
     of_run,
@@ -137,8 +138,8 @@ def _start(job: XRayJob, observed: Observed, now: datetime, config: OperatorConf
         return _refuse(job, flavor, now, config)
     if problems := objections(job.ref.namespace, spec, flavor, observed, config):
         return _refuse(job, problems, now, config)
-    if halt := find_halt(job.live, (), None, now):
-        return _tell(job, halted_status(job, halt, f"flavor {spec.flavor}", now), now, config)
+    if halt := find_halt(job.live, ()):
+        return _tell(job, halted_status(job, halt, None, now), now, config)
     snapshot = take_snapshot(spec, flavor, config, now, job.queue_name)
     return Decision(create=build_config_map(make_plan(job.ref, snapshot)))
 
@@ -148,14 +149,16 @@ def _start_recorded(
 ) -> Decision:
     """A run that was fixed before and has no Job (yet, or any more) goes on from its last checkpoint."""
     if problems := obstacles(job.ref.namespace, observed):
-        return _refuse(job, problems, now, config)
-    if halt := find_halt(job.live, attempts_from_status(job.status.get("attempts", ())), None, now):
-        return _tell(job, halted_status(job, halt, f"flavor {snapshot.flavor}", now), now, config)
+        return _refuse(job, problems, now, config, edited(job, snapshot))
+    if halt := find_halt(job.live, attempts_from_status(job.status.get("attempts", ()))):
+        return _tell(job, halted_status(job, halt, snapshot, now), now, config)
     return Decision(create=build_job(make_plan(job.ref, snapshot)))
 
 
-def _refuse(job: XRayJob, problems: Sequence[Problem], now: datetime, config: OperatorConfig) -> Decision:
-    told = "; ".join(map(str, problems))
+def _refuse(
+    job: XRayJob, problems: Sequence[Problem], now: datetime, config: OperatorConfig, edits: Sequence[str] = ()
+) -> Decision:
+    told = "; ".join([*map(str, problems), *([tell_edits(edits, job.live.rerun)] if edits else [])])
     lasting = [problem for problem in problems if problem.reason not in names.PASSING]
     return _tell(job, refused_status(job, (lasting or problems)[0].reason, told, now), now, config)
 

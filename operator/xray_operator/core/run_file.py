@@ -38,7 +38,8 @@ def build_run_file(plan: Plan) -> dict[str, Any]:
         "dataset": _dataset(plan),
         "training": _training(plan),
         "checkpoint": plan.spec.checkpoint.model_dump(),
-        "max_seconds": plan.spec.limits.run_seconds,
+        # a run in a queue of Kueue has no limits of ours: nobody could let it go on beyond them
+        "max_seconds": None if plan.snapshot.queue_name else plan.spec.limits.run_seconds,
         "output_dir": f"{OUTPUT_MOUNT}/{plan.output_folder}",
         "progress_port": names.PROGRESS_PORT,
     }

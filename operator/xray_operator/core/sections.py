@@ -98,10 +98,13 @@ def cost_section(cost: Cost) -> Status:
     )
 
 
-def times_section(job: XRayJob, attempts: Sequence[Attempt], situation: Situation, now: datetime) -> Status | None:
-    """Queued ends with the first attempt; the other phases are those of the latest pod."""
+def times_section(
+    job: XRayJob, snapshot: Snapshot, attempts: Sequence[Attempt], situation: Situation, now: datetime
+) -> Status | None:
+    """Queued ends with the first attempt, and begins with the job or the rerun; the other phases are of the latest pod."""
     pod = situation.pod
-    times = {"queued": _span(job.created, attempts[0].started if attempts else None)}
+    begin = snapshot.started_at if snapshot.rerun else job.created
+    times = {"queued": _span(begin, attempts[0].started if attempts else None)}
     if pod is None or pod.scheduled is None:
         return times if not job.status.get("times", {}).get("preparing") else None
     prepared, trained, ended = phase_ends(pod, situation.evaluating_began, now)

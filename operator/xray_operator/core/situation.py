@@ -50,7 +50,7 @@ def assess(job: Job, observed: Observed, formerly_evaluating: datetime | None) -
     if pod is None:
         return Situation(names.QUEUED, names.QUEUED, _no_pod(job))
     if _to_be_retried(pod):
-        return _retrying(pod, len(observed.pods))
+        return _retrying(pod)
     if pod.scheduled is None:
         reason = "Unschedulable" if pod.unschedulable else names.QUEUED
         return Situation(names.QUEUED, reason, pod.unschedulable or f"pod {pod.name} waits for a node", pod)
@@ -78,7 +78,7 @@ def end_for_rerun(situation: Situation, rerun: int, *, gone: bool) -> Situation:
     """
     if gone:
         told = f"ended, because rerun {rerun} was wanted"
-        return replace(situation, state=names.STOPPED, reason=names.SUPERSEDED, message=told)
+        return replace(situation, state=names.STOPPED, reason=names.SUPERSEDED, message=told, changing=True)
     told = f"ends, because rerun {rerun} is wanted; {situation.message}"
     return replace(situation, reason=names.SUPERSEDED, message=told, changing=True)
 
@@ -117,15 +117,16 @@ def _all_over(pods: Sequence[Pod]) -> bool:
 
 
 def _to_be_retried(pod: Pod) -> bool:
+    """Also after a fatal end, if its Job is another one by now: the pod is gone."""
     failure = failure_of(pod)
-    return failure is not None and failure.exit_code not in names.FATAL_EXIT_CODES
+    return failure is not None and (pod.gone or failure.exit_code not in names.FATAL_EXIT_CODES)
 
 
-def _retrying(pod: Pod, attempts: int) -> Situation:
+def _retrying(pod: Pod) -> Situation:
     failure = failure_of(pod)
     stopped = failure is not None and failure.exit_code == names.STOPPED_EXIT_CODE
     reason, verb = (names.ATTEMPT_STOPPED, "stopped") if stopped else (names.ATTEMPT_FAILED, "failed")
-    told = f"attempt {attempts} {verb}: {failure.message if failure else pod.phase}"
+    told = f"the last attempt {verb}: {failure.message if failure else pod.phase}"
     return Situation(names.QUEUED, reason, told, pod)
 
 

@@ -72,13 +72,17 @@ def refused_status(job: XRayJob, reason: str, message: str, now: datetime) -> St
     return _waiting(job, names.PENDING, listed, now)
 
 
-def halted_status(job: XRayJob, halt: Halt, accepted: str, now: datetime) -> Status:
-    """Of a job that has no Job and must not have one now."""
+def halted_status(job: XRayJob, halt: Halt, snapshot: Snapshot | None, now: datetime) -> Status:
+    """Of a job that has no Job and must not have one now.
+
+    Args:
+        snapshot: what was fixed, if the run had begun.
+    """
     situation = Situation(halt.state, halt.reason, halt.message, data_ready="data" in job.status)
     data = data_message(job.status.get("data", {}))
-    listed = conditions.accepted_conditions(
-        situation, conditions.accepted_condition(accepted), data, job.live.ready_when
-    )
+    told = _started_on(snapshot) if snapshot else f"flavor {job.spec['flavor']}"
+    accepted = conditions.accepted_condition(told, edited(job, snapshot), job.live.rerun)
+    listed = conditions.accepted_conditions(situation, accepted, data, job.live.ready_when)
     return _waiting(job, halt.state, listed, now)
 
 
@@ -122,7 +126,7 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
         "run": run_section(job, batch_job, situation.pod),
         "cost": cost_section(cost),
     } | present(
-        times=times_section(job, attempts, situation, now) or job.status.get("times"),
+        times=times_section(job, batch_job.snapshot, attempts, situation, now) or job.status.get("times"),
         attempts=[attempt_to_status(attempt) for attempt in attempts],
         checkpoint=checkpoint_section(job.status, observed.progress, attempts),
         data=data,
@@ -187,20 +191,26 @@ def _halt(
 ) -> Halt | None:
     if batch_job.snapshot.queue_name:
         return None  # Kueue owns `suspend` then, and would take back what we do
-    waiting = situation.state == names.QUEUED
-    since = _waiting_since(job, batch_job, attempts, now) if waiting else None
-    return find_halt(job.live, attempts, since, now)
+    waited = _waited_seconds(job, batch_job, attempts, now) if situation.state == names.QUEUED else 0
+    return find_halt(job.live, attempts, waited)
 
 
-def _waiting_since(job: XRayJob, batch_job: Job, attempts: Sequence[Attempt], now: datetime) -> datetime:
-    """Since when a run has been without a node: its start, its last attempt's end, or the end of a suspension."""
-    moments = [batch_job.snapshot.started_at, *(attempt.finished or attempt.started for attempt in attempts)]
-    suspended, accepted = (conditions.find_condition(job.status, kind) for kind in (names.SUSPENDED, names.ACCEPTED))
+def _waited_seconds(job: XRayJob, batch_job: Job, attempts: Sequence[Attempt], now: datetime) -> float:
+    """How long a run has been without a node, since its Job was made, its last attempt ended or it went on again.
+
+    While it stands still it doesn't wait: that time is no reason to stop it, once it may go on.
+    """
+    suspended, stalled, accepted = (
+        conditions.find_condition(job.status, kind) for kind in (names.SUSPENDED, names.STALLED, names.ACCEPTED)
+    )
     if suspended.get("status") == "True":
-        moments.append(now)
-    elif suspended and suspended["lastTransitionTime"] > accepted["lastTransitionTime"]:
-        moments.append(read_time(suspended["lastTransitionTime"]))  # else both were first told then
-    return max(moments)
+        return 0
+    begins = [batch_job.created, *(attempt.finished or attempt.started for attempt in attempts)]
+    went_on = [c["lastTransitionTime"] for c in (suspended, stalled) if c.get("status") == "False"]
+    begins += [read_time(moment) for moment in went_on if moment > accepted["lastTransitionTime"]]
+    stopped = stalled.get("status") == "True" and stalled.get("reason") == names.QUEUE_LIMIT_REACHED
+    end = read_time(stalled["lastTransitionTime"]) if stopped else now
+    return (end - max(begins)).total_seconds()
 
 
 def _started_on(snapshot: Snapshot) -> str:
@@ -217,7 +227,8 @@ def _attempts(
     recorded = attempts_from_status(status.get("attempts", ()))
     latest = pods[-1].name if pods else None
     seen = [attempt_of(p, situation.evaluating_began if p.name == latest else None, now) for p in pods]
-    return merge_attempts(recorded, [attempt for attempt in seen if attempt])
+    untold = {pod.name for pod in pods if pod.gone and not pod.end_is_told}
+    return merge_attempts(recorded, [attempt for attempt in seen if attempt], untold)
 
 
 def _message(situation: Situation, told: str, data: Mapping[str, Any], cost: Cost) -> str:

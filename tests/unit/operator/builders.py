@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +15,7 @@ from xray_operator.config import Images, OperatorConfig, Pod
 from xray_operator.core.attempts import render_time
 from xray_operator.core.manifests import build_config_map, build_job
 from xray_operator.core.observed import Observed, XRayJob, read_handle, read_job, read_pods, read_xray_job
-from xray_operator.core.plan import Plan, Snapshot, make_plan, take_snapshot
+from xray_operator.core.plan import JobRef, Plan, Snapshot, make_plan, take_snapshot
 from xray_operator.core.reconcile import Decision, reconcile
 from xray_operator.core.reports import Progress, read_report
 from xray_operator.core.spec import FlavorSpec, JobSpec
@@ -23,6 +25,7 @@ GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 BEGIN = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
 UID = "0b0f4c1e-5f0f-4b54-9a53-2f7b1d1c0001"
 JOB_UID = "a5a5a5a5-0000-4000-8000-000000000001"
+JOB_NAME = JobRef("radiology", "cxr", UID).run_name(0)
 CONFIG = OperatorConfig(
     images=Images(prepare="registry.example/prepare:1", torch="registry.example/torch:1"),
     pod=Pod(image_pull_secrets=("pull-secret",)),
@@ -131,7 +134,7 @@ class PodBuilder:
             "metadata": {
                 "name": name,
                 "creationTimestamp": render_time(at(created)),
-                "ownerReferences": [{"uid": JOB_UID, "controller": True}],
+                "ownerReferences": [{"uid": JOB_UID, "name": JOB_NAME, "controller": True}],
             },
             "status": {"phase": "Pending", "conditions": []},
         }
@@ -141,6 +144,12 @@ class PodBuilder:
 
     def unschedulable(self, message: str) -> Self:
         return self._condition("PodScheduled", "False", reason="Unschedulable", message=message)
+
+    def deleted(self, seconds: float, grace: int) -> Self:
+        """By a request at this second: the API server writes when the grace will be over."""
+        marked = render_time(at(seconds + grace))
+        self._raw["metadata"] |= {"deletionTimestamp": marked, "deletionGracePeriodSeconds": grace}
+        return self
 
     def disrupted(self, seconds: float) -> Self:
         self._raw["status"] |= {"phase": "Failed", "reason": "Evicted"}
@@ -213,12 +222,24 @@ def started(
     job: JobBuilder | None = None,
     suspended: bool = False,
     deleting: bool = False,
+    gone: Sequence[PodBuilder] = (),
+    job_gone: bool = False,
+    job_created: float = 1,
+    started_at: float = 1,
     **fields: Any,
 ) -> Observed:
-    """What is seen of a run whose Job exists; end: Complete, or the reason of Failed."""
+    """What is seen of a run whose Job exists.
+
+    Args:
+        end: Complete, or the reason of Failed.
+        gone: pods that were deleted.
+        job_gone: the Job was deleted too.
+        job_created, started_at: when the Job and its record were made.
+    """
     plan = make_run(job, flavor)
+    plan = replace(plan, snapshot=plan.snapshot.model_copy(update={"started_at": at(started_at)}))
     raw = build_job(plan)
-    raw["metadata"]["uid"] = JOB_UID
+    raw["metadata"] |= {"uid": JOB_UID, "creationTimestamp": render_time(at(job_created))}
     raw["spec"]["suspend"] = suspended or raw["spec"]["suspend"]
     if deleting:
         raw["metadata"]["deletionTimestamp"] = render_time(at(1))
@@ -227,8 +248,16 @@ def started(
         raw["status"] = {"conditions": [{"type": kind, "status": "True", "reason": reason}]}
     handle = read_handle(raw, plan.job)
     assert handle is not None
-    seen = read_job(raw, handle, plan.snapshot)
-    return Observed(job=seen, snapshot=plan.snapshot, pods=read_pods([pod.raw() for pod in pods], handle), **fields)
+    seen = replace(read_job(raw, handle, plan.snapshot), gone=job_gone)
+    shown = read_pods([pod.raw() for pod in pods], handle, [pod.raw() for pod in gone])
+    return Observed(job=seen, snapshot=plan.snapshot, pods=shown, **fields)
+
+
+def stored_job(job: JobBuilder | None = None) -> dict[str, Any]:
+    """The run's Job as the API server gives it."""
+    raw = build_job(make_run(job))
+    raw["metadata"] |= {"uid": JOB_UID, "creationTimestamp": render_time(at(1))}
+    return raw
 
 
 def created_config_map(flavor: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -66,6 +66,16 @@ def test_a_container_that_told_its_end_is_believed_on_a_disrupted_pod_too() -> N
     assert status_of(started(stopped))["cost"]["heldSeconds"] == 60
 
 
+def test_a_pod_that_vanished_has_held_until_it_was_to_be_deleted_and_never_less_than_was_recorded() -> None:
+    pod = make_pod().scheduled(10).prepared(12, 40).trains(42)
+    known = status_of(started(pod), now=90)
+    assert known["cost"]["heldSeconds"] == 80
+    vanished = status_of(started(gone=[pod]), known, now=300)
+    assert vanished["cost"]["heldSeconds"] == 80, "nothing tells its end"
+    deleted = status_of(started(gone=[pod.deleted(100, grace=120)]), known, now=300)
+    assert deleted["cost"]["heldSeconds"] == 90, "and not until the end of its grace"
+
+
 def test_a_job_that_fails_in_preparation_has_held_only_preparing() -> None:
     pod = make_pod().scheduled(10).prepared(12, 40, 11, example("error-result.json"))
     status = status_of(started(pod, end="PodFailurePolicy"))

@@ -8,17 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.unit.operator.builders import (
-    JOB_UID,
-    UID,
-    PodBuilder,
-    created_config_map,
-    example,
-    make_job,
-    make_pod,
-    make_run,
-)
-from xray_operator.core.manifests import build_job
+from tests.unit.operator.builders import UID, PodBuilder, created_config_map, example, make_job, make_pod, stored_job
 from xray_operator.gather import Gatherer, Index
 
 IP = "127.66.0.3"
@@ -39,8 +29,7 @@ async def test_an_event_of_a_pod_that_was_never_delivered_keeps_no_run_from_its_
                 return {"items": [make_pod().scheduled(10).prepared(12, 40).trained(42, 110).raw()]}
             return await super().get(path)
 
-    raw_job = build_job(make_run())
-    raw_job["metadata"]["uid"] = JOB_UID
+    raw_job = stored_job()
     raw_job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
     shown = make_pod().scheduled(10).prepared(12, 40).trains(42).raw()
     cluster, session = Server(), None
@@ -69,8 +58,7 @@ async def test_the_container_that_runs_is_asked(pod: PodBuilder, asked: bool) ->
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, IP, 9400).start()
-    raw_job, raw_pod = build_job(make_run()), pod.raw()
-    raw_job["metadata"]["uid"] = JOB_UID
+    raw_job, raw_pod = stored_job(), pod.raw()
     raw_pod["status"]["podIP"] = IP
     index = Index(batch_jobs={UID: [raw_job]}, pods={UID: [raw_pod]})
     cluster: Any = OneConfigMap()

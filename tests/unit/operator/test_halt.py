@@ -14,6 +14,7 @@ from tests.unit.operator.builders import (
     example,
     make_pod,
     make_progress,
+    make_snapshot,
     started,
     told,
 )
@@ -117,6 +118,22 @@ def test_a_run_that_waits_too_long_is_stopped_and_an_attempt_starts_the_wait_ane
     assert decide(started(retried), now=150, limits=limits).suspend is None
 
 
+def test_the_time_that_a_run_is_stopped_is_no_wait_and_a_raised_queue_limit_acts_at_once() -> None:
+    begun = told(decide(started(), now=3, limits={"queueSeconds": 50}))
+    stopped = told(decide(started(), status=begun, now=52, limits={"queueSeconds": 50}))
+    assert decide(started(suspended=True), status=stopped, now=4000, limits={"queueSeconds": 50}) == Decision()
+    raised = decide(started(suspended=True), status=stopped, now=4000, limits={"queueSeconds": 600})
+    assert (raised.suspend, told(raised)["state"]) == (False, "Queued")
+    assert decide(started(), status=told(raised), now=4599, limits={"queueSeconds": 600}).suspend is None
+    assert decide(started(), status=told(raised), now=4601, limits={"queueSeconds": 600}).suspend is True
+
+
+def test_the_wait_for_a_node_begins_when_the_job_could_be_made() -> None:
+    late = started(job_created=3600)
+    assert decide(late, now=3649, limits={"queueSeconds": 50}).suspend is None
+    assert decide(late, now=3651, limits={"queueSeconds": 50}).suspend is True
+
+
 def test_the_wait_starts_anew_when_a_suspension_ends() -> None:
     suspended = told(decide(started(suspended=True), now=60, suspend=True))
     resumed = told(decide(started(suspended=True), status=suspended, now=500, limits={"queueSeconds": 50}))
@@ -139,6 +156,18 @@ def test_a_trainer_that_stopped_itself_at_the_limit_is_stopped_and_goes_on_in_a_
     again = decide(Observed(snapshot=snapshot), status=status, now=310, limits={"runSeconds": 600})
     assert again.create is not None
     assert again.create["metadata"]["name"] == raised.delete.name
+    anew = told(decide(started(gone=[stopped_pod(code=16)]), status=status, now=320, limits={"runSeconds": 600}))
+    assert anew["state"] == "Queued", "the new Job has no pod yet"
+    assert condition(anew, "Running")[0] == "False"
+
+
+def test_a_halted_run_without_a_job_still_tells_of_pending_edits() -> None:
+    status = told(decide(started(stopped_pod(), suspended=True), now=120, suspend=True))
+    gone = Observed(snapshot=make_snapshot())
+    halted = told(decide(gone, status=status, now=130, suspend=True, training={"epochs": 9}))
+    assert halted["state"] == "Suspended"
+    assert condition(halted, "Accepted")[1] == "EditsPending"
+    assert "spec.training.epochs" in condition(halted, "Accepted")[2]
 
 
 @pytest.mark.parametrize(

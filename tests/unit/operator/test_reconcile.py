@@ -211,7 +211,7 @@ STATES = [
         started(make_pod().scheduled(10).prepared(12, 40).trained(42, 50, 20, "log tail"), end=""),
         "Queued",
         "AttemptFailed",
-        "attempt 1 failed: train ended with exit code 20",
+        "the last attempt failed: train ended with exit code 20",
     ),
     (
         started(make_pod().scheduled(10).prepared(12, 40, 11, example("error-result.json")), end="PodFailurePolicy"),

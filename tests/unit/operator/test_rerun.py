@@ -19,7 +19,7 @@ from tests.unit.operator.builders import (
     train_result,
 )
 from xray_operator import names
-from xray_operator.core.observed import JobHandle, Observed, Unreadable
+from xray_operator.core.observed import JobHandle, Observed, Refusal, Unreadable
 from xray_operator.core.reconcile import Decision
 from xray_operator.core.spec import JobSpec
 
@@ -99,6 +99,32 @@ def test_rerun_while_running_stops_the_run_first_and_goes_on_counting_what_it_co
         ]
         == 160
     )
+
+
+def test_the_end_of_a_former_run_is_no_failure_for_who_waits_for_the_next() -> None:
+    before = told(decide(started(RUNNING, progress=make_progress()), now=100))
+    ended = decide(started(gone=[RUNNING], job_gone=True), status=before, now=130, generation=2, rerun=1)
+    status = told(ended)
+    assert (status["state"], status["rerun"], status["observedGeneration"]) == ("Stopped", 0, 2)
+    assert condition(status, "Stalled")[0] == "False"
+    assert condition(status, "Ready")[:2] == ("Unknown", "Superseded")
+    assert condition(status, "Reconciling")[0] == "True"
+    assert decide(Observed(flavors=FLAVORS), status=status, now=131, generation=2, rerun=1).create is not None
+
+
+def test_the_queue_of_a_rerun_begins_with_the_rerun() -> None:
+    finished = told(decide(started(FINISHED, end="Complete")))
+    second = make_job().spec(rerun=1)
+    seen = started(make_pod("cxr-2", 100002), job=second, started_at=100000)
+    status = told(decide(seen, finished, 100010, 2, rerun=1))
+    assert status["times"]["queued"] == {"startedAt": "2026-11-23T13:46:40Z"}
+
+
+def test_an_edit_while_the_job_is_refused_is_told_to_wait() -> None:
+    refused = Observed(snapshot=make_snapshot(), refused=Refusal("Job cxr-1234567", "exceeded quota"))
+    message = condition(told(decide(refused, flavor="cheaper", generation=2)), "Accepted")[2]
+    assert "exceeded quota" in message
+    assert "spec.flavor: edited after the start; takes effect with rerun 1" in message
 
 
 def test_rerun_after_the_end_makes_a_new_run_and_keeps_what_the_former_one_gave_and_cost() -> None:

@@ -10,18 +10,16 @@ import pytest
 
 from tests.unit.operator.builders import (
     CONFIG,
-    JOB_UID,
     UID,
     at,
     condition,
     created_config_map,
     make_flavor,
     make_job,
-    make_run,
+    stored_job,
 )
 from xray_operator.cluster.execute import create_child
 from xray_operator.cluster.paths import item_of
-from xray_operator.core.manifests import build_job
 from xray_operator.errors import AlreadyExists, ClusterError, Conflict, NotFound, Refused
 from xray_operator.freshness import CHILD_SECONDS, Freshness
 from xray_operator.gather import Gatherer, Index
@@ -187,8 +185,7 @@ async def test_a_config_map_without_its_record_is_told_in_the_status() -> None:
 
 async def test_a_job_without_its_record_is_told_in_the_status() -> None:
     cluster = FakeCluster()
-    raw, orphan = make_job().raw(), build_job(make_run())
-    orphan["metadata"]["uid"] = JOB_UID
+    raw, orphan = make_job().raw(), stored_job()
     operator = make_operator(cluster, raw)
     operator.index.batch_jobs = {raw["metadata"]["uid"]: [orphan]}
     operator.queue.add(raw["metadata"]["uid"])
