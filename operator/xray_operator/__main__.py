@@ -21,8 +21,9 @@ from xray_operator.cluster.client import Cluster
 from xray_operator.config import OperatorConfig, load_config
 from xray_operator.errors import ConfigError
 from xray_operator.freshness import Freshness
-from xray_operator.gather import Gatherer, Index
+from xray_operator.gather import Gatherer
 from xray_operator.handlers import run_kopf
+from xray_operator.index import Index
 from xray_operator.metrics import Metrics
 from xray_operator.work_queue import WorkQueue
 from xray_operator.workers import Operator

@@ -86,6 +86,8 @@ class OperatorConfig(_Section):
     """Pause between looks at jobs that run. Short against a 15-second scrape, long against API load."""
     idle_resyncs: int = Field(default=6, ge=1)
     """Jobs that wait (for a claim, a flavor, a node) are looked at in every n-th of those passes."""
+    relist_resyncs: int = Field(default=24, ge=1)
+    """In every n-th of those passes what the watches have shown is held against a LIST of all versions."""
     status_refresh_seconds: float = Field(default=30.0, ge=0)
     """Where nothing but the running clock has changed (cost, ETA), status is written this seldom."""
     progress_timeout_seconds: float = Field(default=2.0, gt=0)

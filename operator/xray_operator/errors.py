@@ -2,7 +2,8 @@
 
 XRayOperatorError
 ├── ConfigError        the operator can't be run as it is configured: the process ends
-├── RecordError        a child carries an unreadable record of what was fixed at its start
+├── RecordError        what was fixed at a run's start can't be read
+├── MissedEvent        the watches have not shown all that happened: the process ends, and lists everything anew
 └── ClusterError       the API server refused
     ├── Conflict       someone wrote first: look again
     ├── AlreadyExists  the name is taken: look whose it is
@@ -22,7 +23,11 @@ class ConfigError(XRayOperatorError):
 
 
 class RecordError(XRayOperatorError):
-    """The snapshot on a Job or ConfigMap of ours can't be read."""
+    """The snapshot in a ConfigMap of ours can't be read, or was replaced."""
+
+
+class MissedEvent(XRayOperatorError):
+    """What the watches have shown is not what is there."""
 
 
 class ClusterError(XRayOperatorError):

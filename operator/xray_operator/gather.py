@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -32,48 +32,12 @@ from xray_operator.core.plan import Snapshot, read_snapshot
 from xray_operator.core.reconcile import is_settled, left_run
 from xray_operator.core.spec import FlavorSpec, JobSpec, parse_part
 from xray_operator.errors import NotFound, RecordError, Refused
+from xray_operator.index import Index
 
 Raw = Mapping[str, Any]
-Found = Mapping[Any, Iterable[Raw]]
 
-MOST_GONE_PODS: Final = 8
-"""Per job; status has recorded the older ones long since."""
 MOST_RECORDS: Final = 4096
 """Snapshots kept in memory, about 10 kB each; the oldest is asked for again."""
-
-
-@dataclass
-class Index:
-    """What the watches have shown: read-only views that kopf keeps up to date."""
-
-    jobs: Found = field(default_factory=dict)
-    """XRayTrainingJobs by uid."""
-    batch_jobs: Found = field(default_factory=dict)
-    """Jobs by the uid of the XRayTrainingJob on their label."""
-    pods: Found = field(default_factory=dict)
-    """Pods by the same."""
-    flavors: Found = field(default_factory=dict)
-    """AcceleratorFlavors by name."""
-    gone_pods: dict[str, dict[str, Raw]] = field(default_factory=dict)
-    """The last that was seen of deleted pods of jobs that go on, by job uid and name: how they ended, for the bill."""
-
-    def job(self, uid: str) -> Raw | None:
-        return next(iter(self.jobs.get(uid, ())), None)
-
-    def pod_is_gone(self, uid: str, raw: Raw) -> None:
-        """A pod of this job was deleted; a deleted or finished job has no use for it."""
-        job = self.job(uid)
-        if job is not None and (job.get("status") or {}).get("state") not in names.FINAL_STATES:
-            kept = self.gone_pods.setdefault(uid, {})
-            kept[raw["metadata"]["name"]] = raw
-            if len(kept) > MOST_GONE_PODS:
-                kept.pop(next(iter(kept)))
-
-    def all_jobs(self) -> list[Raw]:
-        return [raw for uid in list(self.jobs) for raw in self.jobs.get(uid, ())]
-
-    def flavor_specs(self) -> dict[str, Any]:
-        return {name: raw.get("spec") for name in self.flavors for raw in self.flavors.get(name, ())}
 
 
 @dataclass(frozen=True)
@@ -84,12 +48,13 @@ class Gatherer:
     cluster: Cluster
     session: aiohttp.ClientSession
     progress_timeout_seconds: float
-    _records: dict[str, Snapshot] = field(default_factory=dict)
-    """By the name of the run's ConfigMap, which is immutable: each is asked for once."""
+    _records: dict[tuple[str, str], Snapshot] = field(default_factory=dict)
+    """By the job's uid and the name of the run's ConfigMap, which is immutable: each is asked for once."""
 
     async def observe(self, job: XRayJob) -> Observed:
         """Everything outside the resource that a decision depends on."""
         if is_settled(job):
+            self.index.forget_gone_pods(job.ref.uid)
             return Observed()
         found = self._batch_job(job)
         if found is None:
@@ -101,20 +66,9 @@ class Gatherer:
             return Observed(unreadable=Unreadable(str(error), handle))
         if snapshot is None:
             return Observed(unreadable=Unreadable(f"ConfigMap {handle.name} is gone", handle))
-        batch_job = read_job(raw, handle, snapshot)
-        pods = await self._pods(job, batch_job)
+        pods = read_pods(self.index.pods.get(job.ref.uid, ()), handle, self.index.gone_pods(job.ref.uid))
         progress = await self._progress(pods[-1]) if pods else None
-        return Observed(job=batch_job, pods=pods, progress=progress, snapshot=snapshot)
-
-    async def _pods(self, job: XRayJob, batch_job: Job) -> tuple[Pod, ...]:
-        """The run's pods, as the watch has shown them; asked for, where that can't be all: a Job ends after its pods."""
-        gone = self.index.gone_pods.get(job.ref.uid, {}).values()
-        shown = read_pods(self.index.pods.get(job.ref.uid, ()), batch_job.handle, gone)
-        if not (batch_job.complete or batch_job.failed) or all(pod.over for pod in shown):
-            return shown
-        mine = {"labelSelector": f"{names.LABEL_JOB_UID}={job.ref.uid}"}
-        listed = await self.cluster.get(paths.collection("Pod", job.ref.namespace), mine)
-        return read_pods(listed["items"], batch_job.handle, gone)
+        return Observed(job=read_job(raw, handle, snapshot), pods=pods, progress=progress, snapshot=snapshot)
 
     def _batch_job(self, job: XRayJob) -> tuple[Raw, JobHandle] | None:
         """The Job of a former run, while there is one; else that of the run that is wanted."""
@@ -124,8 +78,12 @@ class Gatherer:
         return found[0] if found else None
 
     async def _record(self, job: XRayJob, name: str) -> Snapshot | None:
-        """What was fixed when the run began; None if it has not begun."""
-        if name not in self._records:
+        """What was fixed when the run began; None if it has not begun.
+
+        Raises: RecordError if it can't be read, or is not the one that the status speaks of.
+        """
+        key = (job.ref.uid, name)
+        if key not in self._records:
             try:
                 raw = await self.cluster.get(paths.item("ConfigMap", job.ref.namespace, name))
             except NotFound:
@@ -134,8 +92,12 @@ class Gatherer:
                 return None
             if len(self._records) >= MOST_RECORDS:
                 self._records.pop(next(iter(self._records)))
-            self._records[name] = read_snapshot(raw)
-        return self._records[name]
+            self._records[key] = read_snapshot(raw)
+        run = job.status.get("run", {})
+        if run.get("jobName") == name and run.get("recordDigest") not in (None, self._records[key].digest):
+            del self._records[key]
+            raise RecordError(f"ConfigMap {name} is another one than when the run began")
+        return self._records[key]
 
     async def _observe_left_run(self, job: XRayJob) -> Observed | None:
         """The end of a former run whose Job is gone, before the last of it was written down."""
@@ -150,7 +112,7 @@ class Gatherer:
         if snapshot is None:
             return None
         handle = JobHandle(job.ref.namespace, name, "", rerun, deleting=True)
-        pods = read_pods((), handle, self.index.gone_pods.get(job.ref.uid, {}).values())
+        pods = read_pods((), handle, self.index.gone_pods(job.ref.uid))
         return Observed(
             job=Job(handle, snapshot, snapshot.started_at, suspended=False, complete=False, failed=None, gone=True),
             pods=pods,
@@ -180,14 +142,13 @@ class Gatherer:
 
     async def _former_pods(self, job: XRayJob, spec: JobSpec) -> tuple[str, ...]:
         """Pods that are not over and belong to this job, or write to the folder that it will write to."""
-        folder = job.ref.output_folder(spec)
+        mine = {(names.LABEL_JOB_UID, job.ref.uid), (names.LABEL_OUTPUT, job.ref.output_folder(spec))}
         found = [
             raw
-            for uid in list(self.index.pods)
-            for raw in self.index.pods.get(uid, ())
+            for raw in self.index.all_pods()
             if raw["metadata"]["namespace"] == job.ref.namespace
             and may_hold(raw)
-            and (uid == job.ref.uid or raw["metadata"]["labels"].get(names.LABEL_OUTPUT) == folder)
+            and mine & raw["metadata"]["labels"].items()
         ]
         hidden = await self._unlabelled_job(job) if found else None
         return tuple(sorted(raw["metadata"]["name"] for raw in found if controller_uid(raw) != hidden))

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 JOBS = (names.GROUP, names.VERSION, names.JOBS)
 FLAVORS = (names.GROUP, names.VERSION, names.FLAVORS)
+POD_BULK = ("containers", "initContainers", "volumes", "tolerations")
 BATCH_JOBS = ("batch", "v1", "jobs")
 PODS = ("", "v1", "pods")
 
@@ -118,7 +119,7 @@ async def _obstacle(operator: Operator) -> str:
     namespace = next(iter(operator.config.namespaces), None)
     try:
         missing = await _missing_resources(operator.cluster)
-        for path in () if missing else (paths.jobs(namespace), paths.flavors()):
+        for path in () if missing else (paths.listing(names.JOB_KIND, namespace), paths.flavors()):
             await operator.cluster.get(path, {"limit": "1"})
     except ClusterError as error:
         return str(error)
@@ -147,7 +148,7 @@ def _register_index(registry: kopf.OperatorRegistry) -> None:
 
     @kopf.index(*PODS, id="pods", registry=registry, labels={names.LABEL_JOB_UID: kopf.PRESENT})
     def pods(body: kopf.Body, labels: kopf.Labels, **_: Any) -> dict[str, dict[str, Any]]:
-        return {labels[names.LABEL_JOB_UID]: slim(body, "containers", "initContainers", "volumes", "tolerations")}
+        return {labels[names.LABEL_JOB_UID]: slim(body, *POD_BULK)}
 
     @kopf.index(*FLAVORS, id="flavors", registry=registry)
     def flavors(body: kopf.Body, name: str, **_: Any) -> dict[str, dict[str, Any]]:
@@ -172,7 +173,7 @@ def _register_jobs(registry: kopf.OperatorRegistry, operator: Operator) -> None:
         operator.primed.set()  # kopf calls no handler before every index is full
         if type == "DELETED":
             operator.freshness.gone(uid)
-            operator.index.gone_pods.pop(uid, None)
+            operator.index.forget_gone_pods(uid)
         else:
             operator.freshness.saw(uid, body["metadata"]["resourceVersion"])
         operator.queue.add(uid)
@@ -187,7 +188,7 @@ def _register_children(registry: kopf.OperatorRegistry, operator: Operator) -> N
     @kopf.on.event(*PODS, registry=registry, labels={names.LABEL_JOB_UID: kopf.PRESENT})
     def pod_changed(labels: kopf.Labels, type: str | None, body: kopf.Body, **_: Any) -> None:
         if type == "DELETED":
-            operator.index.pod_is_gone(labels[names.LABEL_JOB_UID], dict(body))
+            operator.index.pod_is_gone(labels[names.LABEL_JOB_UID], slim(body, *POD_BULK))
         operator.queue.add(labels[names.LABEL_JOB_UID])
 
 

@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from xray_operator import names
-from xray_operator.core.accounting import currency, finished_phases, run_cost, run_flavor, spent
+from xray_operator.core.accounting import currency, finished_phases, run_cost, run_flavor, section, spent
 from xray_operator.core.observed import XRayJob
 
 Jobs = Callable[[], Iterable[Mapping[str, Any]]]
@@ -88,7 +88,7 @@ class _Jobs(Collector):
         self._queue_length = queue_length
 
     def collect(self) -> Iterator[Metric]:
-        jobs = [(job["metadata"]["namespace"], job["metadata"]["name"], _status(job)) for job in self._jobs()]
+        jobs = [(job["metadata"]["namespace"], job["metadata"]["name"], section(job, "status")) for job in self._jobs()]
         counts: Counter[tuple[str, ...]] = Counter((namespace, _state(status)) for namespace, _, status in jobs)
         yield _family("xray_training_jobs", "XRayTrainingJobs that exist, by state.", ["namespace", "state"], counts)
         yield _family(
@@ -119,11 +119,6 @@ def _family(
     for key, value in sorted(values.items()):
         family.add_metric(key, value)
     return family
-
-
-def _status(job: Mapping[str, Any]) -> Mapping[str, Any]:
-    status = job.get("status")
-    return status if isinstance(status, Mapping) else {}
 
 
 def _state(status: Mapping[str, Any]) -> str:

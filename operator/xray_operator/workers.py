@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, Never
@@ -15,17 +15,21 @@ from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
 from xray_operator.cluster.execute import change_job, create_child, write_down
 from xray_operator.config import OperatorConfig
+from xray_operator.core.listing import Listing, missed_events
 from xray_operator.core.observed import Observed, Refusal, Unreadable, XRayJob, read_xray_job
 from xray_operator.core.plan import read_snapshot
 from xray_operator.core.reconcile import Decision, reconcile
-from xray_operator.errors import ClusterError, Conflict, RecordError, Refused
+from xray_operator.errors import ClusterError, Conflict, MissedEvent, RecordError, Refused
 from xray_operator.freshness import Freshness
-from xray_operator.gather import Gatherer, Index
+from xray_operator.gather import Gatherer
+from xray_operator.index import Index
 from xray_operator.metrics import Metrics
 from xray_operator.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
+WATCHED: Final = {names.JOB_KIND: None, "Job": names.LABEL_JOB_UID, "Pod": names.LABEL_JOB_UID}
+"""Kinds whose every event matters, and the label that ours carry."""
 REFUSAL_CHARACTERS: Final = 512
 """Longest part of a refusal that is told; a webhook may say anything."""
 
@@ -49,6 +53,8 @@ class Operator:
     """Set when the API server has answered for both resources."""
     primed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the first list of every watched resource is in the index."""
+    listings: dict[tuple[str, str | None], Listing] = field(default_factory=dict)
+    """The last LIST of each kind and namespace."""
     clock: Callable[[], datetime] = utc_now
 
     async def work(self) -> Never:
@@ -61,7 +67,10 @@ class Operator:
                 self.queue.done(uid)
 
     async def resync(self) -> Never:
-        """Look at active jobs in every pass, at waiting ones more seldom; and listen to the API server."""
+        """Look at active jobs in every pass, at waiting ones more seldom; and listen to the API server.
+
+        Raises: MissedEvent
+        """
         passes = 0
         while True:
             await asyncio.sleep(self.config.resync_seconds)
@@ -69,6 +78,8 @@ class Operator:
             if self.primed.is_set():
                 self._requeue(including_idle=passes % self.config.idle_resyncs == 0)
                 passes += 1
+                if passes % self.config.relist_resyncs == 0:
+                    await self._compare()
 
     def look_at_waiting_jobs(self) -> None:
         """Something that jobs may wait for has changed."""
@@ -103,9 +114,10 @@ class Operator:
         observed = await self.gatherer.observe(job)
         decision = self._decide(job, observed)
         while decision.create:
-            observed = await self._create(job, observed, decision.create)
-            if observed.job_created:
+            further = await self._create(job, observed, decision.create)
+            if further is None:
                 return
+            observed = further
             decision = self._decide(job, observed)
         await change_job(self.cluster, job, decision)
         await self._write(job, decision)
@@ -113,7 +125,8 @@ class Operator:
     def _decide(self, job: XRayJob, observed: Observed) -> Decision:
         return reconcile(job, observed, self.clock(), self.config)
 
-    async def _create(self, job: XRayJob, observed: Observed, manifest: dict[str, object]) -> Observed:
+    async def _create(self, job: XRayJob, observed: Observed, manifest: dict[str, object]) -> Observed | None:
+        """What is known beyond; None: the Job was made, and the watch will show it."""
         place = f"{manifest['kind']} {job.run_name}"
         try:
             child = await create_child(self.cluster, manifest, job.ref.uid)
@@ -125,7 +138,7 @@ class Operator:
         if manifest["kind"] == "Job":
             self.freshness.made_child(job.ref.uid, time.monotonic())
             logger.info("job %s/%s: created %s", job.ref.namespace, job.ref.name, place)
-            return replace(observed, job_created=True)
+            return None
         try:
             return replace(observed, snapshot=read_snapshot(child))
         except RecordError as error:
@@ -140,11 +153,33 @@ class Operator:
     async def _listen(self) -> None:
         """A LIST as canary: while it fails, health gets worse."""
         try:
-            await self.cluster.get(paths.jobs(next(iter(self.config.namespaces), None)), {"limit": "1"})
+            await self.cluster.get(paths.listing(names.JOB_KIND, self._places[0]), {"limit": "1"})
         except ClusterError as error:
             logger.warning("%s", error)
         else:
             self.freshness.heard(time.monotonic())
+
+    @property
+    def _places(self) -> Sequence[str | None]:
+        """The namespaces that are watched; None: all at once."""
+        return self.config.namespaces or (None,)
+
+    async def _compare(self) -> None:
+        """A watch that missed something would never make it good: then the process ends, and begins with fresh lists."""
+        missed = [told for kind in WATCHED for place in self._places for told in await self._missed(kind, place)]
+        if missed:
+            raise MissedEvent("; ".join(missed[:5]))
+
+    async def _missed(self, kind: str, place: str | None) -> list[str]:
+        before = self.listings.get((kind, place))
+        try:
+            after = await self.cluster.list_versions(paths.listing(kind, place), WATCHED[kind])
+        except ClusterError as error:
+            logger.debug("%s", error)  # the canary tells of it
+            return []
+        self.listings[kind, place] = after
+        shown = self.index.versions(kind, place)
+        return [f"{kind}: {told}" for told in missed_events(before, after, shown)] if before else []
 
     def _requeue(self, *, including_idle: bool) -> None:
         for raw in self.index.all_jobs():

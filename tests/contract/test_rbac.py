@@ -21,13 +21,13 @@ from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
 from tests.contract.schemas import REPOSITORY
-from tests.unit.operator.builders import UID, JobBuilder, make_flavor, make_job, make_pod, make_run, stored_job
+from tests.unit.operator.builders import UID, JobBuilder, make_flavor, make_job, make_run, stored_job
 from tests.unit.operator.test_workers import make_operator, run_until_idle
-from xray_operator import handlers, names
+from xray_operator import handlers
 from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
 from xray_operator.core.manifests import build_job
-from xray_operator.workers import Operator
+from xray_operator.workers import WATCHED, Operator
 
 CHART = REPOSITORY / "charts" / "xray-operator"
 RULE = re.compile(r"- apiGroups: (\[.*\])\n +resources: (\[.*\])\n +verbs: (\[.*\])")
@@ -119,15 +119,12 @@ async def live(known: ApiServer, cluster: Cluster) -> Operator:
         operator = new_operator(cluster, changed)
         operator.index.batch_jobs = {UID: [job]}
         await look(operator)
-    known.objects[paths.collection("Pod", "radiology")] = {"items": []}
-    operator = new_operator(cluster, make_job())
-    complete = {"conditions": [{"type": "Complete", "status": "True"}]}
-    operator.index.batch_jobs = {UID: [job | {"status": complete}]}
-    operator.index.pods = {UID: [make_pod().scheduled(10).prepared(12, 40).raw()]}
-    await look(operator)
+    for kind in WATCHED:
+        known.objects[paths.listing(kind, None)] = {"metadata": {"resourceVersion": "101"}, "items": []}
+    operator.primed.set()
     resync = asyncio.create_task(_fast(operator).resync())
     async with asyncio.timeout(10):
-        while ("list", names.GROUP, names.JOBS) not in known.asked:
+        while ("list", "", "pods") not in known.asked:
             await asyncio.sleep(0)
     resync.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -136,7 +133,7 @@ async def live(known: ApiServer, cluster: Cluster) -> Operator:
 
 
 def _fast(operator: Operator) -> Operator:
-    operator.config = operator.config.model_copy(update={"resync_seconds": 0.0})
+    operator.config = operator.config.model_copy(update={"resync_seconds": 0.0, "relist_resyncs": 1})
     return operator
 
 

@@ -1,4 +1,4 @@
-"""Requests to the API server, with plain dictionaries in and out. Called by execute, gather and the watchdog.
+"""Requests to the API server, with plain dictionaries in and out. Called by execute, gather, handlers and workers.
 
 `kubernetes.aio` does what is hard (kubeconfig, certificates, renewed service account tokens); its typed
 models are not used: they would take memory and lose fields that are newer. kopf's session is kopf's own.
@@ -17,6 +17,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from xray_operator import names
 from xray_operator.cluster.paths import resource_of
+from xray_operator.core.listing import Listing
 from xray_operator.errors import AlreadyExists, ClusterError, ConfigError, Conflict, NotFound, Refused
 
 Raw = dict[str, Any]
@@ -29,6 +30,8 @@ NO_ANSWER: Final = "<error>"
 
 VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
+JSON = "application/json"
+VERSIONS = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -57,12 +60,18 @@ class Cluster:
         """An object or a list; NotFound if there is none."""
         return await self._request("GET", path, query=query)
 
-    async def exists(self, path: str) -> bool:
-        try:
-            await self.get(path)
-        except NotFound:
-            return False
-        return True
+    async def list_versions(self, path: str, label: str | None = None) -> Listing:
+        """All objects there, or those that carry a label; only their versions are sent."""
+        query = {"limit": "500"} | ({"labelSelector": label} if label else {})
+        version, objects, more = 0, dict[str, int](), ""
+        while True:
+            page = await self._request("GET", path, query=query | ({"continue": more} if more else {}), accept=VERSIONS)
+            version = version or int(page["metadata"]["resourceVersion"])
+            found = [item["metadata"] for item in page["items"]]
+            objects |= {metadata["uid"]: int(metadata["resourceVersion"]) for metadata in found}
+            more = page["metadata"].get("continue", "")
+            if not more:
+                return Listing(version, objects)
 
     async def create(self, path: str, body: Raw) -> Raw:
         """The object as the server stored it; AlreadyExists if the name is taken, Refused by quota or admission."""
@@ -92,14 +101,15 @@ class Cluster:
         *,
         query: Mapping[str, str] | None = None,
         body: Raw | None = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
+        accept: str = JSON,
     ) -> Raw:
         writes = {"fieldManager": names.OPERATOR} if body is not None and method != "DELETE" else {}
         arguments = await self._api.param_serialize(
             method,
             path,
             query_params=list({**writes, **(query or {})}.items()),
-            header_params={"Accept": "application/json", "Content-Type": content_type},
+            header_params={"Accept": accept, "Content-Type": content_type},
             body=body,
             auth_settings=["BearerToken"],
         )

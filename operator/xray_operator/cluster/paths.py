@@ -53,10 +53,11 @@ def flavors() -> str:
     return f"{api()}/{names.FLAVORS}"
 
 
-def jobs(namespace_name: str | None) -> str:
-    """All XRayTrainingJobs, or those of a namespace."""
-    within = f"namespaces/{namespace_name}/" if namespace_name else ""
-    return f"/apis/{names.API_VERSION}/{within}{names.JOBS}"
+def listing(kind: str, namespace_name: str | None) -> str:
+    """All objects of a kind, or those of a namespace."""
+    if namespace_name:
+        return collection(kind, namespace_name)
+    return _COLLECTIONS[kind].replace("namespaces/{}/", "")
 
 
 def resource_of(path: str) -> tuple[str, bool]:

@@ -38,31 +38,31 @@ def finished_phases(before: Raw, after: Raw) -> dict[str, int]:
 
 def run_cost(status: Raw) -> Decimal | None:
     """status.cost.total; None where there is no price, or nothing that is an amount."""
-    return _amount(_section(status, "cost").get("total"))
+    return _amount(section(status, "cost").get("total"))
 
 
 def run_flavor(status: Raw) -> str:
     """The flavor that the run is on, which spec.flavor may differ from by now; empty before there is a run."""
-    return str(_section(status, "run").get("flavor", ""))
+    return str(section(status, "run").get("flavor", ""))
 
 
 def currency(status: Raw) -> str:
-    return str(_section(status, "cost").get("currency", ""))
+    return str(section(status, "cost").get("currency", ""))
 
 
 def _same_run(before: Raw, after: Raw) -> Raw:
     """The former status, unless it was that of an earlier run of the same resource."""
-    name = _section(after, "run").get("jobName")
-    return before if _section(before, "run").get("jobName") == name else {}
+    name = section(after, "run").get("jobName")
+    return before if section(before, "run").get("jobName") == name else {}
 
 
 def _left(status: Raw) -> dict[str, int]:
     """The phases that the run has left for a later one, or by succeeding: a new attempt may enter them again, but
     that they are over has been seen."""
     seconds: dict[str, int] = {row["name"]: row["seconds"] for row in _phase_rows(status)}
-    times = _section(status, "times")
+    times = section(status, "times")
     entered = [phase for phase in (QUEUED, *HELD_PHASES) if phase.lower() in times or seconds.get(phase)]
-    seconds[QUEUED] = _section(times, "queued").get("seconds", 0)
+    seconds[QUEUED] = section(times, "queued").get("seconds", 0)
     left = entered if status.get("state") == SUCCEEDED else entered[:-1]
     return {phase: seconds.get(phase, 0) for phase in left}
 
@@ -73,7 +73,7 @@ def _amounts(status: Raw) -> dict[str, Decimal]:
 
 
 def _phase_rows(status: Raw) -> list[Raw]:
-    rows: list[Raw] = _section(status, "cost").get("phases", [])
+    rows: list[Raw] = section(status, "cost").get("phases", [])
     return rows
 
 
@@ -85,6 +85,7 @@ def _amount(text: object) -> Decimal | None:
     return amount if amount is not None and amount.is_finite() else None
 
 
-def _section(parent: Raw, name: str) -> Raw:
+def section(parent: Raw, name: str) -> Raw:
+    """A part of a raw object; nothing, where it is none."""
     section = parent.get(name)
     return section if isinstance(section, Mapping) else {}

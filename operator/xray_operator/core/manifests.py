@@ -37,10 +37,13 @@ def build_config_map(plan: Plan) -> dict[str, Any]:
 
 def build_job(plan: Plan) -> dict[str, Any]:
     """The Job: init container `prepare`, container `train`; passes Pod Security `restricted`."""
+    metadata = _metadata(plan)
+    if plan.snapshot.queue_name:
+        metadata["labels"] |= {names.LABEL_QUEUE: plan.snapshot.queue_name}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": _metadata(plan),
+        "metadata": metadata,
         "spec": {
             "suspend": plan.snapshot.queue_name is not None,
             "completions": 1,
@@ -77,11 +80,10 @@ def owner_reference(job: JobRef) -> dict[str, Any]:
 
 
 def _metadata(plan: Plan) -> dict[str, Any]:
-    queue = {names.LABEL_QUEUE: plan.snapshot.queue_name} if plan.snapshot.queue_name else {}
     return {
         "name": plan.run_name,
         "namespace": plan.job.namespace,
-        "labels": _labels(plan) | queue,
+        "labels": _labels(plan),
         "ownerReferences": [owner_reference(plan.job)],
     }
 

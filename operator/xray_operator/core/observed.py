@@ -180,8 +180,6 @@ class Observed:
     unreadable: Unreadable | None = None
     snapshot: Snapshot | None = None
     """Of the ConfigMap, when it exists and there is no Job."""
-    job_created: bool = False
-    """The Job was made in this pass; the watch will show it."""
     job: Job | None = None
     """Of the run that is wanted, or of the one that has to end before it."""
     pods: tuple[Pod, ...] = ()

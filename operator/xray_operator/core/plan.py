@@ -51,6 +51,8 @@ class Snapshot(Part):
     train_image: str
     pull_policy: str = "IfNotPresent"
     pod: RecordedPod = RecordedPod()
+    digest: str = Field(default="", exclude=True)
+    """Of the text that it was read from."""
 
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True, exclude_none=True)
@@ -138,7 +140,8 @@ def read_snapshot(config_map: Any) -> Snapshot:
     where = f"ConfigMap {config_map['metadata']['name']}"
     text = (config_map.get("data") or {}).get(names.SNAPSHOT_FILE)
     try:
-        return Snapshot.model_validate_json(text if isinstance(text, str) else "")
+        snapshot = Snapshot.model_validate_json(text if isinstance(text, str) else "")
+        return snapshot.model_copy(update={"digest": f"sha256:{hashlib.sha256(str(text).encode()).hexdigest()}"})
     except ValidationError as error:
         raise RecordError(f"{where}: unreadable {names.SNAPSHOT_FILE}: {error.error_count()} problems") from error
 

@@ -45,7 +45,7 @@ def data_section(result: PrepareResult | None) -> Status | None:
     }
 
 
-def results_section(result: TrainResult | None, job: XRayJob, snapshot: Snapshot) -> Status | None:
+def results_section(result: TrainResult | None) -> Status | None:
     if result is None:
         return None
     return present(
@@ -57,8 +57,6 @@ def results_section(result: TrainResult | None, job: XRayJob, snapshot: Snapshot
             present(name=finding.name, auroc=decimal(finding.auroc), positives=finding.positives)
             for finding in result.findings
         ],
-        claimName=snapshot.spec.output.claim_name,
-        folder=job.ref.output_folder(snapshot.spec),
         modelDigest=result.model_digest,
         adopted=result.adopted,
         resumedFromStep=result.resumed_from_step,
@@ -74,6 +72,7 @@ def run_section(job: XRayJob, batch_job: Job, pod: Pod | None) -> Status:
         claimName=snapshot.spec.output.claim_name,
         folder=job.ref.output_folder(snapshot.spec),
         startedAt=render_time(snapshot.started_at),
+        recordDigest=snapshot.digest or None,
         prepareImage=snapshot.prepare_image,
         trainImage=snapshot.train_image,
     )

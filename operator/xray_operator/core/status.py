@@ -131,7 +131,7 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
         checkpoint=checkpoint_section(job.status, observed.progress, attempts),
         data=data,
         trainerStatus=trainer,
-        results=results_section(situation.result, job, batch_job.snapshot),
+        results=results_section(situation.result),
         formerRuns=job.status.get("formerRuns"),
     )
     return Followed(status, halt)

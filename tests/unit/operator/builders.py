@@ -237,7 +237,7 @@ def started(
         job_created, started_at: when the Job and its record were made.
     """
     plan = make_run(job, flavor)
-    plan = replace(plan, snapshot=plan.snapshot.model_copy(update={"started_at": at(started_at)}))
+    plan = replace(plan, snapshot=plan.snapshot.model_copy(update={"started_at": at(started_at), "digest": "sha256:00ff"}))
     raw = build_job(plan)
     raw["metadata"] |= {"uid": JOB_UID, "creationTimestamp": render_time(at(job_created))}
     raw["spec"]["suspend"] = suspended or raw["spec"]["suspend"]
@@ -256,7 +256,7 @@ def started(
 def stored_job(job: JobBuilder | None = None) -> dict[str, Any]:
     """The run's Job as the API server gives it."""
     raw = build_job(make_run(job))
-    raw["metadata"] |= {"uid": JOB_UID, "creationTimestamp": render_time(at(1))}
+    raw["metadata"] |= {"uid": JOB_UID, "resourceVersion": "101", "creationTimestamp": render_time(at(1))}
     return raw
 
 

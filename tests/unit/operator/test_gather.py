@@ -8,8 +8,18 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.unit.operator.builders import UID, PodBuilder, created_config_map, example, make_job, make_pod, stored_job
-from xray_operator.gather import Gatherer, Index
+from tests.unit.operator.builders import (
+    JOB_NAME,
+    UID,
+    PodBuilder,
+    created_config_map,
+    example,
+    make_job,
+    make_pod,
+    stored_job,
+)
+from xray_operator.gather import Gatherer
+from xray_operator.index import Index
 
 IP = "127.66.0.3"
 
@@ -19,23 +29,6 @@ class OneConfigMap:
 
     async def get(self, _: str) -> dict[str, Any]:
         return created_config_map()
-
-
-async def test_an_event_of_a_pod_that_was_never_delivered_keeps_no_run_from_its_end() -> None:
-    class Server(OneConfigMap):
-        async def get(self, path: str, query: dict[str, str] | None = None) -> dict[str, Any]:
-            if path.endswith("/pods"):
-                assert query == {"labelSelector": f"xray.training/job-uid={UID}"}
-                return {"items": [make_pod().scheduled(10).prepared(12, 40).trained(42, 110).raw()]}
-            return await super().get(path)
-
-    raw_job = stored_job()
-    raw_job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
-    shown = make_pod().scheduled(10).prepared(12, 40).trains(42).raw()
-    cluster, session = Server(), None
-    gatherer = Gatherer(Index(batch_jobs={UID: [raw_job]}, pods={UID: [shown]}), cluster, session, 1)  # type: ignore[arg-type]
-    observed = await gatherer.observe(make_job().build())
-    assert [pod.phase for pod in observed.pods] == ["Succeeded"]
 
 
 @pytest.mark.parametrize(
@@ -66,3 +59,16 @@ async def test_the_container_that_runs_is_asked(pod: PodBuilder, asked: bool) ->
         observed = await Gatherer(index, cluster, session, 1).observe(make_job().build())
     await runner.cleanup()
     assert (observed.progress is not None) == asked
+
+
+async def test_a_record_that_was_replaced_is_noticed() -> None:
+    index, unused = Index(batch_jobs={UID: [stored_job()]}), None
+    gatherer = Gatherer(index, OneConfigMap(), unused, 1)  # type: ignore[arg-type]
+    observed = await gatherer.observe(make_job().build())
+    assert observed.snapshot is not None
+    run = {"jobName": JOB_NAME, "recordDigest": observed.snapshot.digest}
+    same = await gatherer.observe(make_job().status({"run": run}).build())
+    assert same.unreadable is None
+    other = await gatherer.observe(make_job().status({"run": run | {"recordDigest": "sha256:0"}}).build())
+    assert other.unreadable is not None
+    assert "is another one than when the run began" in other.unreadable.why

@@ -21,7 +21,7 @@ from xray_operator.core.cost import make_cost
 from xray_operator.core.observed import Observed
 from xray_operator.core.reconcile import reconcile
 from xray_operator.core.spec import Price
-from xray_operator.errors import ClusterError, Conflict
+from xray_operator.errors import ClusterError, Conflict, NotFound
 from xray_operator.metrics import Metrics
 from xray_operator.names import HELD_PHASES
 
@@ -266,7 +266,8 @@ async def test_every_request_is_counted_with_its_answer_or_the_lack_of_one() -> 
     pods = "/api/v1/namespaces/a/pods"
     await cluster.get(pods)
     await cluster.create(pods, {})
-    assert not await cluster.exists(f"{pods}/absent")
+    with pytest.raises(NotFound):
+        await cluster.get(f"{pods}/absent")
     await runner.cleanup()
     with pytest.raises(ClusterError):
         await cluster.replace(f"{pods}/b/status", {})

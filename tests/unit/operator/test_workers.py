@@ -22,7 +22,8 @@ from xray_operator.cluster.execute import create_child
 from xray_operator.cluster.paths import item_of
 from xray_operator.errors import AlreadyExists, ClusterError, Conflict, NotFound, Refused
 from xray_operator.freshness import CHILD_SECONDS, Freshness
-from xray_operator.gather import Gatherer, Index
+from xray_operator.gather import Gatherer
+from xray_operator.index import Index
 from xray_operator.metrics import Metrics
 from xray_operator.work_queue import WorkQueue
 from xray_operator.workers import Operator
