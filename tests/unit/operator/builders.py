@@ -237,7 +237,9 @@ def started(
         job_created, started_at: when the Job and its record were made.
     """
     plan = make_run(job, flavor)
-    plan = replace(plan, snapshot=plan.snapshot.model_copy(update={"started_at": at(started_at), "digest": "sha256:00ff"}))
+    plan = replace(
+        plan, snapshot=plan.snapshot.model_copy(update={"started_at": at(started_at), "digest": "sha256:00ff"})
+    )
     raw = build_job(plan)
     raw["metadata"] |= {"uid": JOB_UID, "creationTimestamp": render_time(at(job_created))}
     raw["spec"]["suspend"] = suspended or raw["spec"]["suspend"]
