@@ -19,6 +19,7 @@ from xray_operator import names
 from xray_operator.core.accounting import currency, finished_phases, run_cost, run_flavor, section, spent
 from xray_operator.core.observed import XRayJob
 
+Status = Mapping[str, Any]
 Jobs = Callable[[], Iterable[Mapping[str, Any]]]
 
 PHASE_BUCKETS: Final = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
@@ -33,7 +34,7 @@ class Metrics:
 
     def __init__(self, version: str, jobs: Jobs, queue_length: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_Jobs(jobs, queue_length))
+        self.registry.register(_Jobs(jobs, queue_length, self._expect))
         ProcessCollector(registry=self.registry)
         build = Info("xray_training_build", "Version of the operator.", registry=self.registry)
         build.info({"version": version})
@@ -67,13 +68,23 @@ class Metrics:
             registry=self.registry,
         )
 
-    def status_written(self, job: XRayJob, status: Mapping[str, Any]) -> None:
+    def status_written(self, job: XRayJob, status: Status) -> None:
         """Count what a run has spent and finished between the status that it had and the one just written."""
         flavor = run_flavor(status)
         for phase, amount in spent(job.status, status).items():
             self._cost.labels(job.ref.namespace, flavor, phase, currency(status)).inc(float(amount))
         for phase, seconds in finished_phases(job.status, status).items():
             self._phases.labels(phase, flavor).observe(seconds)
+
+    def _expect(self, namespace: str, status: Status) -> None:
+        """Have the counters that a live run will add to: Prometheus sees what they grow by only after a first sample."""
+        flavor = run_flavor(status)
+        if not flavor or _state(status) in names.FINAL_STATES:
+            return
+        for phase in (names.QUEUED, *names.HELD_PHASES):
+            self._phases.labels(phase, flavor)
+        for phase in names.HELD_PHASES if run_cost(status) is not None else ():
+            self._cost.labels(namespace, flavor, phase, currency(status))
 
     def request_answered(self, verb: str, resource: str, code: str) -> None:
         """The client's hook: one request to the API server has ended."""
@@ -83,12 +94,15 @@ class Metrics:
 class _Jobs(Collector):
     """Everything that is told of the jobs as they are now."""
 
-    def __init__(self, jobs: Jobs, queue_length: Callable[[], int]) -> None:
+    def __init__(self, jobs: Jobs, queue_length: Callable[[], int], expect: Callable[[str, Status], None]) -> None:
         self._jobs = jobs
         self._queue_length = queue_length
+        self._expect = expect
 
     def collect(self) -> Iterator[Metric]:
         jobs = [(job["metadata"]["namespace"], job["metadata"]["name"], section(job, "status")) for job in self._jobs()]
+        for namespace, _, status in jobs:
+            self._expect(namespace, status)
         counts: Counter[tuple[str, ...]] = Counter((namespace, _state(status)) for namespace, _, status in jobs)
         yield _family("xray_training_jobs", "XRayTrainingJobs that exist, by state.", ["namespace", "state"], counts)
         yield _family(
@@ -121,12 +135,12 @@ def _family(
     return family
 
 
-def _state(status: Mapping[str, Any]) -> str:
+def _state(status: Status) -> str:
     state = status.get("state", names.PENDING)
     return state if state in names.STATES else names.PENDING
 
 
-def _progress(status: Mapping[str, Any]) -> float | None:
+def _progress(status: Status) -> float | None:
     told = status.get("trainerStatus")
     percentage = told.get("progressPercentage") if isinstance(told, Mapping) else None
     live = _state(status) in names.ACTIVE_STATES

@@ -46,6 +46,9 @@ def status_after(*seconds: int, state: str = "Training", price: Price | None = P
     }
 
 
+LIVES = [status_after(10), status_after(10, price=None), {}]
+
+
 def counted(*statuses: Status, first: Status | None = None) -> Metrics:
     """Metrics of an operator that wrote these statuses one after the other; `first` was there before it."""
     metrics = Metrics("1", list, lambda: 0)
@@ -77,6 +80,21 @@ def lived(looks: Iterable[tuple[float, Observed]]) -> list[Status]:
 
 def names_of(metrics: Metrics) -> set[str]:
     return {sample.name for family in metrics.registry.collect() for sample in family.samples}
+
+
+def test_the_counters_of_a_live_run_begin_at_zero_before_it_adds_to_them() -> None:
+    live = [make_job(f"cxr-{n}").status(status).raw() for n, status in enumerate(LIVES)]
+    metrics = Metrics("1", lambda: live, lambda: 0)
+    names_of(metrics)
+    assert [cost_of(metrics, phase) for phase in HELD_PHASES] == [0, 0, 0]
+    assert [observed(metrics, phase) for phase in ("Queued", *HELD_PHASES)] == [(0, 0)] * 4
+    assert cost_of(metrics, "Queued") is None
+
+
+def test_no_counter_is_made_for_a_run_that_is_over_or_not_begun() -> None:
+    still = [make_job("a").status(status_after(10, state="Succeeded")).raw(), make_job("b").raw()]
+    metrics = Metrics("1", lambda: still, lambda: 0)
+    assert not {"xray_training_cost_total", "xray_training_phase_duration_seconds_count"} & names_of(metrics)
 
 
 def test_money_is_counted_in_the_phase_that_spent_it() -> None:
