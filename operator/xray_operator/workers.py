@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final, Never
+from typing import Any, Final, Never
 
 from xray_operator import names
 from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
 from xray_operator.cluster.execute import change_job, create_child, write_down
 from xray_operator.config import OperatorConfig
+from xray_operator.core.accounting import section
 from xray_operator.core.listing import Listing, missed_events
 from xray_operator.core.observed import Observed, Refusal, Unreadable, XRayJob, read_xray_job
 from xray_operator.core.plan import read_snapshot
@@ -36,6 +37,13 @@ REFUSAL_CHARACTERS: Final = 512
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def is_due(job: Mapping[str, Any], *, including_idle: bool) -> bool:
+    """Whether a pass of the resync looks at this XRayTrainingJob: what holds a flavor or may reach a limit, always."""
+    state = section(job, "status").get("state")
+    limited = state == names.QUEUED and "queueSeconds" in section(section(job, "spec"), "limits")
+    return state in names.ACTIVE_STATES or limited or (including_idle and state not in names.FINAL_STATES)
 
 
 @dataclass
@@ -183,6 +191,5 @@ class Operator:
 
     def _requeue(self, *, including_idle: bool) -> None:
         for raw in self.index.all_jobs():
-            state = (raw.get("status") or {}).get("state")
-            if state in names.ACTIVE_STATES or (including_idle and state not in names.FINAL_STATES):
+            if is_due(raw, including_idle=including_idle):
                 self.queue.add(raw["metadata"]["uid"])

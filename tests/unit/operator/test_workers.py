@@ -26,7 +26,7 @@ from xray_operator.gather import Gatherer
 from xray_operator.index import Index
 from xray_operator.metrics import Metrics
 from xray_operator.work_queue import WorkQueue
-from xray_operator.workers import Operator
+from xray_operator.workers import Operator, is_due
 
 
 class FakeCluster:
@@ -296,3 +296,21 @@ async def test_a_pod_that_answers_too_much_or_not_at_all_has_told_nothing() -> N
         assert await progress.fetch_progress(session, "127.66.0.1", 1) is None
         assert await progress.fetch_progress(session, "127.66.0.2", 1) is None
     await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("state", "limits", "each_pass", "some_passes"),
+    [
+        ("Training", {}, True, True),
+        ("Queued", {}, False, True),
+        ("Queued", {"queueSeconds": 60}, True, True),
+        ("Suspended", {"queueSeconds": 60}, False, True),
+        ("Succeeded", {}, False, False),
+    ],
+)
+def test_what_may_reach_a_limit_is_looked_at_in_every_pass(
+    state: str, limits: dict[str, int], each_pass: bool, some_passes: bool
+) -> None:
+    raw = make_job().spec(limits=limits).status({"state": state}).raw()
+    assert is_due(raw, including_idle=False) == each_pass
+    assert is_due(raw, including_idle=True) == some_passes
