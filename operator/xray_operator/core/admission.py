@@ -61,8 +61,8 @@ def _former_pods(pods: Sequence[str]) -> list[Problem]:
     """Two runs at once would spoil the folder that both write to, and hold the flavor twice."""
     if not pods:
         return []
-    expected = "is a pod of an earlier run that still runs; the job will start when it has ended"
-    return [Problem(names.FORMER_POD_RUNS, "metadata.name", ", ".join(pods), expected)]
+    expected = "of an earlier run has not ended yet; the job will start when it has"
+    return [Problem(names.FORMER_POD_RUNS, "", f"pod {', '.join(pods)}", expected)]
 
 
 def _missing_images(config: OperatorConfig) -> list[Problem]:
@@ -75,11 +75,11 @@ def _taken(child: str, namespace: str) -> list[Problem]:
     if not child:
         return []
     expected = f"exists in namespace {namespace} and is not this job's; delete it and the job will start"
-    return [Problem(names.NAME_TAKEN, "metadata.name", child, expected)]
+    return [Problem(names.NAME_TAKEN, "", child, expected)]
 
 
 def _refused(refusal: Refusal | None) -> list[Problem]:
     if refusal is None:
         return []
     expected = f"is refused by the API server, and will be tried again: {refusal.words}"
-    return [Problem(names.CREATION_REFUSED, "metadata.name", refusal.child, expected)]
+    return [Problem(names.CREATION_REFUSED, "", refusal.child, expected)]

@@ -57,11 +57,12 @@ class Problem:
 
     reason: str
     path: str
+    """Empty for what is in no field: then value names an object."""
     value: object
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {_shown(self.value)} {self.expected}"
+        return f"{self.path}: {_shown(self.value)} {self.expected}" if self.path else f"{self.value} {self.expected}"
 
 
 class VitConfig(Part):
