@@ -39,7 +39,6 @@ SUSPENDED: Final = "Suspended"
 RECONCILING: Final = "Reconciling"
 STALLED: Final = "Stalled"
 READY: Final = "Ready"
-CONDITIONS: Final = (ACCEPTED, DATA_READY, RUNNING, SUCCEEDED, SUSPENDED, RECONCILING, STALLED, READY)
 
 # States: one word for people
 PENDING: Final = "Pending"
@@ -71,7 +70,9 @@ VOLUME_IMPOSSIBLE: Final = "VolumeImpossible"
 PASSING: Final = frozenset({FLAVOR_NOT_FOUND, CLAIM_NOT_FOUND, IMAGE_NOT_CONFIGURED, CREATION_REFUSED, FORMER_POD_RUNS})
 """Reasons against a start that end without an edit of the job or of its flavor."""
 PREPARED: Final = "Prepared"
+CREATED: Final = "Created"
 STARTED: Final = "Started"
+RESUMED: Final = "Resumed"
 COMPLETED: Final = "Completed"
 RESULT_UNREAD: Final = "ResultUnread"
 ADOPTED: Final = "Adopted"

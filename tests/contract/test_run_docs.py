@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.operator.builders import condition_table
 from xray_operator import names
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "runs.md").read_text()
@@ -34,6 +35,15 @@ def first_column(heading: str) -> set[str]:
 
 def test_every_state_is_told() -> None:
     assert first_column("States") == set(names.STATES)
+
+
+@pytest.mark.parametrize("state", names.STATES)
+def test_a_state_is_told_with_its_conditions(state: str) -> None:
+    wanted = next(row for title, row in condition_table().items() if title.split(" ")[0] == state)
+    line = next(line for line in PAGE.splitlines() if line.startswith(f"| `{state}` |"))
+    ready, stalled = (cell.strip() for cell in line.split("|")[3:5])
+    assert ready.partition(",")[0] == wanted["Ready"].strip("*")
+    assert stalled == wanted["Stalled"] or state == names.PENDING
 
 
 def test_every_reason_against_a_start_is_told() -> None:

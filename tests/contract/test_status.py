@@ -13,6 +13,7 @@ import pytest
 from tests.contract.schemas import crd_schema, walk
 from tests.unit.operator.builders import (
     CONFIG,
+    FLAVORS,
     at,
     example,
     make_job,
@@ -21,7 +22,7 @@ from tests.unit.operator.builders import (
     started,
     train_result,
 )
-from xray_operator.core.observed import Observed
+from xray_operator.core.observed import Observed, Unreadable
 from xray_operator.core.reconcile import reconcile
 
 SCHEMA = crd_schema("XRayTrainingJob", "status")
@@ -52,7 +53,17 @@ def write(observed: Observed, former: Status | None = None, **spec: Any) -> Stat
 def statuses() -> dict[str, Status]:
     written = {name: write(observed) for name, observed in SITUATIONS.items()}
     again = write(started(TRAINING, job=make_job().spec(rerun=1)), former=written["succeeded"], rerun=1)
-    return written | {"run again": again, "suspended": write(SITUATIONS["training"], suspend=True)}
+    silent = started(TRAINING, progress=make_progress(last_updated_time="2026-11-22T10:00:45Z"))
+    return written | {
+        "run again": again,
+        "ends for a rerun": write(SITUATIONS["training"], rerun=1),
+        "stops for spec.suspend": write(SITUATIONS["training"], suspend=True),
+        "suspended": write(started(suspended=True), former=written["training"], suspend=True),
+        "suspended before the start": write(Observed(flavors=FLAVORS), suspend=True),
+        "stopped at a limit": write(started(suspended=True), limits={"queueSeconds": 60}),
+        "makes no progress": write(silent, limits={"noProgressSeconds": 30}),
+        "gone": write(Observed(unreadable=Unreadable("ConfigMap cxr: gone")), former=written["training"]),
+    }
 
 
 STATUSES = statuses()
@@ -96,6 +107,12 @@ def test_a_status_fits_the_crd(situation: str) -> None:
 def test_every_field_of_the_crd_is_written_in_some_situation() -> None:
     written = {path for status in STATUSES.values() for path in paths(status, "status")}
     assert {path for path, _ in walk(SCHEMA, "status")} == written
+
+
+@pytest.mark.parametrize("situation", STATUSES)
+def test_every_condition_that_the_crd_names_is_there_in_its_order(situation: str) -> None:
+    described = SCHEMA["properties"]["conditions"]["description"]
+    assert [c["type"] for c in STATUSES[situation]["conditions"]] == described.strip(".").split(", ")
 
 
 def test_a_mistake_is_found() -> None:

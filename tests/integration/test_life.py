@@ -62,7 +62,7 @@ async def test_corrupt_data_fails_the_job_at_once(kubeconfig: Path, namespace: s
         assert conditions(failed)["Stalled"] == ("True", "DataCorrupt")
         assert len(failed["status"]["attempts"]) == 1
         reasons = sorted(event["reason"] for event in await life.events(job["metadata"]["uid"]))
-        assert reasons == ["Accepted", "Failed", "Started"]
+        assert reasons == ["Accepted", "Created", "Failed"]
 
 
 async def test_a_failure_that_may_pass_is_tried_again_and_both_attempts_count(

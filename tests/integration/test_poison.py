@@ -168,5 +168,5 @@ async def test_long_and_dotted_names_are_served(kubeconfig: Path, namespace: str
             job = await tried.life.create(xray_job(namespace, name))
             await tried.life.reached("Queued", name)
             reasons = sorted(event["reason"] for event in await tried.life.events(job["metadata"]["uid"]))
-            assert reasons == ["Accepted", "Started"]
+            assert reasons == ["Accepted", "Created"]
         assert not tried.oddities(), tried.log

@@ -15,6 +15,9 @@ What may pass is what ends without an edit of the job or its flavor (names.PASSI
 up too early. * Ready means by default: started as asked, the way a batch/v1 Job is healthy once it runs;
 spec.readyWhen moves it. While a run is being stopped, or replaced by another rerun, Ready is Unknown and nothing is
 Stalled; while Ready is Unknown, Reconciling is True.
+
+Running and Ready say where the run is and why. The others do so only where they are what it is about: `Stalled` with
+status False has the reason NotStalled and no message, so that nobody reads "out of memory" beside `Suspended`.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from xray_operator import names
 from xray_operator.core.attempts import render_time
@@ -61,16 +64,15 @@ def tell_edits(edits: Sequence[str], rerun: int) -> str:
 
 def refused_conditions(reason: str, message: str) -> tuple[Condition, ...]:
     """Of a job that can't start as things are."""
-    waits = "the job is not accepted"
     passes = reason in names.PASSING
     return (
         Condition(names.ACCEPTED, "False", reason, message),
-        Condition(names.DATA_READY, "Unknown", names.PENDING, waits),
-        Condition(names.RUNNING, "False", names.PENDING, waits),
-        Condition(names.SUCCEEDED, "Unknown", names.PENDING, waits),
-        Condition(names.SUSPENDED, "False", names.PENDING, waits),
-        Condition(names.RECONCILING, "True" if passes else "False", reason, message if passes else waits),
-        Condition(names.STALLED, "False" if passes else "True", reason, waits if passes else message),
+        _quiet(names.DATA_READY, "Unknown"),
+        Condition(names.RUNNING, "False", names.PENDING, "the job is not accepted"),
+        _quiet(names.SUCCEEDED, "Unknown"),
+        _quiet(names.SUSPENDED, "False"),
+        Condition(names.RECONCILING, "True", reason, message) if passes else _quiet(names.RECONCILING, "False"),
+        _quiet(names.STALLED, "False") if passes else Condition(names.STALLED, "True", reason, message),
         Condition(names.READY, "Unknown" if passes else "False", reason, message),
     )
 
@@ -86,14 +88,18 @@ def accepted_conditions(situation: Situation, accepted: Condition, data: str, re
     ready = "Unknown" if situation.changing else _ready(state, ready_when)
     stuck = state in (names.FAILED, names.STOPPED) and not situation.changing
     started = ready == "True" and _runs(state) and reason == state
+
+    def told(kind: str, holds: bool) -> Condition:
+        return Condition(kind, "True", reason, message) if holds else _quiet(kind, "False")
+
     return (
         accepted,
         _data_ready(situation, data),
         Condition(names.RUNNING, "True" if _runs(state) else "False", reason, message),
-        Condition(names.SUCCEEDED, _SUCCEEDED.get(state, "Unknown"), reason, message),
-        Condition(names.SUSPENDED, "True" if state == names.SUSPENDED else "False", reason, message),
-        Condition(names.RECONCILING, "True" if ready == "Unknown" else "False", reason, message),
-        Condition(names.STALLED, "True" if stuck else "False", reason, message),
+        _succeeded(situation),
+        told(names.SUSPENDED, state == names.SUSPENDED),
+        told(names.RECONCILING, ready == "Unknown"),
+        told(names.STALLED, stuck),
         Condition(names.READY, ready, names.STARTED if started else reason, message),
     )
 
@@ -104,9 +110,9 @@ def render_conditions(
     """The list for status; a condition keeps its lastTransitionTime while its status stays.
 
     Args:
-        previous: status.conditions as they were.
+        previous: status.conditions as they were. The CRD's default row is no statement of ours: it has no generation.
     """
-    former = {row.get("type"): row for row in previous}
+    former = {row.get("type"): row for row in previous if "observedGeneration" in row}
     return [_render(condition, former.get(condition.type, {}), generation, now) for condition in conditions]
 
 
@@ -115,6 +121,21 @@ def find_condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     return next((c for c in status.get("conditions", ()) if c.get("type") == kind), {})
 
 
+def went_on_at(status: Mapping[str, Any]) -> str | None:
+    """When the run went on after it had stood still, by a wish or a limit; None if it never did, or stands still."""
+    stood = (find_condition(status, kind) for kind in (names.SUSPENDED, names.STALLED))
+    went_on = [row["lastTransitionTime"] for row in stood if row.get("status") == "False"]
+    begun = find_condition(status, names.ACCEPTED).get("lastTransitionTime", "")
+    return max((moment for moment in went_on if moment > begun), default=None)
+
+
+_QUIET: Final = {
+    names.DATA_READY: "NotPrepared",
+    names.SUCCEEDED: "NotFinished",
+    names.SUSPENDED: "NotSuspended",
+    names.RECONCILING: "UpToDate",
+    names.STALLED: "NotStalled",
+}
 _SUCCEEDED: Mapping[str, Truth] = {names.SUCCEEDED: "True", names.FAILED: "False"}
 _READY: Mapping[str, Truth] = {
     names.SUSPENDED: "True",
@@ -135,10 +156,24 @@ def _runs(state: str) -> bool:
     return state in (names.TRAINING, names.EVALUATING)
 
 
+def _quiet(kind: str, status: Truth) -> Condition:
+    """A condition that is not what the job is about now."""
+    return Condition(kind, status, _QUIET[kind], "")
+
+
+def _succeeded(situation: Situation) -> Condition:
+    status = _SUCCEEDED.get(situation.state)
+    if status is None:
+        return _quiet(names.SUCCEEDED, "Unknown")
+    return Condition(names.SUCCEEDED, status, situation.reason, situation.message)
+
+
 def _data_ready(situation: Situation, data: str) -> Condition:
     if situation.data_ready:
         return Condition(names.DATA_READY, "True", names.PREPARED, data)
-    return Condition(names.DATA_READY, "False", situation.reason, situation.message)
+    if situation.pod is not None and situation.state in (names.PREPARING, names.FAILED):
+        return Condition(names.DATA_READY, "False", situation.reason, situation.message)
+    return _quiet(names.DATA_READY, "False")
 
 
 def _render(condition: Condition, former: Mapping[str, Any], generation: int, now: datetime) -> dict[str, Any]:

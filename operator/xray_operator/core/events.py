@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from xray_operator import names
 from xray_operator.core.attempts import render_time
-from xray_operator.core.conditions import find_condition
+from xray_operator.core.conditions import find_condition, went_on_at
 from xray_operator.core.observed import XRayJob
 
 
@@ -53,8 +53,7 @@ def _begin(status: Mapping[str, Any]) -> Iterator[Milestone]:
         told = accepted["message"]
         yield Milestone(f"{names.EDITS_PENDING} {told}", "Normal", names.EDITS_PENDING, told)
     if job_name := status.get("run", {}).get("jobName"):
-        told = f"created Job {job_name}; {status.get('runsOn', '')}"
-        yield Milestone(names.STARTED, "Normal", names.STARTED, told)
+        yield Milestone(names.CREATED, "Normal", names.CREATED, f"Job {job_name}; {status.get('runsOn', '')}")
 
 
 def _on_the_way(status: Mapping[str, Any]) -> Iterator[Milestone]:
@@ -76,6 +75,17 @@ def _on_the_way(status: Mapping[str, Any]) -> Iterator[Milestone]:
     if status.get("state") == names.STOPPED and running["reason"] != names.SUPERSEDED:
         told = f"{running['reason']}: {running['message']}"
         yield Milestone(f"{names.STOPPED} {running['reason']} {attempts}", "Warning", names.STOPPED, told)
+    yield from _goes_on(status)
+
+
+def _goes_on(status: Mapping[str, Any]) -> Iterator[Milestone]:
+    """After a suspension or a limit: told once for the attempts that there had been by then."""
+    moment = went_on_at(status)
+    attempts = sum(row["startedAt"] < moment for row in status.get("attempts", ())) if moment else 0
+    if attempts:
+        step = status.get("checkpoint", {}).get("step")
+        told = "goes on" if step is None else f"goes on from its newest checkpoint; that of step {step} is known"
+        yield Milestone(f"{names.RESUMED} {attempts}", "Normal", names.RESUMED, told)
 
 
 def _is_told(row: Mapping[str, Any], status: Mapping[str, Any]) -> bool:

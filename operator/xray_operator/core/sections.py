@@ -117,9 +117,11 @@ def times_section(
 
 
 def checkpoint_section(
-    status: Mapping[str, Any], progress: Progress | None, attempts: Sequence[Attempt]
+    status: Mapping[str, Any], progress: Progress | None, attempts: Sequence[Attempt], *, succeeded: bool
 ) -> Mapping[str, Any] | None:
-    """The newest that any container told of."""
+    """The newest that any container told of; none after success, which deletes them."""
+    if succeeded:
+        return None
     told = [attempt.failure.checkpoint for attempt in attempts if attempt.failure]
     found = [saved for saved in (*told, progress.checkpoint if progress else None) if saved]
     newest = max(found, key=lambda saved: saved.step, default=None)
@@ -137,11 +139,14 @@ def _span(begin: datetime, end: datetime | None) -> Status:
 
 
 def trainer_section(status: Mapping[str, Any], progress: Progress | None, situation: Situation) -> Status | None:
-    """The latest that is known; no answer changes nothing, and success is all of it."""
+    """The latest that is known; no answer changes nothing, and success is all of it.
+
+    What does not run has no end in view.
+    """
     known = _known_progress(status, situation.pod) if progress is None else _progress(progress)
     if situation.state == names.SUCCEEDED:
         known |= {"progressPercentage": 100, "progress": "100%"}
-    if situation.state in names.FINAL_STATES:
+    if situation.state not in names.ACTIVE_STATES:
         known = {k: v for k, v in known.items() if k not in ("estimatedRemainingSeconds", "eta")}
     return known or None
 

@@ -128,7 +128,9 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
     } | present(
         times=times_section(job, batch_job.snapshot, attempts, situation, now) or job.status.get("times"),
         attempts=[attempt_to_status(attempt) for attempt in attempts],
-        checkpoint=checkpoint_section(job.status, observed.progress, attempts),
+        checkpoint=checkpoint_section(
+            job.status, observed.progress, attempts, succeeded=situation.state == names.SUCCEEDED
+        ),
         data=data,
         trainerStatus=trainer,
         results=results_section(situation.result),
@@ -200,14 +202,12 @@ def _waited_seconds(job: XRayJob, batch_job: Job, attempts: Sequence[Attempt], n
 
     While it stands still it doesn't wait: that time is no reason to stop it, once it may go on.
     """
-    suspended, stalled, accepted = (
-        conditions.find_condition(job.status, kind) for kind in (names.SUSPENDED, names.STALLED, names.ACCEPTED)
-    )
+    suspended, stalled = (conditions.find_condition(job.status, kind) for kind in (names.SUSPENDED, names.STALLED))
     if suspended.get("status") == "True":
         return 0
     begins = [batch_job.created, *(attempt.finished or attempt.started for attempt in attempts)]
-    went_on = [c["lastTransitionTime"] for c in (suspended, stalled) if c.get("status") == "False"]
-    begins += [read_time(moment) for moment in went_on if moment > accepted["lastTransitionTime"]]
+    if went_on := conditions.went_on_at(job.status):
+        begins.append(read_time(went_on))
     stopped = stalled.get("status") == "True" and stalled.get("reason") == names.QUEUE_LIMIT_REACHED
     end = read_time(stalled["lastTransitionTime"]) if stopped else now
     return (end - max(begins)).total_seconds()

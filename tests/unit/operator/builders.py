@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from xray_operator import names
 from xray_operator.config import Images, OperatorConfig, Pod
+from xray_operator.core import conditions
 from xray_operator.core.attempts import render_time
 from xray_operator.core.manifests import build_config_map, build_job
 from xray_operator.core.observed import Observed, XRayJob, read_handle, read_job, read_pods, read_xray_job
@@ -294,3 +295,10 @@ def condition(status: dict[str, Any], kind: str) -> tuple[str, str, str]:
     """(status, reason, message) of one condition."""
     found = next(c for c in status["conditions"] if c["type"] == kind)
     return found["status"], found["reason"], found["message"]
+
+
+def condition_table() -> dict[str, dict[str, str]]:
+    """State -> condition -> its status, as the docstring of core.conditions has them."""
+    lines = [line.strip("|").split("|") for line in (conditions.__doc__ or "").splitlines() if line.startswith("|")]
+    header, _, *rows = [[cell.strip() for cell in line] for line in lines]
+    return {state.strip(): dict(zip(header[1:], row[1:], strict=True)) for row in rows for state in row[0].split(", ")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.unit.operator.builders import UID, example, make_pod, make_progress, reasons, started
+from tests.unit.operator.builders import UID, example, make_pod, make_progress, reasons, started, told
 from tests.unit.operator.builders import decide as decide_at
 
 decide = partial(decide_at, now=60)
@@ -14,13 +14,13 @@ DONE = make_pod().scheduled(10).prepared(12, 40).trained(42, 110)
 
 def test_each_milestone_is_told_when_it_is_passed() -> None:
     status = None
-    told = []
+    milestones = []
     for observed in (started(), started(TRAINS), started(TRAINS, progress=make_progress()), started(DONE)):
         decision = decide(observed, status)
-        told.append(reasons(decision))
+        milestones.append(reasons(decision))
         status = decision.status or status
-    told.append(reasons(decide(started(DONE, end="Complete"), status)))
-    assert told == [["Accepted", "Started"], ["DataReady", "Training"], [], [], ["Succeeded"]]
+    milestones.append(reasons(decide(started(DONE, end="Complete"), status)))
+    assert milestones == [["Accepted", "Created"], ["DataReady", "Training"], [], [], ["Succeeded"]]
 
 
 def test_a_process_that_died_before_the_status_write_is_repeated_under_the_same_names() -> None:
@@ -42,6 +42,17 @@ def test_an_attempt_that_may_be_repeated_is_told_and_a_last_one_is_not_told_twic
     last = reasons(decide(started(pod, end="BackoffLimitExceeded")))
     assert "AttemptFailed" not in last
     assert last[-1] == "Failed"
+
+
+def test_going_on_is_told_once_with_the_checkpoint_that_is_known() -> None:
+    saved = make_progress(checkpoint={"step": 6, "time": "2026-11-22T10:00:55Z"})
+    before = told(decide(started(TRAINS, progress=saved)))
+    stood = told(decide(started(suspended=True), before, now=90, suspend=True))
+    on = decide(started(), stood, now=120)
+    assert reasons(on) == ["Resumed"]
+    assert on.events[0]["message"] == "goes on from its newest checkpoint; that of step 6 is known"
+    again = make_pod("cxr-2", 121).scheduled(122).prepared(123, 124).trains(125)
+    assert "Resumed" not in reasons(decide(started(again), told(on), now=130))
 
 
 def test_success_tells_measure_and_cost() -> None:

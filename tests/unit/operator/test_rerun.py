@@ -151,7 +151,7 @@ def test_a_rerun_tells_its_milestones_as_its_own() -> None:
     finished = told(decide(started(FINISHED, end="Complete")))
     second = make_job().spec(rerun=1)
     decision = decide(started(make_pod("cxr-2", 305), job=second), finished, 310, 2, rerun=1)
-    assert [event["reason"] for event in decision.events] == ["Accepted", "Started"]
+    assert [event["reason"] for event in decision.events] == ["Accepted", "Created"]
 
 
 def test_only_the_last_ten_former_runs_are_kept() -> None:
