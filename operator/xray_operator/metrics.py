@@ -6,6 +6,7 @@ series. Only what must outlive a job (money, durations) is counted, with each st
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -17,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from xray_operator import names
 from xray_operator.core.accounting import currency, finished_phases, run_cost, run_flavor, section, spent
-from xray_operator.core.observed import XRayJob
+from xray_operator.core.observed import XRayJob, read_time
 
 Status = Mapping[str, Any]
 Jobs = Callable[[], Iterable[Mapping[str, Any]]]
@@ -32,9 +33,11 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 class Metrics:
     """One registry per process, so that tests can have their own."""
 
-    def __init__(self, version: str, jobs: Jobs, queue_length: Callable[[], int]) -> None:
+    def __init__(
+        self, version: str, jobs: Jobs, queue_length: Callable[[], int], clock: Callable[[], float] = time.time
+    ) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_Jobs(jobs, queue_length, self._expect))
+        self.registry.register(_Jobs(jobs, queue_length, self._expect, clock))
         ProcessCollector(registry=self.registry)
         build = Info("xray_training_build", "Version of the operator.", registry=self.registry)
         build.info({"version": version})
@@ -94,10 +97,17 @@ class Metrics:
 class _Jobs(Collector):
     """Everything that is told of the jobs as they are now."""
 
-    def __init__(self, jobs: Jobs, queue_length: Callable[[], int], expect: Callable[[str, Status], None]) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        queue_length: Callable[[], int],
+        expect: Callable[[str, Status], None],
+        clock: Callable[[], float],
+    ) -> None:
         self._jobs = jobs
         self._queue_length = queue_length
         self._expect = expect
+        self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
         jobs = [(job["metadata"]["namespace"], job["metadata"]["name"], section(job, "status")) for job in self._jobs()]
@@ -120,6 +130,13 @@ class _Jobs(Collector):
             "Share done of the present phase of a run that holds its flavor.",
             ["namespace", "name"],
             {(namespace, name): done for namespace, name, status in jobs if (done := _progress(status)) is not None},
+        )
+        now = self._clock()
+        yield _family(
+            "xray_training_checkpoint_age_seconds",
+            "Seconds since the newest checkpoint of a run that holds its flavor: what an interruption would lose.",
+            ["namespace", "name"],
+            {(namespace, name): now - saved for namespace, name, status in jobs if (saved := _saved_at(status))},
         )
         yield GaugeMetricFamily(
             "xray_training_queue_length", "Jobs that wait to be looked at.", value=self._queue_length()
@@ -145,3 +162,12 @@ def _progress(status: Status) -> float | None:
     percentage = told.get("progressPercentage") if isinstance(told, Mapping) else None
     live = _state(status) in names.ACTIVE_STATES
     return percentage / 100 if live and isinstance(percentage, int) else None
+
+
+def _saved_at(status: Status) -> float | None:
+    """When the newest checkpoint was saved, in Unix seconds; None for a run that has nothing to lose."""
+    told = section(status, "checkpoint").get("time")
+    try:
+        return read_time(told).timestamp() if isinstance(told, str) and _state(status) in names.ACTIVE_STATES else None
+    except ValueError:
+        return None

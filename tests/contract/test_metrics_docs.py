@@ -31,7 +31,8 @@ class Exposed(NamedTuple):
 
 def operator_page() -> str:
     """/metrics of an operator that has seen everything once."""
-    before, after = status_after(10), status_after(10, 30) | {"trainerStatus": {"progressPercentage": 40}}
+    told = {"trainerStatus": {"progressPercentage": 40}, "checkpoint": {"step": 6, "time": "2026-11-22T10:00:30Z"}}
+    before, after = status_after(10), status_after(10, 30) | told
     metrics = Metrics("1", lambda: [make_job().status(after).raw()], lambda: 0)
     metrics.status_written(make_job().status(before).build(), after)
     metrics.request_answered("get", "pods", "200")

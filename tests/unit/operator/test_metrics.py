@@ -220,15 +220,18 @@ async def test_only_a_status_that_was_written_counts(error: ClusterError) -> Non
 
 
 def test_figures_of_a_job_follow_its_status_and_go_with_it() -> None:
-    live = status_after(10, 30) | {"trainerStatus": {"progressPercentage": 40}}
+    saved = {"step": 6, "time": "2026-11-22T10:00:30Z"}
+    live = status_after(10, 30) | {"trainerStatus": {"progressPercentage": 40}, "checkpoint": saved}
     jobs = [make_job("a").status(live).raw(), make_job("b").status(live | {"state": "Succeeded"}).raw()]
-    metrics = Metrics("1", lambda: jobs, lambda: 0)
+    metrics = Metrics("1", lambda: jobs, lambda: 0, lambda: at(45).timestamp())
     value = metrics.registry.get_sample_value
     money = {"namespace": "radiology", "flavor": "vpod4", "currency": "USD"}
     assert value("xray_training_run_cost", money | {"name": "a"}) == 0.4
     assert value("xray_training_run_cost", money | {"name": "b"}) == 0.4
     assert value("xray_training_progress_ratio", {"namespace": "radiology", "name": "a"}) == 0.4
     assert value("xray_training_progress_ratio", {"namespace": "radiology", "name": "b"}) is None
+    assert value("xray_training_checkpoint_age_seconds", {"namespace": "radiology", "name": "a"}) == 15
+    assert value("xray_training_checkpoint_age_seconds", {"namespace": "radiology", "name": "b"}) is None
     jobs.clear()
     assert names_of(metrics) & {f"xray_training_{name}" for name in ("jobs", "run_cost", "progress_ratio")} == set()
 
@@ -243,6 +246,7 @@ def test_figures_of_a_job_follow_its_status_and_go_with_it() -> None:
         {"cost": {"total": "NaN", "currency": "USD"}},
         {"cost": {"total": 3}},
         {"state": "Training", "trainerStatus": {"progressPercentage": "40"}},
+        {"state": "Training", "checkpoint": {"time": "soon"}},
     ],
 )
 def test_a_status_that_is_nonsense_spoils_no_scrape(status: Any) -> None:
