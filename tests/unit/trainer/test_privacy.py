@@ -14,6 +14,8 @@ from xray_trainer.progress import Progress, serve
 
 CANARY = 87654321
 NAME = f"{CANARY:08d}_000.png"
+PATIENT = "Canary Smith"
+"""Of other people's labels, where nothing needs to have a digit."""
 
 
 def good(root: Path) -> None:
@@ -54,6 +56,11 @@ def headless_labels(root: Path) -> None:
     write_labels(root, [], header=label_line(CANARY))
 
 
+def headless_labels_without_a_digit(root: Path) -> None:
+    good(root)
+    write_labels(root, [], header=f"{PATIENT}.png,Effusion,{PATIENT}")
+
+
 def folder_in_place_of_an_image(root: Path) -> None:
     good(root)
     (root / "images").mkdir()
@@ -73,6 +80,7 @@ CASES = [
     leading_out,
     contradicting_labels,
     headless_labels,
+    headless_labels_without_a_digit,
     folder_in_place_of_an_image,
     two_patients,
 ]
@@ -91,6 +99,7 @@ def test_prepare_tells_no_patient(
     told += "".join(path.read_text() for path in (tmp_path / "out").glob("*") if path.is_file())
     told += "".join(path.read_text() for path in (tmp_path / "cache").glob("*/*") if path.suffix in (".json", ".csv"))
     assert str(CANARY) not in told
+    assert PATIENT not in told
     assert len(told) > 100
 
 

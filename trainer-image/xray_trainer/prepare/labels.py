@@ -142,11 +142,12 @@ def _find_columns(header: List[str], name: str, columns: LabelsFile) -> Dict[str
 
 
 def _show_headings(header: Sequence[str], required: Sequence[str]) -> str:
-    """The headings, unless they look like a row of a file without headings: its values belong to a patient."""
-    if not set(required) & set(header) and any(character.isdigit() for field in header for character in field):
-        return f"its {len(header)} fields look like a row, not like headings"
+    """The headings; where none of the required ones is among them, the line may be a row, whose values belong to a
+    patient, and only the number of its fields is told."""
+    if not set(required) & set(header):
+        return f"its {len(header)} fields are not shown, they may be a patient's"
     shown = [heading[:MAX_SHOWN_CHARACTERS] for heading in header[:MAX_SHOWN_HEADINGS]]
-    return f"there are {', '.join(shown) or 'none'}{', ...' if len(header) > len(shown) else ''}"
+    return f"there are {', '.join(shown)}{', ...' if len(header) > len(shown) else ''}"
 
 
 def _parse_row(
