@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from xray_trainer.model import normalise
 from xray_trainer.prepare.cache import Manifest
-from xray_trainer.prepare.shards import IMAGE_COLUMN
+from xray_trainer.prepare.shards import IMAGE_COLUMN, finding_column
 
 
 class XrayDataset(Dataset[Dict[str, torch.Tensor]]):
@@ -81,4 +81,4 @@ def _images_of(batch: pa.RecordBatch) -> NDArray[np.uint8]:
 
 
 def _labels_of(batch: pa.RecordBatch, findings: Sequence[str]) -> NDArray[np.int8]:
-    return np.stack([batch.column(finding).to_numpy() for finding in findings], axis=1)
+    return np.stack([batch.column(finding_column(finding)).to_numpy() for finding in findings], axis=1)

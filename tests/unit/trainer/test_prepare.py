@@ -23,6 +23,7 @@ from tests.unit.trainer.build import (
     write_data_set,
     write_labels,
 )
+from xray_trainer.dataset import open_part
 from xray_trainer.errors import DataError, DiskFullError
 from xray_trainer.files import delete_abandoned
 from xray_trainer.prepare import run as prepare_run
@@ -60,7 +61,7 @@ def test_the_cache_holds_every_image_with_its_labels_once(tmp_path: Path) -> Non
     assert everything["ordinal"].to_pylist() == list(range(20))
     for ordinal in range(len(names)):
         assert everything["image"][ordinal].as_py() == decode_png(make_png(ordinal), 36).pixels
-    assert everything["Mass"].to_pylist() == [int(ordinal % 4 == 2) for ordinal in range(20)]
+    assert everything["finding_Mass"].to_pylist() == [int(ordinal % 4 == 2) for ordinal in range(20)]
 
 
 def test_datasets_maps_the_files_as_they_are(tmp_path: Path) -> None:
@@ -73,6 +74,23 @@ def test_datasets_maps_the_files_as_they_are(tmp_path: Path) -> None:
     assert len(dataset) == result["train_images"]
     assert dataset.column_names[0] == "image"
     assert len(dataset[0]["image"]) == 36 * 36
+
+
+def test_a_finding_may_be_called_as_any_column_is(tmp_path: Path) -> None:
+    root = tmp_path / "nih"
+    write_labels(root, [label_line(n, findings="image|finding_image" if n % 2 else "ordinal") for n in range(1, 11)])
+    write_archive(root / "images_001.tar.gz", [(image_name(n), make_png(n)) for n in range(1, 11)])
+    findings = ["ordinal", "image", "finding_image"]
+    result = prepare_in(tmp_path, dataset={"findings": findings})
+    cache = cache_of(tmp_path)
+    dataset = Dataset.from_file(str(cache / "train-00000.arrow"))
+    assert len(dataset.column_names) == 5
+    prepared, manifest = open_prepared(tmp_path / "out", "seed")
+    for part in ("train", "validation", "test"):
+        labels = open_part(prepared.cache, manifest, part, 32).labels
+        assert len(labels) == result[f"{part}_images"]
+        ordinals = read_part(cache, part)["ordinal"].to_numpy()
+        assert labels.tolist() == [[ordinal % 2, 1 - ordinal % 2, 1 - ordinal % 2] for ordinal in ordinals]
 
 
 def test_many_images_are_spread_over_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +141,7 @@ def test_other_people_s_table_is_read_as_the_run_file_says(tmp_path: Path) -> No
     columns = {"image_column": "file", "patient_column": "subject", "label_column": "diagnoses", "separator": ","}
     result = prepare_in(tmp_path, dataset={"labels": {"file": labels.name, **columns}, "findings": ["stone", "cyst"]})
     assert (result["images"], result["patients"]) == (20, 10)
-    assert read_part(cache_of(tmp_path), "test")["stone"].to_pylist() == [1] * result["test_images"]
+    assert read_part(cache_of(tmp_path), "test")["finding_stone"].to_pylist() == [1] * result["test_images"]
 
 
 def test_a_split_by_image_is_made_and_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

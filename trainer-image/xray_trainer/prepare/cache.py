@@ -23,7 +23,7 @@ from xray_trainer.prepare.shards import ShardFile
 from xray_trainer.prepare.split import PARTS
 from xray_trainer.result import VERSION
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when the same sources and settings give other files."""
 MANIFEST = "manifest.json"
 PREPARED = "prepared.json"

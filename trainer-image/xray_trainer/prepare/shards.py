@@ -64,9 +64,14 @@ class ImageStore:
         self._path.unlink()
 
 
+def finding_column(finding: str) -> str:
+    """Name of a finding's column: the finding may be called `image` or `ordinal` itself."""
+    return f"finding_{finding}"
+
+
 def make_schema(findings: Sequence[str]) -> pa.Schema:
     """Flat columns that every version of `datasets` since 2 maps: the image, one int8 per finding, the ordinal."""
-    labels = [pa.field(finding, pa.int8()) for finding in findings]
+    labels = [pa.field(finding_column(finding), pa.int8()) for finding in findings]
     return pa.schema([pa.field(IMAGE_COLUMN, pa.binary()), *labels, pa.field(ORDINAL_COLUMN, pa.int32())])
 
 
