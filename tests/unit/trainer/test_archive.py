@@ -87,6 +87,43 @@ def test_hostile_members_end_the_preparation_by_ordinal(tmp_path: Path, info: ta
     assert "00012345" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"GNU.sparse.size": NAME},
+        {"GNU.sparse.map": f"0,{NAME}"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
+        {"GNU.sparse.realsize": "9" * 5000},
+    ],
+)
+def test_extended_fields_that_tarfile_can_not_read_are_damage(tmp_path: Path, fields: dict[str, str]) -> None:
+    hostile = member("images/second.png")
+    hostile.pax_headers = fields
+    path = pack(tmp_path / "images_001.tar.gz", member("images/first.png", size=5), hostile)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    expected = "images_001.tar.gz: after member 1: a header without meaning; expected a whole .tar.gz archive"
+    assert str(caught.value) == expected
+
+
+def test_an_extended_header_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    path, tar = plain_tar(tmp_path)
+    record = b"16 hdrcharset=\xa5\n"
+    header = member("PaxHeaders", tarfile.XHDTYPE, len(record)).tobuf(tarfile.USTAR_FORMAT)
+    path.write_bytes(gzip.compress(header + record.ljust(512, b"\0") + tar))
+    with pytest.raises(DataError, match=r"^images_001.tar.gz: after member 0: a header without meaning; expected"):
+        read(path)
+
+
+def test_extended_headers_without_end_are_damage(tmp_path: Path) -> None:
+    """tarfile calls itself for each one that follows another."""
+    path, tar = plain_tar(tmp_path)
+    header = member("PaxHeaders", tarfile.XHDTYPE).tobuf(tarfile.USTAR_FORMAT)
+    path.write_bytes(gzip.compress(header * 2000 + tar))
+    with pytest.raises(DataError, match=r"^images_001.tar.gz: after member 0: a header without meaning; expected"):
+        read(path)
+
+
 def test_more_members_than_the_limit_are_refused(tmp_path: Path) -> None:
     path = pack(tmp_path / "images_001.tar.gz", *(member(f"{number}.png") for number in range(4)))
     with pytest.raises(DataError, match="more than 3 members"):

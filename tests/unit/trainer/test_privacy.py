@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import urllib.request
 from pathlib import Path
 
@@ -46,6 +47,15 @@ def leading_out(root: Path) -> None:
     write_archive(root / "images_001.tar.gz", [(f"../../{NAME}", make_png())])
 
 
+def hostile_header(root: Path) -> None:
+    """What tarfile says of it quotes the field."""
+    write_labels(root, [label_line(CANARY)])
+    with tarfile.open(root / "images_001.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo(NAME)
+        info.pax_headers = {"GNU.sparse.size": NAME}
+        archive.addfile(info)
+
+
 def contradicting_labels(root: Path) -> None:
     good(root)
     write_labels(root, [label_line(CANARY), label_line(CANARY, findings="Edema")])
@@ -78,6 +88,7 @@ CASES = [
     without_label,
     truncated,
     leading_out,
+    hostile_header,
     contradicting_labels,
     headless_labels,
     headless_labels_without_a_digit,

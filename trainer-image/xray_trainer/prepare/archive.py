@@ -112,6 +112,10 @@ def read_archive(path: Path, on_bytes: OnBytes, limits: Limits = Limits()) -> It
             _read_to_end(unzipped, path.name, limits)
     except (EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path.name}: after member {reached}: {error}; expected a whole .tar.gz archive") from error
+    except (ValueError, RecursionError) as error:  # of extended headers, whose text, with names, tarfile quotes
+        raise DataError(
+            f"{path.name}: after member {reached}: a header without meaning; expected a whole .tar.gz archive"
+        ) from error
     except OSError as error:  # after BadGzipFile, which is one too
         raise unreadable(path.name, error) from error
 
