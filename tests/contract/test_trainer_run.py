@@ -22,6 +22,7 @@ from tests.contract.test_trainer_config import example, shape_of
 from tests.unit.trainer.build import TRAINER, run_document
 from xray_trainer.__main__ import main
 from xray_trainer.config import read_run_file
+from xray_trainer.files import make_temporary_folder
 from xray_trainer.findings import NIH_FINDINGS
 from xray_trainer.prepare.cache import open_prepared
 from xray_trainer.progress import Progress
@@ -53,6 +54,14 @@ def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def leave_half_a_model(output: Path) -> None:
+    """As a process that was killed long ago does."""
+    half = make_temporary_folder(output)
+    (half / "model.safetensors").write_bytes(b"half")
+    for path in (half / "model.safetensors", half):
+        os.utime(path, (0, 0))
+
+
 @pytest.fixture(scope="module")
 def finished(data_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A folder in which both commands have run, and the training's result."""
@@ -60,6 +69,7 @@ def finished(data_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     document = run_document(folder, dataset={"root": str(data_set)})
     code, prepared = run(folder, "prepare", document)
     assert (code, prepared["images"]) == (0, 48)
+    leave_half_a_model(folder / "out")
     code, result = run(folder, "train", document)
     assert code == 0
     return folder, result

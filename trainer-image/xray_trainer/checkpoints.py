@@ -1,8 +1,8 @@
 """Checkpoints of a training: whole or absent, found again only if every byte is as it was written.
 
 A checkpoint is a folder `step-00000100` whose files a backend writes and whose manifest lists them with their digests.
-It is filled under a temporary name; files are flushed, then the manifest, then the folder is renamed and the rename
-flushed. Whatever ends the process or the machine meanwhile leaves the older checkpoints as they are.
+It is filled under a temporary name, flushed and renamed. Whatever ends the process or the machine meanwhile leaves the
+older checkpoints as they are.
 
 All backends use this module; it knows nothing of what the files hold.
 """
@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import re
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +21,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Set
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from xray_trainer.config import RunFile
-from xray_trainer.files import (
-    delete_abandoned,
-    discard,
-    disk_full_reported,
-    make_temporary_folder,
-    sha256_of,
-    sync_file,
-    sync_folder,
-    write_json,
-)
+from xray_trainer.files import delete_abandoned, discard, published_folder, sha256_of, write_json
 from xray_trainer.progress import timestamp, utc_now
 
 LOG = logging.getLogger(__name__)
@@ -41,9 +31,6 @@ MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 """Raised when older checkpoints can't be continued any more."""
 NAME = re.compile(r"step-(\d{8,})")
-ABANDONED_SECONDS = 600
-"""A checkpoint that nobody has written to for this long belongs to a killed process: saving has to fit into the pod's
-grace period of 120 s."""
 
 
 class StoredFile(BaseModel):
@@ -126,7 +113,7 @@ class Checkpoints:
 
         Deletes what killed processes left half written.
         """
-        delete_abandoned(self._folder, time.time(), ABANDONED_SECONDS)
+        delete_abandoned(self._folder, time.time())
         self.latest = next(filter(None, map(self._read, self._newest_first())), None)
         return self.latest
 
@@ -139,15 +126,12 @@ class Checkpoints:
         """
         begin = time.monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = make_temporary_folder(self._folder)
-        try:
-            with disk_full_reported(f"checkpoint of step {step} in {self._folder}", self._folder):
-                fill(temporary)
-                manifest = self._seal(temporary, step)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        self.latest = self._publish(temporary, manifest)
+        final = self._folder / f"step-{step:08d}"  # what may lie there was passed over, or the step would be done
+        with published_folder(final, f"checkpoint of step {step} in {self._folder}") as temporary:
+            fill(temporary)
+            manifest = self._seal(temporary, step)
+        self._unusable.discard(final)
+        self.latest = Checkpoint(final, step, manifest.time)
         self._prune(step)
         LOG.info("checkpoint of step %d saved in %.1f s", step, time.monotonic() - begin)
         return self.latest
@@ -160,8 +144,6 @@ class Checkpoints:
 
     def _seal(self, temporary: Path, step: int) -> Manifest:
         files = sorted(temporary.iterdir())
-        for path in files:
-            sync_file(path)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             step=step,
@@ -171,17 +153,7 @@ class Checkpoints:
             files={path.name: StoredFile(bytes=path.stat().st_size, sha256=sha256_of(path)) for path in files},
         )
         write_json(temporary / MANIFEST, manifest.model_dump(mode="json"))
-        sync_folder(temporary)
         return manifest
-
-    def _publish(self, temporary: Path, manifest: Manifest) -> Checkpoint:
-        final = self._folder / f"step-{manifest.step:08d}"
-        if final.exists():  # passed over by `find`, or we would not be at this step again
-            discard(final)
-        temporary.rename(final)
-        sync_folder(self._folder)
-        self._unusable.discard(final)
-        return Checkpoint(final, manifest.step, manifest.time)
 
     def _prune(self, step: int) -> None:
         """Keep the newest up to `step`; what lies beyond it was passed over."""

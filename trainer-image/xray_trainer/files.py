@@ -20,6 +20,9 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_ROOM_BYTES = 1 << 20
 """With less than this left, a write that failed for reasons untold failed for want of room."""
 TEMPORARY_PREFIX = ".tmp-"
+ABANDONED_SECONDS = 3600
+"""A temporary folder that nobody has written to for this long belongs to a killed process: a model or checkpoint has to
+be written within the pod's grace period of 120 s, and a preparation writes with every few images that it reads."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -80,18 +83,45 @@ def make_temporary_folder(parent: Path) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def published_folder(final: Path, purpose: str) -> Iterator[Path]:
+    """Give a temporary folder to put plain files into; then flush it and rename it to `final`, whose former content goes.
+
+    Whatever ends the filling before its end leaves `final` as it was, and no temporary folder.
+    Raises: DiskFullError naming the purpose.
+    """
+    temporary = make_temporary_folder(final.parent)
+    try:
+        with disk_full_reported(purpose, temporary):  # asks before the temporary folder gives its room back
+            yield temporary
+            for path in (*temporary.iterdir(), temporary):
+                sync_file(path)
+        former = _set_aside(final) if final.exists() else None
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(final.parent)
+    if former is not None:
+        shutil.rmtree(former, ignore_errors=True)  # what stays has a name that `delete_abandoned` knows
+
+
 def discard(folder: Path) -> None:
     """Delete a folder. Renamed first: nobody may find it half deleted."""
-    doomed = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
+    shutil.rmtree(_set_aside(folder))
 
 
-def delete_abandoned(parent: Path, now_seconds: float, after_seconds: float) -> int:
-    """Delete temporary folders to which nobody has written for `after_seconds`. Returns: their number."""
+def _set_aside(folder: Path) -> Path:
+    aside = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    folder.rename(aside)
+    return aside
+
+
+def delete_abandoned(parent: Path, now_seconds: float) -> int:
+    """Delete temporary folders to which nobody has written for ABANDONED_SECONDS. Returns: their number."""
     deleted = 0
     for folder in parent.glob(f"{TEMPORARY_PREFIX}*"):
-        if now_seconds - _last_written(folder) > after_seconds:
+        if now_seconds - _last_written(folder) > ABANDONED_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)  # another process may be deleting it too
             deleted += 1
     return deleted

@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import shutil
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Mapping, MutableMapping, Optional, Tuple
@@ -17,7 +18,14 @@ import numpy as np
 from xray_trainer import __version__
 from xray_trainer.checkpoints import FOLDER, Checkpoints, training_digest
 from xray_trainer.config import RunFile, as_json
-from xray_trainer.files import disk_full_reported, sha256_of, sync_file, sync_folder, write_json
+from xray_trainer.files import (
+    delete_abandoned,
+    disk_full_reported,
+    published_folder,
+    sha256_of,
+    sync_folder,
+    write_json,
+)
 from xray_trainer.finished import MODEL_FOLDER, PREPARED, RESULT, WEIGHTS
 from xray_trainer.interruption import Interruption, StopSignal
 from xray_trainer.metrics import auroc, bce_from_logits, loss_floor, macro
@@ -57,14 +65,14 @@ def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = 
 
     output = run_file.output_dir
     with disk_full_reported(f"output {output}"):
+        delete_abandoned(output, time.time())
         prepared, manifest = open_prepared(output, sample_seed=run_file.run.uid)
         metrics = MetricsFile(output / "metrics.jsonl")
         digest = training_digest(run_file, prepared.digest, prepared.split_digest)
         checkpoints = Checkpoints(output / FOLDER, run_file.checkpoint.keep, digest, versions())
         interruption = Interruption(progress, run_file.max_seconds, signal or StopSignal())
         outcome = backend.run(run_file, prepared.cache, manifest, progress, metrics, checkpoints, interruption)
-        with disk_full_reported(f"model in {output}", output):
-            model_digest = save_model(outcome, run_file, output / MODEL_FOLDER)
+        model_digest = save_model(outcome, run_file, output / MODEL_FOLDER)
         figures = evaluate(outcome, manifest)
         _log_figures(figures, progress, metrics, outcome.steps)
         write_loss_curve(output / "loss.png", metrics.rows, figures["loss_floor"])
@@ -97,21 +105,15 @@ def save_model(outcome: Outcome, run_file: RunFile, folder: Path) -> str:
 
     The folder appears whole under its name; one of an earlier attempt is replaced.
     Returns: `sha256:` digest of model.safetensors.
+    Raises: DiskFullError.
     """
     from xray_trainer.model import preprocessor_config
 
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    outcome.model.save_pretrained(temporary)
     sizes = run_file.dataset
-    write_json(temporary / PREPROCESSOR, preprocessor_config(sizes.stored_size, sizes.image_size))
-    (temporary / WEIGHTS).chmod(READABLE)
-    for path in temporary.iterdir():
-        sync_file(path)
-    sync_folder(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
-    sync_folder(folder.parent)
+    with published_folder(folder, f"model in {folder.parent}") as temporary:
+        outcome.model.save_pretrained(temporary)
+        write_json(temporary / PREPROCESSOR, preprocessor_config(sizes.stored_size, sizes.image_size))
+        (temporary / WEIGHTS).chmod(READABLE)
     return sha256_of(folder / WEIGHTS)
 
 

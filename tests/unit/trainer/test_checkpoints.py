@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.trainer.build import TRAINER, make_run_file
-from xray_trainer.checkpoints import ABANDONED_SECONDS, Checkpoints, training_digest
+from xray_trainer.checkpoints import Checkpoints, training_digest
+from xray_trainer.files import ABANDONED_SECONDS
 
 FILES = {"model.safetensors": b"weights", "optimizer.pt": b"moments", "empty": b""}
 

@@ -25,9 +25,9 @@ from tests.unit.trainer.build import (
 )
 from xray_trainer.dataset import open_part
 from xray_trainer.errors import DataError, DiskFullError
-from xray_trainer.files import delete_abandoned
+from xray_trainer.files import ABANDONED_SECONDS, delete_abandoned
 from xray_trainer.prepare import run as prepare_run
-from xray_trainer.prepare.cache import ABANDONED_SECONDS, open_prepared
+from xray_trainer.prepare.cache import open_prepared
 from xray_trainer.prepare.decode import decode_png
 from xray_trainer.prepare.run import prepare
 from xray_trainer.progress import Progress
@@ -283,8 +283,8 @@ def test_only_old_temporary_folders_are_taken_for_abandoned(tmp_path: Path) -> N
     folder.mkdir()
     (folder / "images.raw").write_bytes(b"x")
     now = (folder / "images.raw").stat().st_mtime
-    assert delete_abandoned(tmp_path, now + ABANDONED_SECONDS - 60, ABANDONED_SECONDS) == 0
-    assert delete_abandoned(tmp_path, now + ABANDONED_SECONDS + 60, ABANDONED_SECONDS) == 1
+    assert delete_abandoned(tmp_path, now + ABANDONED_SECONDS - 60) == 0
+    assert delete_abandoned(tmp_path, now + ABANDONED_SECONDS + 60) == 1
     assert not folder.exists()
 
 

@@ -27,8 +27,6 @@ FORMAT_VERSION = 2
 """Raised when the same sources and settings give other files."""
 MANIFEST = "manifest.json"
 PREPARED = "prepared.json"
-ABANDONED_SECONDS = 24 * 3600
-"""A temporary folder that nobody has written to for this long belongs to a killed preparation."""
 SAMPLED_FILES = 4
 """Files whose digest is compared when a cache is reused; at 64 MB each, a fraction of a second."""
 

@@ -25,7 +25,6 @@ from xray_trainer.files import (
 from xray_trainer.findings import multi_hot
 from xray_trainer.prepare.archive import FOLDER, Limits, Sources, find_sources, read_archive, read_members
 from xray_trainer.prepare.cache import (
-    ABANDONED_SECONDS,
     FORMAT_VERSION,
     PREPARED,
     Manifest,
@@ -93,7 +92,7 @@ def _reuse(folder: Path, key: str, run_uid: str) -> Optional[Manifest]:
 
 def _build(dataset: Dataset, sources: Sources, labels: Labels, key: str, folder: Path, progress: Progress) -> Manifest:
     dataset.cache_dir.mkdir(parents=True, exist_ok=True)
-    delete_abandoned(dataset.cache_dir, time.time(), ABANDONED_SECONDS)
+    delete_abandoned(dataset.cache_dir, time.time())
     expected = estimate_images(sources, len(labels.rows))
     require_free(dataset.cache_dir, COPIES * expected * dataset.stored_size**2, f"cache for about {expected} images")
     temporary = make_temporary_folder(dataset.cache_dir)
