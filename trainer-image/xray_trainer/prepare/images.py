@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,13 +52,10 @@ class Collected:
 
     images: List[Tuple[str, LabelRow]] = field(default_factory=list)
     rejections: List[Rejection] = field(default_factory=list)
-    modes: Dict[str, int] = field(default_factory=dict)
+    modes: Counter[str] = field(default_factory=Counter)
 
     def rejected_by_reason(self) -> Dict[str, int]:
-        counts: Dict[str, int] = {}
-        for rejection in self.rejections:
-            counts[rejection.reason] = counts.get(rejection.reason, 0) + 1
-        return dict(sorted(counts.items()))
+        return dict(sorted(Counter(rejection.reason for rejection in self.rejections).items()))
 
 
 def collect(
@@ -122,7 +119,7 @@ def _take(member: Member, row: LabelRow, future: Future[DecodedImage], store: Im
         return
     store.append(decoded.pixels)
     collected.images.append((member.name, row))
-    collected.modes[decoded.mode] = collected.modes.get(decoded.mode, 0) + 1
+    collected.modes[decoded.mode] += 1
 
 
 def _refuse_damaged(collected: Collected) -> None:

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import logging
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, TextIO, Tuple
@@ -199,7 +200,4 @@ def _age_band(age_years: Optional[int]) -> str:
 
 
 def _count(values: Iterator[str]) -> Dict[str, int]:
-    counts: Dict[str, int] = {}
-    for value in values:
-        counts[value or "unknown"] = counts.get(value or "unknown", 0) + 1
-    return dict(sorted(counts.items()))
+    return dict(sorted(Counter(value or "unknown" for value in values).items()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -236,11 +237,7 @@ def _describe_sources(sources: Sources) -> List[Dict[str, Any]]:
 
 
 def _count_other_findings(rows: List[LabelRow], findings: List[str]) -> Dict[str, int]:
-    counts: Dict[str, int] = {}
-    for row in rows:
-        for name in row.findings - set(findings):
-            counts[name] = counts.get(name, 0) + 1
-    return dict(sorted(counts.items()))
+    return dict(sorted(Counter(name for row in rows for name in row.findings - set(findings)).items()))
 
 
 def _report(output_dir: Path, folder: Path, manifest: Manifest, progress: Progress) -> None:
