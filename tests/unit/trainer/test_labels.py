@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -31,6 +32,11 @@ def other_columns(separator: str = "|", patient_column: str = "subject") -> Labe
         label_column="diagnoses",
         separator=separator,
     )
+
+
+def test_the_digest_that_names_a_cache_is_that_of_the_file(tmp_path: Path) -> None:
+    path = write_labels(tmp_path, [label_line(1)])
+    assert read_labels(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ the headings `OriginalImage[Width,Height]` and `OriginalImagePixelSpacing[x,y]`,
 from __future__ import annotations
 
 import csv
-import hashlib
 import logging
 import re
 from collections import Counter
@@ -18,7 +17,7 @@ from typing import Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence,
 
 from xray_trainer.config import LabelsFile
 from xray_trainer.errors import DataError
-from xray_trainer.files import unreadable
+from xray_trainer.files import sha256_of, unreadable
 from xray_trainer.findings import parse_findings
 
 LOG = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ def read_labels(path: Path, columns: LabelsFile) -> Labels:
     """
     try:
         _require_file(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256_of(path).partition(":")[2]
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = _parse(file, path.name, columns)
     except OSError as error:
