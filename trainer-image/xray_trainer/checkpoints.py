@@ -26,9 +26,9 @@ from xray_trainer.progress import timestamp, utc_now
 
 LOG = logging.getLogger(__name__)
 
-FOLDER = "checkpoints"
+CHECKPOINTS_FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+CHECKPOINT_FORMAT = 1
 """Raised when older checkpoints can't be continued any more."""
 NAME = re.compile(r"step-(\d{8,})")
 
@@ -42,7 +42,7 @@ class StoredFile(BaseModel):
     sha256: str
 
 
-class Manifest(BaseModel):
+class CheckpointManifest(BaseModel):
     """What a checkpoint holds; written last."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -142,10 +142,10 @@ class Checkpoints:
             discard(self.latest.path)
             self.find()
 
-    def _seal(self, temporary: Path, step: int) -> Manifest:
+    def _seal(self, temporary: Path, step: int) -> CheckpointManifest:
         files = sorted(temporary.iterdir())
-        manifest = Manifest(
-            format_version=FORMAT_VERSION,
+        manifest = CheckpointManifest(
+            format_version=CHECKPOINT_FORMAT,
             step=step,
             time=timestamp(utc_now()),
             training=self._training,
@@ -179,15 +179,15 @@ class Checkpoints:
             LOG.warning("checkpoint %s: written by other versions of the libraries; continued", folder.name)
         return Checkpoint(folder, manifest.step, manifest.time)
 
-    def _verify(self, folder: Path) -> Manifest:
+    def _verify(self, folder: Path) -> CheckpointManifest:
         """Raises: _UnusableError."""
         try:
-            manifest = Manifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
+            manifest = CheckpointManifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
             found = {path.name for path in folder.iterdir()} - {MANIFEST}
             sizes = {name: (folder / name).stat().st_size for name in found}
         except (OSError, ValueError, ValidationError) as error:
             raise _UnusableError(f"no readable manifest ({type(error).__name__})") from error
-        if manifest.format_version != FORMAT_VERSION or manifest.step != _step_of(folder):
+        if manifest.format_version != CHECKPOINT_FORMAT or manifest.step != _step_of(folder):
             raise _UnusableError(f"format {manifest.format_version}, step {manifest.step}; expected those of its name")
         if manifest.training != self._training:
             raise _UnusableError("of another training; its settings or data differ")

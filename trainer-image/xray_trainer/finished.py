@@ -21,9 +21,9 @@ MODEL_FOLDER = "model"
 WEIGHTS = "model.safetensors"
 MAX_BYTES = 1 << 20
 """Many times a report of 32 findings."""
-PREPARED = "prepared"
+PREPARED_KEY = "prepared"
 """Key under which result.json carries what `prepare` answered."""
-REPORT_KEYS = frozenset({"weights", "run_file", "data", "versions", PREPARED})
+REPORT_KEYS = frozenset({"weights", "run_file", "data", "versions", PREPARED_KEY})
 """What result.json holds beside the termination message of `train`."""
 PLACES = ("root", "cache_dir")
 """Settings of the data set that tell where it lies."""
@@ -90,7 +90,7 @@ def _require_model(report: Mapping[str, Any], weights: Path) -> None:
 def _document(report: Mapping[str, Any], command: str) -> Dict[str, Any]:
     if command == "train":
         return {**{key: value for key, value in report.items() if key not in REPORT_KEYS}, "phases": []}
-    prepared = report.get(PREPARED)
+    prepared = report.get(PREPARED_KEY)
     if not isinstance(prepared, dict):
         raise _UnfinishedError("it doesn't tell what was prepared")
     return prepared

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Dict, Mapping, MutableMapping, Optional, 
 import numpy as np
 
 from xray_trainer import __version__
-from xray_trainer.checkpoints import FOLDER, Checkpoints, training_digest
+from xray_trainer.checkpoints import CHECKPOINTS_FOLDER, Checkpoints, training_digest
 from xray_trainer.config import RunFile, as_json
 from xray_trainer.files import (
     delete_abandoned,
@@ -26,7 +26,7 @@ from xray_trainer.files import (
     sync_folder,
     write_json,
 )
-from xray_trainer.finished import MODEL_FOLDER, PREPARED, RESULT, WEIGHTS
+from xray_trainer.finished import MODEL_FOLDER, PREPARED_KEY, RESULT, WEIGHTS
 from xray_trainer.interruption import Interruption, StopSignal
 from xray_trainer.metrics import auroc, bce_from_logits, loss_floor, macro
 from xray_trainer.prepare.cache import Manifest, Prepared, open_prepared, result_of
@@ -69,7 +69,7 @@ def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = 
         prepared, manifest = open_prepared(output, sample_seed=run_file.run.uid)
         metrics = MetricsFile(output / "metrics.jsonl")
         digest = training_digest(run_file, prepared.digest, prepared.split_digest)
-        checkpoints = Checkpoints(output / FOLDER, run_file.checkpoint.keep, digest, versions())
+        checkpoints = Checkpoints(output / CHECKPOINTS_FOLDER, run_file.checkpoint.keep, digest, versions())
         interruption = Interruption(progress, run_file.max_seconds, signal or StopSignal())
         outcome = backend.run(run_file, prepared.cache, manifest, progress, metrics, checkpoints, interruption)
         model_digest = save_model(outcome, run_file, output / MODEL_FOLDER)
@@ -80,7 +80,7 @@ def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = 
         result = make_result(outcome, figures, model_digest, progress.finish())
         write_json(output / RESULT, {**result, **describe(run_file, prepared, manifest)})
         sync_folder(output)
-        shutil.rmtree(output / FOLDER, ignore_errors=True)
+        shutil.rmtree(output / CHECKPOINTS_FOLDER, ignore_errors=True)
     return result
 
 
@@ -168,7 +168,7 @@ def describe(run_file: RunFile, prepared: Prepared, manifest: Manifest) -> Dict[
             "rejected": manifest.rejected,
         },
         "versions": versions(),
-        PREPARED: result_of(manifest),
+        PREPARED_KEY: result_of(manifest),
     }
 
 

@@ -18,7 +18,7 @@ from typing_extensions import Self
 from xray_trainer.errors import DataError
 from xray_trainer.files import unreadable
 
-FOLDER = "images"
+IMAGES_FOLDER = "images"
 """Folder with loose PNG files, as the original archives unpack to."""
 ARCHIVE_PATTERN = "images_*.tar.gz"
 
@@ -71,9 +71,11 @@ def find_sources(root: Path) -> Sources:
     Raises: DataError if there are neither, or if the folder of images can't be listed.
     """
     archives = sorted(path for path in root.glob(ARCHIVE_PATTERN) if path.is_file())
-    files = _files_in(root / FOLDER)
+    files = _files_in(root / IMAGES_FOLDER)
     if not archives and not files:
-        raise DataError(f"{root}: no {ARCHIVE_PATTERN} and no files in {FOLDER}/; expected chest X-rays in NIH layout")
+        raise DataError(
+            f"{root}: no {ARCHIVE_PATTERN} and no files in {IMAGES_FOLDER}/; expected chest X-rays in NIH layout"
+        )
     return Sources(archives, files)
 
 
@@ -84,7 +86,7 @@ def _files_in(folder: Path) -> List[Path]:
         return []
     except OSError as error:
         # `from None`: the operating system's message may quote a file name, which tells the patient
-        raise unreadable(f"{FOLDER}/", error) from None
+        raise unreadable(f"{IMAGES_FOLDER}/", error) from None
 
 
 def read_members(sources: Sources, on_bytes: OnBytes, limits: Limits = Limits()) -> Iterator[Member]:
@@ -121,7 +123,7 @@ def read_archive(path: Path, on_bytes: OnBytes, limits: Limits = Limits()) -> It
 
 
 def _read_file(path: Path, ordinal: int, on_bytes: OnBytes, limits: Limits) -> Member:
-    place = f"{FOLDER}/: file {ordinal}"
+    place = f"{IMAGES_FOLDER}/: file {ordinal}"
     try:
         size = path.stat().st_size
         data = path.read_bytes() if size <= limits.member_bytes else None
@@ -131,7 +133,7 @@ def _read_file(path: Path, ordinal: int, on_bytes: OnBytes, limits: Limits) -> M
     if data is None:
         raise DataError(f"{place}: {size} bytes; expected at most {limits.member_bytes}")
     on_bytes(len(data))
-    return Member(f"{FOLDER}/", ordinal, path.name, data)
+    return Member(f"{IMAGES_FOLDER}/", ordinal, path.name, data)
 
 
 def _check(info: tarfile.TarInfo, archive: str, ordinal: int, limits: Limits) -> None:

@@ -23,10 +23,10 @@ from xray_trainer.prepare.shards import ShardFile
 from xray_trainer.prepare.split import PARTS
 from xray_trainer.result import VERSION
 
-FORMAT_VERSION = 2
+CACHE_FORMAT = 2
 """Raised when the same sources and settings give other files."""
 MANIFEST = "manifest.json"
-PREPARED = "prepared.json"
+PREPARED_FILE = "prepared.json"
 SAMPLED_FILES = 4
 """Files whose digest is compared when a cache is reused; at 64 MB each, a fraction of a second."""
 
@@ -100,7 +100,7 @@ def result_of(manifest: Manifest) -> Dict[str, Any]:
 def cache_settings(dataset: Dataset) -> Dict[str, Any]:
     """What decides over the cache's content beside the sources."""
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": CACHE_FORMAT,
         "findings": list(dataset.findings),
         "labels": dataset.labels.model_dump(exclude={"file"}),
         "split": dataset.split.model_dump(),
@@ -136,9 +136,9 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise DataError(f"{place}: {error.strerror}; expected the manifest of a prepared data set") from error
     except ValidationError as error:
-        raise DataError(f"{place}: not a manifest of format {FORMAT_VERSION}; expected one") from error
-    if manifest.format_version != FORMAT_VERSION:
-        raise DataError(f"{place}: format {manifest.format_version}; expected {FORMAT_VERSION}")
+        raise DataError(f"{place}: not a manifest of format {CACHE_FORMAT}; expected one") from error
+    if manifest.format_version != CACHE_FORMAT:
+        raise DataError(f"{place}: format {manifest.format_version}; expected {CACHE_FORMAT}")
     return manifest
 
 
@@ -173,7 +173,7 @@ def check_files(folder: Path, manifest: Manifest, sample_seed: str) -> None:
 
 def open_prepared(output_dir: Path, sample_seed: str) -> Tuple[Prepared, Manifest]:
     """What `prepare` left for `train`, checked. Raises: DataError if it is missing, replaced or damaged."""
-    path = output_dir / PREPARED
+    path = output_dir / PREPARED_FILE
     try:
         prepared = Prepared.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:

@@ -24,10 +24,10 @@ from xray_trainer.files import (
     write_json,
 )
 from xray_trainer.findings import multi_hot
-from xray_trainer.prepare.archive import FOLDER, Limits, Sources, find_sources, read_archive, read_members
+from xray_trainer.prepare.archive import IMAGES_FOLDER, Limits, Sources, find_sources, read_archive, read_members
 from xray_trainer.prepare.cache import (
-    FORMAT_VERSION,
-    PREPARED,
+    CACHE_FORMAT,
+    PREPARED_FILE,
     Manifest,
     Part,
     Prepared,
@@ -208,7 +208,7 @@ def _make_manifest(
     rows = [row for _, row in collected.images]
     rejected = collected.rejected_by_reason()
     return Manifest(
-        format_version=FORMAT_VERSION,
+        format_version=CACHE_FORMAT,
         key=key,
         settings=cache_settings(dataset),
         sources=_describe_sources(sources),
@@ -232,7 +232,7 @@ def _describe_sources(sources: Sources) -> List[Dict[str, Any]]:
     described: List[Dict[str, Any]] = [{"name": path.name, "bytes": path.stat().st_size} for path in sources.archives]
     if sources.files:
         size = sum(path.stat().st_size for path in sources.files)
-        described.append({"name": f"{FOLDER}/", "files": len(sources.files), "bytes": size})
+        described.append({"name": f"{IMAGES_FOLDER}/", "files": len(sources.files), "bytes": size})
     return described
 
 
@@ -247,7 +247,7 @@ def _report(output_dir: Path, folder: Path, manifest: Manifest, progress: Progre
     progress.record(images_prepared=manifest.images, images_rejected=rejected)
     output_dir.mkdir(parents=True, exist_ok=True)
     prepared = Prepared(version=VERSION, cache=folder, digest=manifest.digest, split_digest=manifest.split_digest)
-    write_json(output_dir / PREPARED, prepared.model_dump(mode="json"))
+    write_json(output_dir / PREPARED_FILE, prepared.model_dump(mode="json"))
     counts = ", ".join(f"{manifest.parts[part].images} {part}" for part in PARTS)
     LOG.info("%d images of %d patients: %s; %d left out", manifest.images, manifest.patients, counts, rejected)
     if manifest.rows_without_image:
