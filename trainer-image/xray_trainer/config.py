@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from typing_extensions import Self
 
 from xray_trainer.errors import ConfigurationError
-from xray_trainer.findings import NIH_FINDINGS
 
 MAX_VALUE_CHARACTERS = 60
 """Longer values are cut in messages, which have to fit a termination message."""
@@ -118,7 +117,7 @@ class Dataset(Section):
 
     root: Path
     labels: LabelsFile
-    findings: List[str] = Field(default_factory=lambda: list(NIH_FINDINGS), min_length=1, max_length=32)
+    findings: List[str] = Field(min_length=1, max_length=32)
     split: Split
     image_size: int = Field(ge=32, le=512)
     """Side in pixels of the square that the model sees."""

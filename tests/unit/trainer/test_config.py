@@ -63,6 +63,13 @@ def test_contradictions_are_refused(tmp_path: Path, section: str, values: dict[s
         parse_run_file(run_document(tmp_path, **{section: values}))
 
 
+def test_findings_are_never_taken_for_granted(tmp_path: Path) -> None:
+    document = run_document(tmp_path)
+    del document["dataset"]["findings"]
+    with pytest.raises(ConfigurationError, match=r"dataset\.findings: field required"):
+        parse_run_file(document)
+
+
 def test_a_missing_or_broken_file_is_a_configuration_error(tmp_path: Path) -> None:
     broken = tmp_path / "run.json"
     broken.write_text("{")
