@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.trainer.build import FAILS_ON_READ, HEADER, LABELS_FILE, NIH_COLUMNS, label_line, refuse, write_labels
 from xray_trainer.config import LabelsFile
-from xray_trainer.errors import DataError
+from xray_trainer.errors import ConfigurationError, DataError
 from xray_trainer.findings import NIH_FINDINGS
 from xray_trainer.prepare import labels as labels_module
 from xray_trainer.prepare.labels import Labels, check_findings, summarise
@@ -118,14 +118,36 @@ def test_findings_that_no_row_names_are_counted_in_a_warning(tmp_path: Path, cap
     assert caplog.messages == [f"{LABELS_FILE}: 2 of 3 findings are in no row: Edema, Hernia"]
 
 
-@pytest.mark.parametrize("findings", ["Mass;Nodule", "No Finding", "mass"])
-def test_labels_without_any_of_the_run_s_findings_are_refused(tmp_path: Path, findings: str) -> None:
-    """A wrong separator, spelling or column; what it holds may be a patient's and isn't told."""
-    labels = read_labels(write_labels(tmp_path, [label_line(1, findings=findings)]))
-    with pytest.raises(DataError, match="column Finding Labels: none of the run's 14 findings in 1 rows") as caught:
+def test_findings_that_are_all_misspelt_are_answered_by_those_there_are(tmp_path: Path) -> None:
+    """The most frequent first; what few patients have may be theirs, should it be the wrong column."""
+    cells = ["mass|nodule"] * 4 + ["mass|edema"] * 5 + ["Jane Doe"]
+    lines = [label_line(patient, findings=cell) for patient, cell in enumerate(cells)]
+    more_films = [label_line(0, film, findings="nodule") for film in range(1, 9)]
+    labels = read_labels(write_labels(tmp_path, lines + more_films))
+    with pytest.raises(ConfigurationError) as caught:
+        check_findings(labels, ["Mass", "Edema"], NIH_COLUMNS)
+    assert str(caught.value) == (
+        f"spec.dataset.labels.findings: Mass, Edema: in none of the 18 rows of {LABELS_FILE}; expected findings with '|' "
+        "between, as column Finding Labels has: mass, edema (what fewer than 5 patients have is not shown)"
+    )
+
+
+@pytest.mark.parametrize("cell", ["Mass;Nodule", "No Finding", "mass"])
+def test_what_only_one_patient_has_is_no_answer(tmp_path: Path, cell: str) -> None:
+    lines = [label_line(1, film, findings=cell) for film in range(9)]
+    labels = read_labels(write_labels(tmp_path, lines))
+    with pytest.raises(ConfigurationError, match="has: none to show") as caught:
         check_findings(labels, NIH_FINDINGS, NIH_COLUMNS)
-    assert "several of them with '|' between" in str(caught.value)
-    assert findings not in str(caught.value)
+    assert cell not in str(caught.value)
+
+
+def test_where_no_column_tells_patients_apart_nothing_is_shown(tmp_path: Path) -> None:
+    lines = [f"{film}.png,{film},Jane Doe" for film in range(9)]
+    columns = other_columns(patient_column="file")
+    labels = labels_module.read_labels(write_labels(tmp_path, lines, "file,subject,diagnoses"), columns)
+    with pytest.raises(ConfigurationError, match="has: none to show") as caught:
+        check_findings(labels, ["Mass"], columns)
+    assert "Jane" not in str(caught.value)
 
 
 def test_no_finding_is_no_finding(tmp_path: Path) -> None:

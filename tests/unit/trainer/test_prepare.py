@@ -93,6 +93,14 @@ def test_a_finding_may_be_called_as_any_column_is(tmp_path: Path) -> None:
         assert labels.tolist() == [[ordinal % 2, 1 - ordinal % 2, 1 - ordinal % 2] for ordinal in ordinals]
 
 
+def test_findings_that_no_row_names_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_data_set(tmp_path / "nih")
+    for _ in ("built", "reused"):
+        result = prepare_in(tmp_path, dataset={"findings": ["Mass", "Hernia", "edema"]})
+        assert result["absent_findings"] == ["Hernia", "edema"]
+    assert "2 of 3 findings are in no row: Hernia, edema" in caplog.text
+
+
 def test_many_images_are_spread_over_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xray_trainer.prepare.shards.SHARD_BYTES", 4 * 36 * 36)
     write_data_set(tmp_path / "nih")

@@ -71,6 +71,11 @@ def headless_labels_without_a_digit(root: Path) -> None:
     write_labels(root, [], header=f"{PATIENT}.png,Effusion,{PATIENT}")
 
 
+def names_in_the_column_of_findings(root: Path) -> None:
+    good(root)
+    write_labels(root, [label_line(CANARY, film, findings=PATIENT) for film in range(9)])
+
+
 def folder_in_place_of_an_image(root: Path) -> None:
     good(root)
     (root / "images").mkdir()
@@ -92,6 +97,7 @@ CASES = [
     contradicting_labels,
     headless_labels,
     headless_labels_without_a_digit,
+    names_in_the_column_of_findings,
     folder_in_place_of_an_image,
     two_patients,
 ]

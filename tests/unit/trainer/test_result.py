@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.unit.trainer.build import EXAMPLES
 from xray_trainer.errors import DataError, TrainerError
 from xray_trainer.findings import NIH_FINDINGS
 from xray_trainer.result import MAX_BYTES, encode, error_result, write_result
@@ -18,6 +19,14 @@ def result_with(names: list[str]) -> dict[str, object]:
 
 def test_fourteen_findings_with_long_numbers_fit_uncut() -> None:
     document = result_with(list(NIH_FINDINGS))
+    assert len(encode(document)) <= MAX_BYTES
+    assert json.loads(encode(document)) == document
+
+
+def test_all_findings_that_may_be_absent_fit_uncut() -> None:
+    """One less than the CRD's 32 of 64 characters: without any, there is no result."""
+    document = json.loads((EXAMPLES / "prepare-result.json").read_text())
+    document["absent_findings"] = [f"{number:064d}" for number in range(31)]
     assert len(encode(document)) <= MAX_BYTES
     assert json.loads(encode(document)) == document
 

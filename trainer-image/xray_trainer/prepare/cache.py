@@ -60,6 +60,8 @@ class Manifest(BaseModel):
     """Reason -> images left out; the list is in rejected.csv."""
     rows_without_image: int
     """Lines of the labels file whose image is not in the sources."""
+    absent_findings: List[str]
+    """Those of the run that no line of the labels file names."""
     other_findings: Dict[str, int]
     """Names in the labels file that the run doesn't ask for -> images."""
     modes: Dict[str, int]
@@ -93,6 +95,7 @@ def result_of(manifest: Manifest) -> Dict[str, Any]:
         **{f"{part}_images": manifest.parts[part].images for part in PARTS},
         "digest": manifest.digest,
         "split_digest": manifest.split_digest,
+        "absent_findings": manifest.absent_findings,
         "adopted": False,
     }
 

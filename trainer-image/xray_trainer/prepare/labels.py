@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, TextIO, Tuple
 
 from xray_trainer.config import LabelsFile
-from xray_trainer.errors import DataError
+from xray_trainer.errors import ConfigurationError, DataError
 from xray_trainer.files import sha256_of, unreadable
 from xray_trainer.findings import parse_findings
 
@@ -29,9 +29,11 @@ VIEW_COLUMN = "View Position"
 MAX_FILE_BYTES = 256 << 20
 """28 times the original file."""
 MAX_FIELD_CHARACTERS = 1000
-MAX_SHOWN_HEADINGS = 20
+MAX_SHOWN_NAMES = 20
 MAX_SHOWN_CHARACTERS = 40
-"""Of a heading in a message, which has to fit a termination message."""
+"""Of a heading or finding in a message, which has to fit a termination message."""
+SHOWN_FROM_PATIENTS = 5
+"""Values that fewer patients have are not told."""
 AGE = re.compile(r"0*(\d{1,3})Y?")
 
 
@@ -78,24 +80,45 @@ def read_labels(path: Path, columns: LabelsFile) -> Labels:
     return Labels(rows, digest)
 
 
-def check_findings(labels: Labels, findings: Sequence[str], columns: LabelsFile) -> None:
-    """Warn of findings that no row names: they can't be learnt.
-
-    Raises: DataError if there is none of them, for then column, separator or spelling is wrong. What the column holds
-        instead is not told: it may be the wrong column.
-    """
+def absent_findings(labels: Labels, findings: Sequence[str]) -> List[str]:
+    """Those of the run's findings that no row names: they can't be learnt, and are most likely misspelt."""
     present = frozenset(name for row in labels.rows.values() for name in row.findings)
-    absent = [finding for finding in findings if finding not in present]
+    return [finding for finding in findings if finding not in present]
+
+
+def check_findings(labels: Labels, findings: Sequence[str], columns: LabelsFile) -> None:
+    """Warn of findings that no row names.
+
+    Raises: ConfigurationError if no row names any of them, for then column, separator or spelling is wrong.
+    """
+    absent = absent_findings(labels, findings)
     if len(absent) == len(findings):
-        raise DataError(
-            f"{columns.file}: column {columns.label_column}: none of the run's {len(findings)} findings in "
-            f"{len(labels.rows)} rows, {len(present)} other names; expected {', '.join(findings[:MAX_SHOWN_HEADINGS])}, "
-            f"several of them with {columns.separator!r} between"
+        raise ConfigurationError(
+            f"spec.dataset.labels.findings: {_shown(findings)}: in none of the {len(labels.rows)} rows of "
+            f"{columns.file}; expected findings with {columns.separator!r} between, as column {columns.label_column} has: "
+            f"{_shown(_common_names(labels, columns)) or 'none to show'} (what fewer than {SHOWN_FROM_PATIENTS} patients "
+            "have is not shown)"
         )
     if absent:
         LOG.warning(
             "%s: %d of %d findings are in no row: %s", columns.file, len(absent), len(findings), ", ".join(absent)
         )
+
+
+def _common_names(labels: Labels, columns: LabelsFile) -> List[str]:
+    """Names in the label column that many patients have, the most frequent first: it may be the wrong column, whose
+    values belong to single patients."""
+    if columns.patient_column == columns.image_column:  # then nobody knows whether it is many
+        return []
+    pairs = {(row.patient, name) for row in labels.rows.values() for name in row.findings}
+    patients_with = Counter(name for _, name in sorted(pairs))
+    return [name for name, patients in patients_with.most_common() if patients >= SHOWN_FROM_PATIENTS]
+
+
+def _shown(names: Sequence[str]) -> str:
+    """Names as a message has room for them."""
+    shown = [name[:MAX_SHOWN_CHARACTERS] for name in names[:MAX_SHOWN_NAMES]]
+    return f"{', '.join(shown)}{', ...' if len(names) > len(shown) else ''}"
 
 
 def _wanted(columns: LabelsFile) -> str:
@@ -146,8 +169,7 @@ def _show_headings(header: Sequence[str], required: Sequence[str]) -> str:
     patient, and only the number of its fields is told."""
     if not set(required) & set(header):
         return f"its {len(header)} fields are not shown, they may be a patient's"
-    shown = [heading[:MAX_SHOWN_CHARACTERS] for heading in header[:MAX_SHOWN_HEADINGS]]
-    return f"there are {', '.join(shown)}{', ...' if len(header) > len(shown) else ''}"
+    return f"there are {_shown(header)}"
 
 
 def _parse_row(

@@ -41,7 +41,7 @@ from xray_trainer.prepare.cache import (
 )
 from xray_trainer.prepare.decode import limit_pillow
 from xray_trainer.prepare.images import UNREADABLE, Collected, collect, write_rejections
-from xray_trainer.prepare.labels import LabelRow, Labels, check_findings, read_labels, summarise
+from xray_trainer.prepare.labels import LabelRow, Labels, absent_findings, check_findings, read_labels, summarise
 from xray_trainer.prepare.shards import ImageStore, count_positives, write_part
 from xray_trainer.prepare.split import PARTS, count_leaked, split_digest, split_images
 from xray_trainer.progress import Progress
@@ -60,7 +60,7 @@ def prepare(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
     """Prepare the data of a run, or find them prepared.
 
     Returns: the document for the termination message.
-    Raises: DataError, DiskFullError.
+    Raises: ConfigurationError, DataError, DiskFullError.
     """
     limit_pillow()
     dataset = run_file.dataset
@@ -219,6 +219,7 @@ def _make_manifest(
         patients=len({row.patient for row in rows}),
         rejected=rejected,
         rows_without_image=len(labels.rows) - len(rows) - rejected.get(UNREADABLE, 0),
+        absent_findings=absent_findings(labels, dataset.findings),
         other_findings=_count_other_findings(rows, dataset.findings),
         modes=dict(sorted(collected.modes.items())),
         subjects=summarise(rows),
