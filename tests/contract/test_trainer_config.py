@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.unit.operator.builders import make_job, make_run
 from tests.unit.trainer.build import EXAMPLES, make_run_file, write_data_set
+from xray_operator.core.run_file import build_run_file
 from xray_trainer.config import as_json, parse_run_file, read_run_file
-from xray_trainer.errors import DataError, StoppedError
+from xray_trainer.errors import ConfigurationError, DataError, StoppedError
 from xray_trainer.prepare.run import prepare
 from xray_trainer.progress import Progress
 from xray_trainer.result import encode, error_result
@@ -62,6 +64,14 @@ def test_a_model_from_a_small_configuration_is_read() -> None:
     config = parse_run_file(document).model.config
     assert config is not None
     assert config.model_dump() == size
+
+
+def test_a_data_set_that_is_not_on_the_claim_is_told_by_the_user_s_own_path(tmp_path: Path) -> None:
+    job = make_job().spec(dataset={"source": {"pvc": {"claimName": "nih", "path": "sets/no-such-folder"}}})
+    root = build_run_file(make_run(job))["dataset"]["root"]
+    with pytest.raises(ConfigurationError) as caught:
+        prepare(make_run_file(tmp_path, dataset={"root": root}), Progress("Preparing"))
+    assert str(caught.value).startswith("spec.dataset.source.pvc.path: sets/no-such-folder: uid ")
 
 
 def test_preparation_answers_in_the_agreed_shape(tmp_path: Path) -> None:

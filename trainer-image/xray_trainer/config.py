@@ -18,6 +18,9 @@ from xray_trainer.errors import ConfigurationError
 MAX_VALUE_CHARACTERS = 60
 """Longer values are cut in messages, which have to fit a termination message."""
 
+DATASET_MOUNT = Path("/mnt/dataset")
+"""Where the operator mounts the claim with the data set: what follows is the path that the user has given."""
+
 
 class Section(BaseModel):
     """Part of the run file: fixed once read, no unknown fields."""
@@ -124,6 +127,11 @@ class Dataset(Section):
     stored_size: int = Field(ge=32, le=640)
     """Side in pixels of the cached images, from which the model's square is cropped."""
     cache_dir: Path
+
+    @property
+    def path_on_claim(self) -> Path:
+        """The root as its user knows it."""
+        return self.root.relative_to(DATASET_MOUNT) if DATASET_MOUNT in self.root.parents else self.root
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_trainer.config import Dataset, RunFile
-from xray_trainer.errors import DataError
+from xray_trainer.errors import ConfigurationError, DataError
 from xray_trainer.files import (
     delete_abandoned,
     discard,
@@ -64,6 +65,7 @@ def prepare(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
     """
     limit_pillow()
     dataset = run_file.dataset
+    _require_root(dataset)
     labels = read_labels(dataset.root / dataset.labels.file, dataset.labels)
     check_findings(labels, dataset.findings, dataset.labels)
     sources = find_sources(dataset.root)
@@ -75,6 +77,14 @@ def prepare(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
             manifest = _build(dataset, sources, labels, key, folder, progress)
         _report(run_file.output_dir, folder, manifest, progress)
     return result_of(manifest)
+
+
+def _require_root(dataset: Dataset) -> None:
+    if not os.path.isdir(dataset.root):  # noqa: PTH112 (Path.is_dir fails where a folder above may not be searched)
+        raise ConfigurationError(
+            f"spec.dataset.source.pvc.path: {dataset.path_on_claim}: uid {os.getuid()} finds no such folder on the claim; "
+            "expected the folder with the labels and images"
+        )
 
 
 def _reuse(folder: Path, key: str, run_uid: str) -> Optional[Manifest]:
