@@ -124,6 +124,8 @@ def test_metrics_have_a_line_per_step_and_epoch(finished: tuple[Path, dict[str, 
     assert steps == list(range(1, result["steps"] + 1))
     assert len([row for row in rows if "validation_loss" in row]) == 1
     assert rows[-1]["test_loss"] == result["loss"]
+    assert rows[-1]["test_auroc_macro"] == result["auroc_macro"]
+    assert [row["step"] for row in rows if "validation_auroc_macro" in row] == [result["steps"]]
 
 
 def test_auto_classes_load_what_was_saved(finished: tuple[Path, dict[str, Any]]) -> None:

@@ -32,10 +32,7 @@ METRICS: Mapping[str, Tuple[str, str]] = {
     "gradient_norm": ("xray_trainer_gradient_norm", "Latest norm of the gradient."),
     "images_per_second": ("xray_trainer_images_per_second", "Training images per second since the first step."),
     "validation_loss": ("xray_trainer_validation_loss", "Latest binary cross-entropy on validation images."),
-    "auroc_macro": (
-        "xray_trainer_auroc_macro",
-        "Latest macro AUROC on validation images, at the end on held-out images.",
-    ),
+    "validation_auroc_macro": ("xray_trainer_validation_auroc_macro", "Latest macro AUROC on validation images."),
     "images_prepared": ("xray_trainer_images_prepared", "Images that preparation has cached, or found cached."),
     "images_rejected": ("xray_trainer_images_rejected", "Images that preparation left out."),
     "source_bytes_read": (

@@ -28,7 +28,7 @@ NAMES = {
     "learning_rate": "learning_rate",
     "grad_norm": "gradient_norm",
     "eval_loss": "validation_loss",
-    "eval_auroc_macro": "auroc_macro",
+    "eval_auroc_macro": "validation_auroc_macro",
 }
 """Names that transformers logs -> names in metrics.jsonl and progress; its other figures are about its own run time."""
 
