@@ -175,7 +175,7 @@ def test_broken_files_are_refused_by_place(tmp_path: Path, header: str, lines: l
 
 
 def test_a_missing_file_and_one_that_is_no_text_are_data_errors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match=rf"^{LABELS_FILE}: no such file"):
         read_labels(tmp_path / LABELS_FILE)
     (tmp_path / LABELS_FILE).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="not a CSV file"):

@@ -73,9 +73,7 @@ def find_sources(root: Path) -> Sources:
     archives = sorted(path for path in root.glob(ARCHIVE_PATTERN) if path.is_file())
     files = _files_in(root / IMAGES_FOLDER)
     if not archives and not files:
-        raise DataError(
-            f"{root}: no {ARCHIVE_PATTERN} and no files in {IMAGES_FOLDER}/; expected chest X-rays in NIH layout"
-        )
+        raise DataError(f"no {ARCHIVE_PATTERN} and no files in {IMAGES_FOLDER}/; expected chest X-rays in NIH layout")
     return Sources(archives, files)
 
 

@@ -131,7 +131,7 @@ def _required(columns: LabelsFile) -> Tuple[str, str, str]:
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise DataError(f"{path}: no such file; expected the labels as a CSV file")
+        raise DataError(f"{path.name}: no such file; expected the labels as a CSV file")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise DataError(f"{path.name}: {path.stat().st_size} bytes; expected at most {MAX_FILE_BYTES}")
 
