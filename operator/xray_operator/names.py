@@ -70,6 +70,7 @@ VOLUME_IMPOSSIBLE: Final = "VolumeImpossible"
 PASSING: Final = frozenset({FLAVOR_NOT_FOUND, CLAIM_NOT_FOUND, IMAGE_NOT_CONFIGURED, CREATION_REFUSED, FORMER_POD_RUNS})
 """Reasons against a start that end without an edit of the job or of its flavor."""
 PREPARED: Final = "Prepared"
+FINDINGS_ABSENT: Final = "FindingsAbsent"
 CREATED: Final = "Created"
 STARTED: Final = "Started"
 RESUMED: Final = "Resumed"

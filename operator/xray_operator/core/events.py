@@ -17,6 +17,7 @@ from xray_operator import names
 from xray_operator.core.attempts import render_time
 from xray_operator.core.conditions import find_condition, went_on_at
 from xray_operator.core.observed import XRayJob
+from xray_operator.core.sections import tell_absent
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def _on_the_way(status: Mapping[str, Any]) -> Iterator[Milestone]:
         condition = find_condition(status, kind)
         if condition.get("status") == "True":
             yield Milestone(reason, "Normal", reason, condition["message"])
+    if absent := status.get("data", {}).get("absentFindings"):
+        yield Milestone(names.FINDINGS_ABSENT, "Warning", names.FINDINGS_ABSENT, tell_absent(absent))
     running = find_condition(status, names.RUNNING)
     pod, attempts = status.get("run", {}).get("podName"), len(status.get("attempts", ()))
     if running.get("reason") == names.NO_PROGRESS:

@@ -48,6 +48,8 @@ class PrepareResult(Report):
     test_images: Count
     digest: Digest
     split_digest: Digest
+    absent_findings: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=32)] = ()
+    """Findings of the run that no row of the labels file has: perhaps misspelt."""
 
 
 class Finding(Report):

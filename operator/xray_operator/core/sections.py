@@ -20,10 +20,16 @@ Status = dict[str, Any]
 def data_message(data: Mapping[str, Any]) -> str:
     if not data.keys() >= _COUNTED:
         return "prepared; the counts could not be read"
-    return (
+    counts = (
         f"{data['images']} images of {data['patients']} patients: {data['trainImages']} to train, "
         f"{data['validationImages']} to validate, {data['testImages']} held out; {data['rejected']} rejected"
     )
+    absent = data.get("absentFindings")
+    return f"{counts}; {tell_absent(absent)}" if absent else counts
+
+
+def tell_absent(findings: Sequence[str]) -> str:
+    return f"spec.dataset.labels.findings: no row of the labels file has {', '.join(map(str, findings))}"
 
 
 _COUNTED = {"images", "patients", "trainImages", "validationImages", "testImages", "rejected"}
@@ -42,7 +48,7 @@ def data_section(result: PrepareResult | None) -> Status | None:
         "testImages": result.test_images,
         "digest": result.digest,
         "splitDigest": result.split_digest,
-    }
+    } | present(absentFindings=list(result.absent_findings))
 
 
 def results_section(result: TrainResult | None) -> Status | None:

@@ -240,5 +240,6 @@ def _message(situation: Situation, told: str, data: Mapping[str, Any], cost: Cos
     images = f" on {data['testImages']} held-out images" if "testImages" in data else ""
     auroc = "not computable" if result.auroc_macro is None else decimal(result.auroc_macro)
     adopted = "adopted a finished result, nothing was computed again: " if result.adopted else ""
-    measured = f"{adopted}AUROC {auroc} over {result.findings_evaluated} findings{images}"
+    plural = "" if result.findings_evaluated == 1 else "s"
+    measured = f"{adopted}AUROC {auroc} over {result.findings_evaluated} finding{plural}{images}"
     return f"{measured}; {told}; cost {cost.display}"

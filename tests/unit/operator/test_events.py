@@ -20,13 +20,13 @@ def test_each_milestone_is_told_when_it_is_passed() -> None:
         milestones.append(reasons(decision))
         status = decision.status or status
     milestones.append(reasons(decide(started(DONE, end="Complete"), status)))
-    assert milestones == [["Accepted", "Created"], ["DataReady", "Training"], [], [], ["Succeeded"]]
+    assert milestones == [["Accepted", "Created"], ["DataReady", "Training", "FindingsAbsent"], [], [], ["Succeeded"]]
 
 
 def test_a_process_that_died_before_the_status_write_is_repeated_under_the_same_names() -> None:
     first, second = decide(started(TRAINS), now=60), decide(started(TRAINS), now=90)
     assert [e["metadata"]["name"] for e in first.events] == [e["metadata"]["name"] for e in second.events]
-    assert len({e["metadata"]["name"] for e in first.events}) == 4
+    assert len({e["metadata"]["name"] for e in first.events}) == 5
 
 
 def test_a_failure_is_a_warning_with_its_reason() -> None:
@@ -53,6 +53,12 @@ def test_going_on_is_told_once_with_the_checkpoint_that_is_known() -> None:
     assert on.events[0]["message"] == "goes on from its newest checkpoint; that of step 6 is known"
     again = make_pod("cxr-2", 121).scheduled(122).prepared(123, 124).trains(125)
     assert "Resumed" not in reasons(decide(started(again), told(on), now=130))
+
+
+def test_a_finding_that_no_image_has_is_a_warning_with_its_field() -> None:
+    event = next(e for e in decide(started(TRAINS)).events if e["reason"] == "FindingsAbsent")
+    assert event["type"] == "Warning"
+    assert event["message"] == "spec.dataset.labels.findings: no row of the labels file has Hernia"
 
 
 def test_success_tells_measure_and_cost() -> None:
