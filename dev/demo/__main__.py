@@ -182,11 +182,11 @@ def progress_line(status: dict[str, Any]) -> str:
 def fetch_outputs(kube: Kube, image: str, job: Manifest) -> None:
     """Copy the run's small files into build/demo through a pod that reads the claim."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    results = job["status"].get("results", {})
-    if not results:
+    if "results" not in job["status"]:
         return
-    with pod_on_claim(kube, NAMESPACE, "results", image) as root:
-        kube.kubectl("cp", f"{root}/{results['folder']}", str(OUTPUT))
+    run = job["status"]["run"]
+    with pod_on_claim(kube, NAMESPACE, run["claimName"], image) as root:
+        kube.kubectl("cp", f"{root}/{run['folder']}", str(OUTPUT))
 
 
 def summarise(job: Manifest, watch: Stopwatch) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def summarise(job: Manifest, watch: Stopwatch) -> dict[str, Any]:
 def table(job: Manifest, watch: Stopwatch) -> str:
     """The demo's last words to a person."""
     status = job["status"]
-    results, data, cost = (status.get(key, {}) for key in ("results", "data", "cost"))
+    results, data, cost, run = (status.get(key, {}) for key in ("results", "data", "cost", "run"))
     rows = [("STEP", "SECONDS"), *((what, f"{seconds:.0f}") for what, seconds in watch.rows)]
     for name, times in status.get("times", {}).items():
         rows.append((f"  of the job: {name}", str(times.get("seconds", "?"))))
@@ -231,7 +231,7 @@ def table(job: Manifest, watch: Stopwatch) -> str:
         ("cost", cost.get("display", "?")),
         (
             "outputs",
-            f"{OUTPUT.relative_to(REPOSITORY)}/ and claim {results.get('claimName', '?')}, folder {results.get('folder', '?')}",
+            f"{OUTPUT.relative_to(REPOSITORY)}/ and claim {run.get('claimName', '?')}, folder {run.get('folder', '?')}",
         ),
         (
             "look at it",
