@@ -45,6 +45,8 @@ GENERATED = 800
 EXAMPLES = 40_000
 """Training examples after which the small model has learnt the generated findings (measured: AUROC 0.89)."""
 SHOWN = ("loss", "validation_auroc_macro")
+PHASES = ("queued", "preparing", "training", "evaluating")
+"""As they follow on each other; the API server gives them by the alphabet."""
 
 
 @dataclass
@@ -194,17 +196,22 @@ def summarise(job: Manifest, watch: Stopwatch) -> dict[str, Any]:
     status = job["status"]
     results, data = status.get("results", {}), status.get("data", {})
     auroc = results.get("aurocMacro")
-    phases = {name: times.get("seconds") for name, times in status.get("times", {}).items()}
     return {
         "state": status["state"],
         "auroc_macro": float(auroc) if auroc is not None else None,
         "findings_evaluated": results.get("findingsEvaluated"),
         "cost": {key: status.get("cost", {}).get(key) for key in ("total", "currency", "billedSeconds")},
-        "times": {"phases": phases, "steps": {what: round(seconds, 1) for what, seconds in watch.rows}},
+        "times": {"phases": seconds_of_phases(status), "steps": {what: round(seconds, 1) for what, seconds in watch.rows}},
         "images": data.get("images"),
         "runs_on": status.get("runsOn"),
         "outputs": str(OUTPUT.relative_to(REPOSITORY)),
     }
+
+
+def seconds_of_phases(status: dict[str, Any]) -> dict[str, int | None]:
+    """Of the phases that the job went through, in their order; None where the end was not seen."""
+    times = status.get("times", {})
+    return {name: times[name].get("seconds") for name in PHASES if name in times}
 
 
 def table(job: Manifest, watch: Stopwatch) -> str:
@@ -212,8 +219,8 @@ def table(job: Manifest, watch: Stopwatch) -> str:
     status = job["status"]
     results, data, cost, run = (status.get(key, {}) for key in ("results", "data", "cost", "run"))
     rows = [("STEP", "SECONDS"), *((what, f"{seconds:.0f}") for what, seconds in watch.rows)]
-    for name, times in status.get("times", {}).items():
-        rows.append((f"  of the job: {name}", str(times.get("seconds", "?"))))
+    for name, seconds in seconds_of_phases(status).items():
+        rows.append((f"  of the job: {name}", "?" if seconds is None else str(seconds)))
     rows += [
         ("", ""),
         ("RESULT", ""),

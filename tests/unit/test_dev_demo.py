@@ -42,3 +42,9 @@ def test_the_status_of_these_tests_is_one_that_there_is() -> None:
 
 def test_the_table_says_where_the_outputs_are() -> None:
     assert "claim results, folder demo-e5be4d712665" in table({"status": STATUS}, Stopwatch())
+
+
+def test_phases_stand_in_the_order_in_which_they_were() -> None:
+    rows = table({"status": STATUS}, Stopwatch()).splitlines()
+    phases = [row.split(":")[1].split()[0] for row in rows if row.startswith("  of the job")]
+    assert phases == ["queued", "preparing", "training", "evaluating"]
