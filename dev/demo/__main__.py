@@ -1,7 +1,6 @@
 """`make demo`: from nothing to a trained model and its price, on a real cluster. Run by people; prints a table.
 
-Environment: NIH_DIR, a folder in NIH layout to use instead of generated X-rays; PROVIDER, as in `dev/cluster up`,
-and with PROVIDER=kubeconfig REGISTRY, where images are pushed; XRAY_COUNT, how many X-rays to generate.
+README.md tells of the environment that it reads.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from dev.cluster.__main__ import PROVIDERS
 from dev.cluster.state import ClusterError, say
 from dev.demo.stack import (
     REPOSITORY,
@@ -42,6 +42,8 @@ OUTPUT = REPOSITORY / "build" / "demo"
 LABELS_FILE = "Data_Entry_2017_v2020.csv"
 GENERATED = 800
 """X-rays to generate: enough for a small model to learn from, little enough for a warm run of minutes on 2 cores."""
+COUNTS = range(60, 50_001)
+"""What XRAY_COUNT may be. 60 are the fewest that tests train on; more than 50,000, of 375 kB each, overfill the claim."""
 EXAMPLES = 40_000
 """Training examples after which the small model has learnt the generated findings (measured: AUROC 0.89)."""
 SHOWN = ("loss", "validation_auroc_macro")
@@ -90,10 +92,10 @@ class DataSet:
 
 
 def choose_data(environment: Mapping[str, str]) -> DataSet:
-    """Raises: ClusterError if NIH_DIR holds no data set in NIH layout."""
+    """Raises: ClusterError if NIH_DIR holds no data set in NIH layout, or XRAY_COUNT is none of COUNTS."""
     name = environment.get("NIH_DIR")
     if not name:
-        return DataSet(None, int(environment.get("XRAY_COUNT", GENERATED)))
+        return DataSet(None, count_of_xrays(environment.get("XRAY_COUNT") or str(GENERATED)))
     folder = Path(name).resolve()
     labels = folder / LABELS_FILE
     if not labels.is_file() or not ((folder / "images").is_dir() or any(folder.glob("images_*.tar.gz"))):
@@ -102,12 +104,28 @@ def choose_data(environment: Mapping[str, str]) -> DataSet:
         return DataSet(folder, sum(1 for _ in rows) - 1)
 
 
+def count_of_xrays(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) in COUNTS):
+        raise ClusterError(f"XRAY_COUNT: {text!r}; expected a whole number from {COUNTS[0]} to {COUNTS[-1]}")
+    return int(text)
+
+
+def choose_cluster(environment: Mapping[str, str]) -> tuple[str, str]:
+    """Returns: provider and registry, as `dev/cluster up` takes them. Raises: ClusterError for what it doesn't take."""
+    provider, registry = environment.get("PROVIDER") or "auto", environment.get("REGISTRY", "")
+    if provider not in PROVIDERS:
+        raise ClusterError(f"PROVIDER: {provider!r}; expected one of {', '.join(PROVIDERS)}")
+    if provider == "kubeconfig" and not registry:
+        raise ClusterError("REGISTRY: empty; expected HOST/PATH with PROVIDER=kubeconfig, to push to and to pull from")
+    return provider, registry
+
+
 def main() -> int:
     watch = Stopwatch()
     data = choose_data(os.environ)
-    registry = os.environ.get("REGISTRY", "")
+    provider, registry = choose_cluster(os.environ)
     with watch.measure("cluster with 4 stand-in IPUs"):
-        kube = start_cluster(4, os.environ.get("PROVIDER", "auto"), registry)
+        kube = start_cluster(4, provider, registry)
     if data.folder and provider_of_cluster() != "local":
         raise ClusterError(f"NIH_DIR: the nodes of a {provider_of_cluster()} cluster don't see this machine's folders")
     with watch.measure("images: operator, prepare, torch"):
@@ -201,7 +219,10 @@ def summarise(job: Manifest, watch: Stopwatch) -> dict[str, Any]:
         "auroc_macro": float(auroc) if auroc is not None else None,
         "findings_evaluated": results.get("findingsEvaluated"),
         "cost": {key: status.get("cost", {}).get(key) for key in ("total", "currency", "billedSeconds")},
-        "times": {"phases": seconds_of_phases(status), "steps": {what: round(seconds, 1) for what, seconds in watch.rows}},
+        "times": {
+            "phases": seconds_of_phases(status),
+            "steps": {what: round(seconds, 1) for what, seconds in watch.rows},
+        },
         "images": data.get("images"),
         "runs_on": status.get("runsOn"),
         "outputs": str(OUTPUT.relative_to(REPOSITORY)),

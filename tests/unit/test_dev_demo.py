@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from dev.demo.__main__ import Stopwatch, table
+from dev.cluster.state import REPOSITORY, ClusterError
+from dev.demo.__main__ import Stopwatch, choose_cluster, choose_data, table
 from tests.contract.schemas import crd_schema, walk
 
 STATUS: dict[str, Any] = {
@@ -48,3 +52,42 @@ def test_phases_stand_in_the_order_in_which_they_were() -> None:
     rows = table({"status": STATUS}, Stopwatch()).splitlines()
     phases = [row.split(":")[1].split()[0] for row in rows if row.startswith("  of the job")]
     assert phases == ["queued", "preparing", "training", "evaluating"]
+
+
+@pytest.mark.parametrize("text", ["abc", "-5", "0", "59", "50001", "1e3", "800.0", "\u0668\u0660\u0660"])
+def test_a_wrong_number_of_xrays_is_refused_with_what_was_expected(text: str) -> None:
+    with pytest.raises(ClusterError) as refused:
+        choose_data({"XRAY_COUNT": text})
+    assert str(refused.value) == f"XRAY_COUNT: {text!r}; expected a whole number from 60 to 50000"
+
+
+@pytest.mark.parametrize(("environment", "images"), [({}, 800), ({"XRAY_COUNT": ""}, 800), ({"XRAY_COUNT": "60"}, 60)])
+def test_a_right_number_of_xrays_is_taken(environment: dict[str, str], images: int) -> None:
+    assert choose_data(environment).images == images
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"PROVIDER": "minikube"}, "PROVIDER: 'minikube'; expected one of auto, kubeconfig, kind, local"),
+        ({"PROVIDER": "kubeconfig"}, "REGISTRY: empty; expected HOST/PATH with PROVIDER=kubeconfig"),
+    ],
+)
+def test_a_wrong_place_for_the_cluster_is_refused(environment: dict[str, str], told: str) -> None:
+    with pytest.raises(ClusterError, match=re.escape(told)):
+        choose_cluster(environment)
+
+
+def test_a_right_place_for_the_cluster_is_taken() -> None:
+    assert choose_cluster({}) == ("auto", "")
+    assert choose_cluster({"PROVIDER": "kubeconfig", "REGISTRY": "r.example/x"}) == ("kubeconfig", "r.example/x")
+
+
+def test_the_readme_tells_of_every_variable_that_the_demo_reads() -> None:
+    code = "".join(
+        path.read_text() for folder in ("demo", "cluster") for path in (REPOSITORY / "dev" / folder).glob("*.py")
+    )
+    read = set(re.findall(r"environ(?:ment)?(?:\.get\(|\[)\"([A-Z_]*[A-Z])\"", code)) - {"PATH"}
+    assert len(read) > 5
+    rows = set(re.findall(r"^\| `([A-Z_]+)`", (REPOSITORY / "README.md").read_text(), re.MULTILINE))
+    assert read == rows
