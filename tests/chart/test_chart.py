@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from dev.chart.manifests import CHART, VALUES, check_manifests, template
-from dev.cluster.state import ClusterError
+from dev.cluster.state import REPOSITORY, ClusterError
 from dev.cluster.tools import helm, helm_unittest
 from xray_operator.config import OperatorConfig, Pod, load_config
 
@@ -165,3 +166,21 @@ def test_the_package_holds_what_runs_and_no_tests(tmp_path: Path) -> None:
         folders = {name.split("/")[1] for name in package.getnames()}
     assert {"crds", "flavors", "rbac", "templates", "values.schema.json", "values.yaml", "README.md"} <= folders
     assert not folders & {"tests", "ci", "README.md.gotmpl"}
+
+
+INSTALL = (REPOSITORY / "docs" / "install.md").read_text()
+COMMANDS = re.findall(r"^helm ((?:install|upgrade) (?:.*\\\n)*.*)$", INSTALL, re.MULTILINE)
+
+
+def test_the_install_page_has_its_three_commands() -> None:
+    assert [command.split()[1] for command in COMMANDS] == ["xray", "radiology", "xray"]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split(" charts")[0])
+def test_what_the_install_page_says_can_be_done(command: str, tmp_path: Path) -> None:
+    for name, text in re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", INSTALL, re.MULTILINE | re.DOTALL):
+        tmp_path.joinpath(name).write_text(text)
+    tmp_path.joinpath("charts").symlink_to(CHART.parent)
+    written = f"{helm() / 'helm'} template {command.split(maxsplit=1)[1]}"
+    done = subprocess.run(written, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
