@@ -33,11 +33,23 @@ def crd_schema(crd: Schema) -> Schema:
     return schema
 
 
+BACKENDS: tuple[tuple[list[str], Schema], ...] = (
+    (["cpu"], {"properties": {"accelerators": {"type": "null"}, "resourceName": {"type": "null"}}}),
+    (["gpu", "devicePlugin"], {"required": ["accelerators", "resourceName"]}),
+    (["devicePlugin"], {"properties": {"accelerators": {"enum": [1, 2, 4, 8, 16, 32, 64]}}}),
+)
+"""What the CEL rules of the CRD ask of a flavor with one of these backends."""
+
+
 def flavor_value(crd: Schema) -> Schema:
-    """Of one entry of the value `flavors`: the spec of a flavor, any part of which an example may have already."""
+    """Of one entry of the value `flavors`: the spec of a flavor or, without backend, an addition to an example."""
     spec: Schema = dict(crd_schema(crd)["properties"]["spec"])
     spec.pop("required")
-    return spec
+    return spec | {"allOf": [_with_backend(backends, then) for backends, then in BACKENDS]}
+
+
+def _with_backend(backends: list[str], then: Schema) -> Schema:
+    return {"if": {"required": ["backend"], "properties": {"backend": {"enum": backends}}}, "then": then}
 
 
 def native_schema(api: Schema, group: str, version: str, kind: str) -> Schema:

@@ -15,6 +15,8 @@ import yaml
 from dev.chart.manifests import CHART, VALUES, check_manifests, template
 from dev.cluster.state import REPOSITORY, ClusterError
 from dev.cluster.tools import helm, helm_unittest
+from tests.integration.life import flavor
+from tests.integration.test_crds import FLAVORS
 from xray_operator.config import OperatorConfig, Pod, load_config
 
 DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -184,3 +186,14 @@ def test_what_the_install_page_says_can_be_done(command: str, tmp_path: Path) ->
     written = f"{helm() / 'helm'} template {command.split(maxsplit=1)[1]}"
     done = subprocess.run(written, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("spec", "_message"), FLAVORS)
+def test_a_flavor_that_the_crd_refuses_is_refused_by_the_schema_of_values(spec: dict[str, Any], _message: str) -> None:
+    given = {key: value for key, value in (flavor()["spec"] | spec).items() if value is not None}
+    with pytest.raises(ClusterError, match="/flavors/wrong"):
+        template(values=yaml.safe_dump({"flavors": {"wrong": given}}))
+
+
+def test_a_right_flavor_is_taken_by_the_schema_of_values() -> None:
+    assert template(values=yaml.safe_dump({"flavors": {"right": flavor()["spec"]}}))

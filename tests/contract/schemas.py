@@ -56,7 +56,7 @@ def _one_of(choices: dict[str, Schema]) -> Schema:
     if choices.keys() == {"number", "string"}:
         return {"type": "decimal"}
     assert choices.keys() == {"integer", "string"}
-    return choices["string"] | {"type": "integer or string"}
+    return choices["integer"] | choices["string"] | {"type": "integer or string"}
 
 
 def walk(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:

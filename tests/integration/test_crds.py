@@ -65,9 +65,9 @@ FLAVORS = [
     ({"accelerators": None}, "accelerators and resourceName are required when backend is gpu or devicePlugin"),
     ({"accelerators": 3}, "must be a power of two from 1 to 64"),
     ({"resourceName": "ipu"}, "spec.resourceName"),
-    ({"host": {"cpu": -5}}, "cpu must not be negative"),
+    ({"host": {"cpu": -5}}, "spec.host.cpu in body should be greater than or equal to 0"),
     ({"host": {"cpu": "-5"}}, "spec.host.cpu"),
-    ({"host": {"cpu": 100000}}, "cpu must not be negative, nor above 9999"),
+    ({"host": {"cpu": 100000}}, "spec.host.cpu in body should be less than or equal to 9999"),
     ({"prices": [{"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "usd", "perHour": "1"}]}, "currency"),
     ({"prices": [{"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": "-1"}]}, "perHour"),
 ]
