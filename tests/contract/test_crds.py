@@ -24,6 +24,7 @@ BOUNDS = {
     "array": {"maxItems"},
     "map": {"maxProperties"},
 }
+RULES = "x-kubernetes-validations"
 DECIMALS = ("0", "0.0", "0.25", "0.5", "1", "1.0", "1.5", "2e-4", "9e9", "99999999", "", "-1", "abc", "1e", " 1")
 
 Schema = dict[str, Any]
@@ -84,6 +85,15 @@ def unbounded(schema: Schema, path: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_every_rule_tells_the_offending_values_and_has_a_fallback(kind: str) -> None:
+    ruled = [rule for _, field in walk(crd_schema(kind, "spec"), "spec") for rule in field.get(RULES, ())]
+    assert len(ruled) > 2
+    for rule in ruled:
+        assert rule["message"]
+        assert re.search(r"%[sd].*\.format\(\[.*\bself\b", rule["messageExpression"]), rule
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_crd_and_model_have_the_same_fields(kind: str) -> None:
     ours = dict(walk(model_schema(KINDS[kind]), "spec"))
     passed_on = tuple(path for path, field in ours.items() if field.get("additionalProperties") is True)
@@ -127,7 +137,7 @@ def test_a_difference_is_found() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_decimal_that_the_crd_takes_is_taken_by_the_model(kind: str) -> None:
     theirs = dict(walk(crd_schema(kind, "spec"), "spec"))
-    above_zero = {rule["rule"] for field in theirs.values() for rule in field.get("x-kubernetes-validations", ())}
+    above_zero = {rule["rule"] for field in theirs.values() for rule in field.get(RULES, ())}
     for path, text in decimals(kind, theirs):
         if Decimal(text) or not any(f"double(self.{path.rpartition('.')[2]}) > 0.0" in rule for rule in above_zero):
             assert takes(kind, path.replace("[]", ".0"), text), (path, text)

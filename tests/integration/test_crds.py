@@ -17,6 +17,10 @@ CRDS = sorted((REPOSITORY / "crds").glob("*.yaml"))
 MODEL = {"config": {"hiddenSize": 64, "layers": 2, "heads": 2, "patchSize": 16}}
 
 
+HERE = 'Invalid value: "object": '
+"""How the API server begins the message of a rule: it shows no value by itself."""
+
+
 def dataset(**fields: Any) -> dict[str, Any]:
     return {"source": {"pvc": {"claimName": "nih"}}} | fields
 
@@ -30,18 +34,33 @@ def refusal(kubeconfig: Path, *objects: dict[str, Any]) -> str:
 
 
 JOBS = [
-    ({"model": {}}, "give either name (pre-trained weights) or config (train from scratch)"),
-    ({"model": MODEL | {"name": "google/vit"}}, "give either name"),
-    ({"model": MODEL | {"claimName": "models"}}, "claimName needs name"),
-    ({"model": {"name": "../other", "claimName": "m"}}, "name must be a relative path inside the claim"),
-    ({"model": {"name": "vit", "claimName": "m", "revision": "abc"}}, "revision pins a hub model"),
-    ({"model": {"config": MODEL["config"] | {"heads": 3}}}, "hiddenSize must be divisible by heads"),
+    (
+        {"model": {}},
+        f"spec.model: {HERE}neither name nor config; expected either name (pre-trained weights) or config",
+    ),
+    ({"model": MODEL | {"name": "google/vit"}}, f'spec.model: {HERE}name "google/vit" beside config; expected either'),
+    ({"model": MODEL | {"claimName": "models"}}, f'spec.model.claimName: {HERE}"models" needs name'),
+    (
+        {"model": {"name": "../other", "claimName": "m"}},
+        f'spec.model.name: {HERE}"../other" is not a relative path inside the claim',
+    ),
+    (
+        {"model": {"name": "vit", "claimName": "m", "revision": "abc"}},
+        f'spec.model.revision: {HERE}"abc" pins a hub model, which has a name and no claimName; found claimName "m"',
+    ),
+    (
+        {"model": {"config": MODEL["config"] | {"heads": 3}}},
+        f"spec.model.config.hiddenSize: {HERE}64 is not divisible by heads, 3",
+    ),
     (
         {"model": {"config": MODEL["config"] | {"patchSize": 15}}},
-        "model.config.patchSize must divide dataset.imageSize",
+        f"spec.model.config.patchSize: {HERE}15 does not divide dataset.imageSize, 224",
     ),
     ({"dataset": {"source": {}}}, "spec.dataset.source.pvc: Required value"),
-    ({"dataset": {"source": {"pvc": {"claimName": "nih", "path": "a/../../b"}}}}, "path must be relative"),
+    (
+        {"dataset": {"source": {"pvc": {"claimName": "nih", "path": "a/../../b"}}}},
+        f'spec.dataset.source.pvc.path: {HERE}"a/../../b" is not relative to the root',
+    ),
     ({"dataset": dataset(imageSize=1024)}, "should be less than or equal to 512"),
     ({"dataset": dataset(split={"by": "Weekday"})}, 'supported values: "Patient", "Image"'),
     ({"dataset": dataset(labels={"findings": []})}, "spec.dataset.labels.findings"),
@@ -50,20 +69,31 @@ JOBS = [
     ({"checkpoint": {"keep": 0}}, "should be greater than or equal to 1"),
     ({"rerun": -1}, "should be greater than or equal to 0"),
     ({"readyWhen": "Sometimes"}, 'supported values: "Accepted", "Started", "Succeeded"'),
-    ({"dataset": dataset(split={"fractions": {"train": "0.8"}})}, "train, validation and test must add up to 1"),
+    (
+        {"dataset": dataset(split={"fractions": {"train": "0.8"}})},
+        f"spec.dataset.split.fractions: {HERE}train 0.8, validation 0.1 and test 0.2 do not add up to 1",
+    ),
     (
         {"training": {"globalBatchSize": 128, "microBatchSize": 3}},
-        "globalBatchSize must be a multiple of microBatchSize",
+        f"spec.training.globalBatchSize: {HERE}128 is not a multiple of microBatchSize, 3",
     ),
-    ({"training": {"learningRate": "0"}}, "learningRate must be above 0"),
+    ({"training": {"learningRate": "0"}}, f'spec.training.learningRate: {HERE}"0" is not above 0'),
     ({"training": {"epochs": 0}}, "should be greater than or equal to 1"),
     ({"flavor": "Not A Name"}, "spec.flavor"),
     ({"podTemplate": {}}, 'unknown field "spec.podTemplate"'),
 ]
 FLAVORS = [
-    ({"backend": "cpu"}, "a cpu flavor has no accelerators"),
-    ({"accelerators": None}, "accelerators and resourceName are required when backend is gpu or devicePlugin"),
-    ({"accelerators": 3}, "must be a power of two from 1 to 64"),
+    ({"backend": "cpu"}, f'spec.backend: {HERE}cpu has no accelerators; found resourceName "graphcore.ai/ipu"'),
+    ({"backend": "cpu", "resourceName": None}, "cpu has no accelerators; found accelerators 4"),
+    ({"accelerators": None}, f"spec.backend: {HERE}devicePlugin needs accelerators and resourceName"),
+    ({"resourceName": None}, "found accelerators 4 only"),
+    (
+        {"backend": "gpu", "accelerators": None},
+        "gpu needs accelerators and resourceName, for example accelerators: 4, resourceName: graphcore.ai/ipu; "
+        'found resourceName "graphcore.ai/ipu" only',
+    ),
+    ({"accelerators": None, "resourceName": None}, "found neither"),
+    ({"accelerators": 3}, f"spec.accelerators: {HERE}3 is not a power of two from 1 to 64"),
     ({"resourceName": "ipu"}, "spec.resourceName"),
     ({"host": {"cpu": -5}}, "spec.host.cpu in body should be greater than or equal to 0"),
     ({"host": {"cpu": "-5"}}, "spec.host.cpu"),
@@ -112,7 +142,9 @@ def test_a_short_manifest_gets_the_tutorials_defaults_and_is_pending_at_once(kub
 
 def test_rerun_can_only_be_raised(kubeconfig: Path, namespace: str) -> None:
     assert apply(kubeconfig, xray_job(namespace, rerun=1)).returncode == 0
-    assert "rerun can only be raised" in refusal(kubeconfig, xray_job(namespace))
+    assert 'spec.rerun: Invalid value: "integer": 0 is below 1: rerun can only be raised' in refusal(
+        kubeconfig, xray_job(namespace)
+    )
     assert apply(kubeconfig, xray_job(namespace, rerun=2, training={"epochs": 4})).returncode == 0
 
 
