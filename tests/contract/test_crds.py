@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from tests.contract.schemas import COMPARED, CRDS, REPOSITORY, comparable, crd_schema, filled, model_schema, walk
 from tests.integration.life import flavor, xray_job
-from tests.integration.test_crds import FLAVORS, JOBS
+from tests.integration.test_crds import FLAVORS, JOBS, NO_HUB_IDS
 from xray_operator.core.spec import FlavorSpec, JobSpec, parse_part
 
 KINDS = {"XRayTrainingJob": JobSpec, "AcceleratorFlavor": FlavorSpec}
@@ -184,3 +186,15 @@ def test_a_flavor_that_the_crd_refuses_is_refused_by_the_model(spec: dict[str, A
 def test_what_both_take_is_taken() -> None:
     assert isinstance(parse_part(JobSpec, xray_job("n")["spec"], "spec", ""), JobSpec)
     assert isinstance(parse_part(FlavorSpec, flavor()["spec"], "spec", ""), FlavorSpec)
+
+
+@pytest.mark.parametrize("name", NO_HUB_IDS)
+def test_what_is_refused_as_a_hub_id_is_refused_by_the_hubs_library(name: str) -> None:
+    with pytest.raises(HFValidationError):
+        validate_repo_id(name)
+
+
+@pytest.mark.parametrize("name", ["google/vit-base-patch16-224-in21k", "vit", "_a/b_", "a.b/c.d", "1/2", "x" * 96])
+def test_a_hub_id_is_taken(name: str) -> None:
+    validate_repo_id(name)
+    assert isinstance(parse_part(JobSpec, xray_job("n", model={"name": name})["spec"], "spec", ""), JobSpec)

@@ -33,7 +33,20 @@ def refusal(kubeconfig: Path, *objects: dict[str, Any]) -> str:
     return done.stderr
 
 
+NO_HUB_IDS = (
+    "/weights",
+    "../weights",
+    "google/../vit",
+    "a/b/c",
+    "google/",
+    "a--b",
+    "a/vit.git",
+    ".vit",
+    "vit-",
+    "x" * 97,
+)
 JOBS = [
+    *(({"model": {"name": name}}, f'spec.model.name: {HERE}"{name}" is not a hub id') for name in NO_HUB_IDS),
     (
         {"model": {}},
         f"spec.model: {HERE}neither name nor config; expected either name (pre-trained weights) or config",

@@ -5,6 +5,7 @@ The CRDs have the same rules and answer first; here they hold for resources stor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,6 +23,9 @@ Bytes = Annotated[str, Field(max_length=16, pattern=r"^[0-9]{1,12}(\.[0-9]{1,3})
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)]
 Column = Annotated[str, Field(min_length=1, max_length=128)]
 Finding = Annotated[str, Field(min_length=1, max_length=64)]
+
+HUB_ID: Final = re.compile(r"(\b[A-Za-z0-9_.-]{1,96}\b/)?\b[A-Za-z0-9_.-]{1,96}\b")
+"""As huggingface_hub's validate_repo_id, which would refuse others in the pod."""
 
 FINDINGS: Final = (
     "Atelectasis",
@@ -78,6 +82,10 @@ class VitConfig(Part):
         return self
 
 
+def _is_hub_id(name: str) -> bool:
+    return bool(HUB_ID.fullmatch(name)) and not (".." in name or "--" in name or name.endswith(".git"))
+
+
 class Model(Part):
     name: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._/-]+$")
     revision: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
@@ -90,6 +98,8 @@ class Model(Part):
             raise ValueError("give either name (pre-trained weights) or config (train from scratch)")
         if self.claim_name and (not self.name or self.name.startswith("/") or ".." in self.name):
             raise ValueError("with claimName, name must be a relative path inside the claim, without '..'")
+        if self.name and not self.claim_name and not _is_hub_id(self.name):
+            raise ValueError(f'"{self.name}" is not a hub id, MODEL or OWNER/MODEL; a folder needs claimName')
         if self.revision and (not self.name or self.claim_name):
             raise ValueError("revision pins a hub model: it needs name and no claimName")
         return self
