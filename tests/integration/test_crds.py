@@ -69,6 +69,15 @@ JOBS = [
         {"model": {"config": MODEL["config"] | {"patchSize": 15}}},
         f"spec.model.config.patchSize: {HERE}15 does not divide dataset.imageSize, 224",
     ),
+    ({"model": {"name": "vit", "claimName": "_"}}, 'spec.model.claimName: Invalid value: "_"'),
+    ({"output": {"claimName": "Results"}}, 'spec.output.claimName: Invalid value: "Results"'),
+    ({"output": {"claimName": "out."}}, 'spec.output.claimName: Invalid value: "out."'),
+    ({"output": {"claimName": "x" * 254}}, "spec.output.claimName: Too long"),
+    (
+        {"dataset": {"source": {"pvc": {"claimName": "../nih"}}}},
+        'spec.dataset.source.pvc.claimName: Invalid value: "../nih"',
+    ),
+    ({"dataset": dataset(cache={"claimName": "a..b"})}, 'spec.dataset.cache.claimName: Invalid value: "a..b"'),
     ({"dataset": {"source": {}}}, "spec.dataset.source.pvc: Required value"),
     (
         {"dataset": {"source": {"pvc": {"claimName": "nih", "path": "a/../../b"}}}},
@@ -126,6 +135,13 @@ def test_a_wrong_flavor_is_refused_at_apply(kubeconfig: Path, spec: dict[str, An
     wrong = flavor("wrong")
     wrong["spec"] = {key: value for key, value in (wrong["spec"] | spec).items() if value is not None}
     assert message in refusal(kubeconfig, wrong)
+
+
+@pytest.mark.parametrize("name", ["x", "9", "nih-2017.v2", "x" * 253])
+def test_a_claim_is_called_as_kubernetes_lets_it(kubeconfig: Path, namespace: str, name: str) -> None:
+    right = xray_job(namespace, output={"claimName": name})
+    done = kubectl(kubeconfig, "apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(right))
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("cpu", [0, 2, 9999, "2", "0.5", "250m"])

@@ -14,7 +14,14 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-Name = Annotated[str, Field(min_length=1, max_length=253)]
+ClaimName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+    ),
+]
 RelativePath = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9._/-]+$")]
 Share = Annotated[Decimal, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2147483647)]
@@ -89,7 +96,7 @@ def _is_hub_id(name: str) -> bool:
 class Model(Part):
     name: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._/-]+$")
     revision: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
-    claim_name: Name | None = None
+    claim_name: ClaimName | None = None
     config: VitConfig | None = None
 
     @model_validator(mode="after")
@@ -106,7 +113,7 @@ class Model(Part):
 
 
 class Pvc(Part):
-    claim_name: Name
+    claim_name: ClaimName
     path: RelativePath | None = None
 
     @model_validator(mode="after")
@@ -156,7 +163,7 @@ class Split(Part):
 
 
 class Claim(Part):
-    claim_name: Name
+    claim_name: ClaimName
 
 
 class Dataset(Part):
