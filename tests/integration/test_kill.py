@@ -9,27 +9,20 @@ from __future__ import annotations
 import asyncio
 import signal
 import uuid
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.cluster_access import apply, connect
 from tests.integration.conftest import make_namespace, remove_namespace
-from tests.integration.life import Life, claim, flavor, xray_job
-from tests.integration.operator_process import OperatorProcess
-from tests.integration.outcome import describe_end
-from tests.integration.proxy import start_proxy
+from tests.integration.life import Life
+from tests.integration.trial import Story, trial
 
 pytestmark = pytest.mark.integration
 SIDE_BY_SIDE = 3
 MOST_WRITES = 60
 """A run makes about 15; many more would be a defect of its own."""
-
-
-Story = Callable[[Life, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 @dataclass
@@ -42,7 +35,6 @@ class Outcome:
 
 
 async def test_a_kill_after_any_write_changes_nothing(kubeconfig: Path, tmp_path: Path) -> None:
-    assert apply(kubeconfig, flavor()).returncode == 0
     reference = await live(kubeconfig, tmp_path, 0)
     assert not reference.killed
     check_reference(reference.end)
@@ -89,14 +81,13 @@ def check_reference(end: dict[str, Any]) -> None:
 async def test_a_kill_while_a_run_is_stopped_resumed_or_replaced_leads_to_the_same_end(
     kubeconfig: Path, tmp_path: Path
 ) -> None:
-    assert apply(kubeconfig, flavor()).returncode == 0
-    reference = await live(kubeconfig, tmp_path, 0, Life.live_through_stops)
+    reference = await live(kubeconfig, tmp_path, 0, Life.live_through_stops, runs=2)
     assert acts(reference.writes) == ["POST", "POST", "PATCH", "PATCH", "DELETE", "POST", "POST"]
     assert [row["state"] for row in reference.end["status"]["formerRuns"]] == ["Stopped"]
     moments = [number for number, write in enumerate(reference.writes, 1) if is_act(write)]
     for start in range(0, len(moments), SIDE_BY_SIDE):
         batch = moments[start : start + SIDE_BY_SIDE]
-        lives = [live(kubeconfig, tmp_path, number, Life.live_through_stops) for number in batch]
+        lives = [live(kubeconfig, tmp_path, number, Life.live_through_stops, runs=2) for number in batch]
         for number, outcome in zip(batch, await asyncio.gather(*lives), strict=True):
             assert without_bill(outcome.end) == without_bill(reference.end), (
                 f"killed after {number}: {acts(outcome.writes)}"
@@ -123,58 +114,25 @@ def without_bill(end: dict[str, Any]) -> dict[str, Any]:
     return end | {"status": status, "truths": truths, "events": milestones}
 
 
-async def live(kubeconfig: Path, folder: Path, kill_after: int, story: Story = Life.live_through) -> Outcome:
+async def live(
+    kubeconfig: Path, folder: Path, kill_after: int, story: Story = Life.live_through, runs: int = 1
+) -> Outcome:
     """A story in a namespace of its own, with a kill after write number kill_after (0: none)."""
     namespace, place = f"kill-{kill_after}-{uuid.uuid4().hex[:6]}", folder / str(kill_after)
     place.mkdir()
     make_namespace(kubeconfig, namespace)
-    assert apply(kubeconfig, claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
-    cluster = await connect(kubeconfig)
     try:
-        life = Life(cluster, namespace, f"127.77.0.{kill_after + 1}")
-        return await live_with_operator(life, kubeconfig, place, kill_after, story)
+        async with trial(kubeconfig, namespace, place, f"127.77.0.{kill_after + 1}") as tried:
+
+            def after_write(number: int) -> bool:
+                if number == kill_after:
+                    tried.operator.kill()
+                return number == kill_after
+
+            tried.proxy.after_write = after_write
+            end = await tried.live(story, runs)
+            killed = 0 < kill_after <= len(tried.proxy.writes)
+            assert tried.codes == ([-signal.SIGKILL] if killed else []), f"it ended by itself: {tried.log[-4000:]}"
+            return Outcome(tried.proxy.writes, killed, end)
     finally:
-        await cluster.close()
         remove_namespace(kubeconfig, namespace)
-
-
-async def live_with_operator(life: Life, kubeconfig: Path, place: Path, kill_after: int, story: Story) -> Outcome:
-    async with start_proxy(str(kubeconfig)) as proxy:
-        operator = OperatorProcess(place, proxy.url, life.namespace)
-        killed = asyncio.Event()
-
-        def after_write(number: int) -> bool:
-            if number == kill_after:
-                operator.kill()
-                killed.set()
-            return killed.is_set() and number == kill_after
-
-        proxy.after_write = after_write
-        try:
-            await operator.start()
-            async with asyncio.TaskGroup() as together:
-                keeper = together.create_task(start_again(operator))
-                job = await life.create(xray_job(life.namespace))
-                await story(life, job)
-                await settle(proxy.writes)
-                keeper.cancel()
-            return Outcome(list(proxy.writes), killed.is_set(), await describe_end(life))
-        finally:
-            operator.kill()
-            await operator.ended()
-
-
-async def start_again(operator: OperatorProcess) -> None:
-    """As kubelet would: when the process has been killed, another begins. It must not end by itself."""
-    while True:
-        code = await operator.ended()
-        assert code == -signal.SIGKILL, operator.log.read_text()[-4000:]
-        await operator.start()
-
-
-async def settle(writes: list[str]) -> None:
-    """Until nothing has been written for several resyncs: duplicates would come now."""
-    seen = -1
-    while seen != len(writes):
-        seen = len(writes)
-        await asyncio.sleep(2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,9 @@ from tests.integration.proxy import Proxy, start_proxy
 IP: Final = "127.80.0.1"
 HEALTH_PORT: Final = 18101
 METRICS_PORT: Final = 18102
+
+Story = Callable[[Life, dict[str, Any]], Awaitable[dict[str, Any]]]
+"""What happens to a created job; returns the job at its end."""
 
 TROUBLE: Final = (
     r"ERROR kopf\._cogs\.clients\.\w+: Request attempt #",
@@ -65,16 +68,16 @@ class Trial:
             await self.operator.start(**self.settings)
             self.codes.append(await self.operator.ended())
 
-    async def live(self) -> dict[str, Any]:
-        """A whole run; returns its end."""
-        await self.life.live_through(await self.life.create(xray_job(self.life.namespace)))
-        return await self.end()
+    async def live(self, story: Story = Life.live_through, runs: int = 1) -> dict[str, Any]:
+        """A whole story; returns its end."""
+        await story(self.life, await self.life.create(xray_job(self.life.namespace)))
+        return await self.end(runs)
 
-    async def end(self) -> dict[str, Any]:
+    async def end(self, runs: int = 1) -> dict[str, Any]:
         """What is left when nothing more is written, if the operator did nothing twice and said nothing odd."""
         await self.settle()
         made = [write for write in self.proxy.writes if write.startswith("POST") and write.endswith("/jobs")]
-        assert len(made) == 1
+        assert len(made) == runs, "each run has one Job, made once"
         assert not self.oddities(), self.log
         assert 0 not in self.codes, self.log
         return await describe_end(self.life)
@@ -116,13 +119,13 @@ class Trial:
 
 
 @contextlib.asynccontextmanager
-async def trial(kubeconfig: Path, namespace: str, folder: Path, **settings: Any) -> AsyncIterator[Trial]:
-    """An operator in the keeping of the test, for one namespace."""
+async def trial(kubeconfig: Path, namespace: str, folder: Path, ip: str = IP, **settings: Any) -> AsyncIterator[Trial]:
+    """An operator in the keeping of the test, for one namespace, in which pods have this address."""
     assert apply(kubeconfig, flavor(), claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
     cluster = await connect(kubeconfig)
     async with start_proxy(str(kubeconfig)) as proxy:
         operator = OperatorProcess(folder, proxy.url, namespace)
-        tried = Trial(Life(cluster, namespace, IP), proxy, operator, settings)
+        tried = Trial(Life(cluster, namespace, ip), proxy, operator, settings)
         tried.start()
         try:
             yield tried
