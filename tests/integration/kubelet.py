@@ -62,10 +62,14 @@ class Kubelet:
 
     async def obeys(self, seconds: int, code: int, message: object) -> None:
         """Once the pod is to be deleted, `train` ends with this code and the pod is gone."""
-        await until("the pod is to be deleted", self._is_going)
+        await self.is_told_to_end()
         await self.train_ends(seconds, code, message)
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
         await self.cluster._request("DELETE", self._path, body=options)
+
+    async def is_told_to_end(self) -> None:
+        """Until the pod is to be deleted."""
+        await until("the pod is to be deleted", self._is_going)
 
     async def _is_going(self) -> bool:
         return "deletionTimestamp" in (await self.cluster.get(self._path))["metadata"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.cluster_access import REPOSITORY
 
@@ -88,3 +89,13 @@ async def answers(session: aiohttp.ClientSession, url: str, status: int) -> bool
             return answer.status == status
     except aiohttp.ClientError:
         return False
+
+
+async def total(session: aiohttp.ClientSession, port: int, metric: str) -> float | None:
+    """A metric of the operator that runs now, over all labels; None while there is no operator."""
+    try:
+        async with session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+            families = {family.name: family for family in text_string_to_metric_families(await answer.text())}
+    except aiohttp.ClientError:
+        return None
+    return sum(sample.value for sample in families[metric].samples) if metric in families else 0.0

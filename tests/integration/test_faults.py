@@ -6,11 +6,13 @@ The operator goes on, or it ends with an error and is started again as kubelet w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,15 +24,17 @@ from aiohttp import web
 from tests.integration import proxy as faulty
 from tests.integration.cluster_access import kubectl, until
 from tests.integration.conftest import install_crds, make_namespace, remove_namespace
-from tests.integration.life import xray_job
-from tests.integration.operator_process import answers
-from tests.integration.trial import HEALTH_PORT, METRICS_PORT, trial
+from tests.integration.life import STOPPED, xray_job
+from tests.integration.operator_process import answers, total
+from tests.integration.stage import JOBS
+from tests.integration.trial import HEALTH_PORT, METRICS_PORT, Trial, trial
 
 pytestmark = pytest.mark.integration
 End = dict[str, Any]
 HEALTH = f"http://127.0.0.1:{HEALTH_PORT}/healthz"
 READINESS = f"http://127.0.0.1:{METRICS_PORT}/readyz"
 DEAF_AFTER_SECONDS = 3
+PODS = "/api/v1/namespaces/{}/pods"
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +213,75 @@ async def test_an_operator_that_is_shown_an_old_list_makes_no_second_job(
         await tried.life.live_through(job)
         assert await tried.end() == undisturbed
         assert tried.codes == [-9]
+
+
+@contextlib.asynccontextmanager
+async def unwatched(tried: Trial) -> AsyncIterator[None]:
+    """No watch and no list is answered meanwhile; then kopf lists anew, and of what vanished it tells nobody."""
+    tried.proxy.refuse = lambda request: 503 if faulty.is_list(request) or faulty.is_watch(request) else None
+    tried.proxy.end_watches(faulty.ERROR_410)
+    yield
+    tried.proxy.refuse = lambda _: None
+
+
+async def vanished(tried: Trial, *kinds: str) -> None:
+    """Until the server has no child of ours of these kinds."""
+
+    async def gone() -> bool:
+        return not any([await tried.life.listed(kind) for kind in kinds])
+
+    await until("the objects are gone", gone)
+
+
+async def test_a_pod_that_vanished_unwatched_keeps_no_run_from_standing_still(
+    kubeconfig: Path, namespace: str, tmp_path: Path
+) -> None:
+    async with trial(kubeconfig, namespace, tmp_path, relistResyncs=2) as tried:
+        job = await tried.life.create(xray_job(namespace))
+        kubelet = await tried.life.starts_training(datetime.fromisoformat(job["metadata"]["creationTimestamp"]))
+        await tried.life.edit(suspend=True)
+        await kubelet.is_told_to_end()
+        async with unwatched(tried):
+            await kubelet.obeys(60, 143, STOPPED)
+            await vanished(tried, PODS)
+        await tried.life.reached("Suspended")
+        await tried.end()
+
+
+async def test_a_job_that_vanished_unwatched_is_made_again(
+    kubeconfig: Path, namespace: str, tmp_path: Path, undisturbed: End
+) -> None:
+    async with trial(kubeconfig, namespace, tmp_path, relistResyncs=2) as tried:
+        job = await tried.life.create(xray_job(namespace))
+        await tried.life.reached("Queued")
+        async with unwatched(tried):
+            await until("there is a pod", partial(tried.life.listed, PODS))
+            deleted = kubectl(kubeconfig, "delete", "jobs", "--all", "-n", namespace, "--cascade=foreground")
+            assert deleted.returncode == 0, deleted.stderr
+            await vanished(tried, JOBS, PODS)
+        await tried.life.live_through(job)
+        assert await tried.end(runs=2) == undisturbed
+
+
+async def test_a_resource_that_vanished_unwatched_with_its_children_is_no_longer_told_of(
+    kubeconfig: Path, namespace: str, tmp_path: Path, undisturbed: End
+) -> None:
+    settings = {"relistResyncs": 2, "metricsPort": METRICS_PORT}
+    async with trial(kubeconfig, namespace, tmp_path, **settings) as tried, aiohttp.ClientSession() as session:
+
+        async def jobs_told_of(number: int) -> bool:
+            return await total(session, METRICS_PORT, "xray_training_jobs") == number
+
+        await tried.life.create(xray_job(namespace))
+        await tried.life.reached("Queued")
+        await until("the metrics tell of the job", partial(jobs_told_of, 1))
+        async with unwatched(tried):
+            await until("there is a pod", partial(tried.life.listed, PODS))
+            assert kubectl(kubeconfig, "delete", "xtj", "cxr", "-n", namespace, "--timeout=20s").returncode == 0
+            await vanished(tried, JOBS, PODS)
+        await until("the metrics tell of no job", partial(jobs_told_of, 0))
+        await tried.life.live_through(await tried.life.create(xray_job(namespace)))
+        assert await tried.end(runs=2) == undisturbed
 
 
 async def test_a_status_that_never_comes_back_turns_health_bad_and_the_next_operator_goes_on(
