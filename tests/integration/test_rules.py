@@ -1,18 +1,23 @@
-"""Rules learnt the hard way, on a real control plane; each test is named after its rule."""
+"""Rules learnt the hard way, on a real control plane. docs/architecture.md says for each rule which test holds it."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from tests.integration.cluster_access import apply, kubectl, until
 from tests.integration.kubelet import Kubelet
 from tests.integration.life import STOPPED, Trainer, claim, example, xray_job
+from tests.integration.operator_process import total
 from tests.integration.stage import JOBS, Stage, operating
+from tests.integration.trial import IP, METRICS_PORT, trial
 
 pytestmark = pytest.mark.integration
 
@@ -166,6 +171,79 @@ async def test_a_job_with_a_kueue_queue_leaves_suspend_to_kueue(stage: Stage) ->
 
     await until("the edit was seen", seen)
     assert not [write for write in stage.proxy.writes if write.startswith("PATCH")]
+
+
+async def test_a_pod_that_does_not_answer_is_never_stopped(kubeconfig: Path, namespace: str, tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def never_answer(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    silent = await asyncio.start_server(never_answer, IP, 9400)
+    async with silent, trial(kubeconfig, namespace, tmp_path, progressTimeoutSeconds=0.2) as tried:
+        job = await tried.life.create(xray_job(namespace, limits={"noProgressSeconds": 60}))
+        kubelet = await tried.life.starts_training(created(job), -1000)
+        await asyncio.wait_for(asked.wait(), 60)
+
+        async def told() -> bool:
+            rows = (await tried.life.job())["status"]["conditions"]
+            return ("Running", "True", "ProgressUnknown") in {(c["type"], c["status"], c["reason"]) for c in rows}
+
+        await until("the silence is told", told)
+        await tried.settle()
+        assert {write.split()[0] for write in tried.proxy.writes} == {"POST", "PUT"}, "nothing was patched or deleted"
+        assert all(write.endswith("/status") for write in tried.proxy.writes if write.startswith("PUT"))
+        (pod,) = await tried.life.listed("/api/v1/namespaces/{}/pods")
+        assert "deletionTimestamp" not in pod["metadata"]
+        await kubelet.train_ends(10, 0, example("result.json") | {"phases": []})
+        assert len((await tried.life.reached("Succeeded"))["status"]["attempts"]) == 1
+
+
+async def test_money_is_counted_after_its_status_is_written_and_by_one_operator_only(
+    kubeconfig: Path, namespace: str, tmp_path: Path
+) -> None:
+    def refuse_statuses(request: web.Request) -> int | None:
+        return 503 if request.path.endswith("/status") else None
+
+    async with (
+        trial(kubeconfig, namespace, tmp_path, metricsPort=METRICS_PORT, statusRefreshSeconds=3600) as tried,
+        Trainer(example("progress.json") | {"phases": []}).serve(IP),
+        aiohttp.ClientSession() as session,
+    ):
+        job = await tried.life.create(xray_job(namespace))
+        await tried.life.reached("Queued")
+        tried.proxy.refuse = refuse_statuses
+        kubelet = Kubelet(tried.life.cluster, namespace, created(job), IP)
+        await kubelet.bind(-95)
+        await kubelet.prepare_starts(-94)
+        await kubelet.prepare_ends(-80, 0, example("prepare-result.json"))
+        await kubelet.train_starts(-79)
+
+        async def refused() -> bool:
+            return (await total(session, METRICS_PORT, "xray_training_reconcile_failures") or 0) >= 3
+
+        await until("the status could not be written", refused)
+        assert await total(session, METRICS_PORT, "xray_training_cost") == 0, "what is not written down is not counted"
+        tried.proxy.refuse = lambda _: None
+        await tried.life.reached("Training")
+        await tried.settle()
+        first = cost_of(await tried.life.job())
+        assert first > 0
+        assert await total(session, METRICS_PORT, "xray_training_cost") == pytest.approx(first)
+        tried.operator.kill()
+        await kubelet.train_ends(150, 0, example("result.json") | {"phases": []})
+        end = cost_of(await tried.life.reached("Succeeded"))
+        await tried.settle()
+        assert end > first
+        assert await total(session, METRICS_PORT, "xray_training_cost") == pytest.approx(end - first), (
+            "the rest is the first one's"
+        )
+        assert tried.codes == [-9]
+
+
+def cost_of(job: dict[str, Any]) -> float:
+    return float(job["status"]["cost"]["total"])
 
 
 def persistent_volume(name: str, node: str) -> dict[str, Any]:
