@@ -30,8 +30,8 @@ test-fast: .venv/ready ## unit and contract tests but the slow ones, and the cov
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow $(AND_NO_SAMPLE)" $(TRAINER_TESTS) > build/test-trainer.log 2>&1 & trainer=$$!; \
 	$(PYTEST) -m "not slow $(AND_NO_SAMPLE)" --cov --cov-report=term --cov-report=json:build/coverage.json \
 		tests/unit tests/contract $(addprefix --ignore=,$(TRAINER_TESTS)); rest=$$?; \
-	wait $$trainer || rest=1; cat build/test-trainer.log; exit $$rest
-	.venv/bin/python dev/branches.py
+	wait $$trainer || rest=1; cat build/test-trainer.log; [ $$rest = 0 ] && .venv/bin/python dev/branches.py || rest=1; \
+	echo "$@: $$SECONDS s"; exit $$rest
 
 gate: .venv/ready ## the proof that training learns, mean of three seeds
 	XRAY_GATE_SEEDS=3 $(PYTEST) tests/gate -s
