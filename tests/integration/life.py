@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -68,6 +69,16 @@ def xray_job(namespace: str, name: str = "cxr", **spec: Any) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": namespace},
         "spec": usual | spec,
     }
+
+
+async def next_second() -> None:
+    """Until the clock shows another second; in a status what happened within one happened at once."""
+    now = int(time.time())
+
+    async def over() -> bool:
+        return int(time.time()) > now
+
+    await until("a second is over", over)
 
 
 @dataclass
@@ -155,10 +166,11 @@ class Life:
         """A run that is suspended, resumed and replaced by another one, which succeeds; returns the job at its end."""
         begin = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
         async with Trainer(example("progress.json") | {"phases": []}).serve(self.ip):
-            kubelet = await self.starts_training(begin)
+            kubelet = await self.starts_training(begin, -100)  # before the run goes on, which has the time of the clock
             await self.edit(suspend=True)
-            await kubelet.obeys(60, 143, STOPPED)
+            await kubelet.obeys(-40, 143, STOPPED)
             await self.reached("Suspended")
+            await next_second()
             await self.edit(suspend=False)
             kubelet = await self.starts_training(begin, 100)
             await self.edit(rerun=1)
