@@ -76,7 +76,8 @@ def check_reference(end: dict[str, Any]) -> None:
     assert status["cost"]["heldSeconds"] == 100
     assert status["cost"]["total"] == "0.2361"
     assert status["results"]["aurocMacro"] == "0.5124"
-    assert [event["reason"] for event in end["events"]] == ["Accepted", "Created", "DataReady", "Succeeded", "Training"]
+    reasons = ["Accepted", "Created", "DataReady", "FindingsAbsent", "Succeeded", "Training"]
+    assert [event["reason"] for event in end["events"]] == reasons
 
 
 async def test_a_kill_while_a_run_is_stopped_resumed_or_replaced_leads_to_the_same_end(
