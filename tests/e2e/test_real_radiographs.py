@@ -90,7 +90,7 @@ def run(
     job = wait_for_end(kube, "real-radiographs", module_namespace)
     if job["status"]["state"] == "Succeeded":
         with pod_on_claim(kube, module_namespace, "work", prepare_image) as root:
-            kube.kubectl("cp", f"{root}/{job['status']['results']['folder']}", str(outputs))
+            kube.kubectl("cp", f"{root}/{job['status']['run']['folder']}", str(outputs))
     return Run(job, outputs, names, module_namespace)
 
 
