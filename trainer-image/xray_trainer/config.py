@@ -115,6 +115,15 @@ class Split(Section):
         return self
 
 
+class OnBadImage(Section):
+    """What becomes of a run whose set holds images that can't be read. Fail: the first one ends it; Skip: they are left
+    out, until they are too many."""
+
+    mode: Literal["Fail", "Skip"]
+    max_share: float = Field(ge=0, lt=1)
+    """Under Skip: more than this share of the images, and more than five, end the run. Not looked at under Fail."""
+
+
 class Dataset(Section):
     """The X-rays, their labels, and where the prepared copy is kept."""
 
@@ -127,6 +136,7 @@ class Dataset(Section):
     stored_size: int = Field(ge=32, le=640)
     """Side in pixels of the cached images, from which the model's square is cropped."""
     cache_dir: Path
+    on_bad_image: OnBadImage = OnBadImage(mode="Skip", max_share=0.01)
 
     @property
     def path_on_claim(self) -> Path:
@@ -240,5 +250,5 @@ def _describe(item: Mapping[str, Any]) -> str:
 
 
 def as_json(run_file: RunFile) -> Dict[str, Any]:
-    """The run file as plain values for the result."""
-    return run_file.model_dump(mode="json")
+    """The run file as plain values for the result, with the fields that it was given."""
+    return run_file.model_dump(mode="json", exclude_unset=True)

@@ -75,8 +75,8 @@ def test_an_empty_root_is_a_data_error(tmp_path: Path) -> None:
         (member(NAME, tarfile.FIFOTYPE), "regular files and folders only"),
         (member(NAME, tarfile.CHRTYPE), "regular files and folders only"),
         (member(NAME * 20), "name of 320 characters"),
-        (member(NAME, size=2000), "2000 bytes; expected at most 1000"),
-        (member(NAME * 6000), "bytes; expected at most 65536"),
+        (member(NAME, size=2000), "2000 bytes; expected 0 to 1000"),
+        (member(NAME * 6000), "more than 65536 bytes of headers"),
     ],
 )
 def test_hostile_members_end_the_preparation_by_ordinal(tmp_path: Path, info: tarfile.TarInfo, expected: str) -> None:
@@ -120,7 +120,7 @@ def test_extended_headers_without_end_are_damage(tmp_path: Path) -> None:
     path, tar = plain_tar(tmp_path)
     header = member("PaxHeaders", tarfile.XHDTYPE).tobuf(tarfile.USTAR_FORMAT)
     path.write_bytes(gzip.compress(header * 2000 + tar))
-    with pytest.raises(DataError, match=r"^images_001.tar.gz: after member 0: a header without meaning; expected"):
+    with pytest.raises(DataError, match=r"^images_001.tar.gz: member 1: more than 65536 bytes of headers; expected"):
         read(path)
 
 
@@ -133,7 +133,7 @@ def test_more_members_than_the_limit_are_refused(tmp_path: Path) -> None:
 def test_endless_padding_is_refused(tmp_path: Path) -> None:
     path = pack(tmp_path / "images_001.tar.gz", member(NAME))
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(1 << 20)))
-    with pytest.raises(DataError, match="padding only"):
+    with pytest.raises(DataError, match="more than 65536 bytes of padding"):
         read(path, Limits(trailing_bytes=1 << 16))
 
 
@@ -184,7 +184,7 @@ def test_a_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path: Path)
     path, tar = plain_tar(tmp_path)
     second_member = 512 + (len(make_png(0)) + 511) // 512 * 512
     path.write_bytes(gzip.compress(tar[:second_member] + b"?" * 512 + tar[second_member + 512 :]))
-    with pytest.raises(DataError, match="header 2"):
+    with pytest.raises(DataError, match="member 2: header: "):
         read(path)
 
 

@@ -44,7 +44,7 @@ def test_every_size_comes_out_as_stored_size(side: int) -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"<!DOCTYPE html>", r"not a PNG \(first bytes 3c 21 44 4f\)"),
+        (b"<!DOCTYPE html>", "^not a PNG file$"),
         (b"", "not a PNG"),
         (make_png()[:-60], "damaged PNG"),
         (make_png()[:40], "damaged PNG"),
@@ -59,7 +59,7 @@ def test_what_can_t_be_read_is_told(data: bytes, expected: str) -> None:
 def test_a_jpeg_named_png_is_refused() -> None:
     file = io.BytesIO()
     Image.open(io.BytesIO(make_png())).save(file, format="JPEG")
-    with pytest.raises(UnreadableImageError, match="not a PNG"):
+    with pytest.raises(UnreadableImageError, match=r"^not a PNG file but JPEG$"):
         decode_png(file.getvalue(), 20)
 
 

@@ -175,10 +175,10 @@ def test_what_is_left_out_is_listed_by_ordinal_and_reason(tmp_path: Path, caplog
     result = prepare_in(tmp_path)
     assert (result["images"], result["rejected"]) == (10, 4)
     assert rejected_rows(tmp_path) == [
-        ["images_001.tar.gz", "12", "twice present", ""],
-        ["images_001.tar.gz", "13", "no label row", ""],
-        ["images_001.tar.gz", "14", "not named .png", ""],
-        ["images_001.tar.gz", "11", "unreadable", "not a PNG (first bytes 3c 21 44 4f)"],
+        ["images_001.tar.gz", "12", f"images/{image_name(1)}", "twice present", ""],
+        ["images_001.tar.gz", "13", f"images/{image_name(99)}", "no label row", ""],
+        ["images_001.tar.gz", "14", "images/README.txt", "not named .png", ""],
+        ["images_001.tar.gz", "11", f"images/{image_name(11)}", "unreadable", "not a PNG file"],
     ]
     assert "left out: images_001.tar.gz: member 13: no label row" in caplog.messages
     manifest = json.loads((cache_of(tmp_path) / "manifest.json").read_text())
@@ -202,9 +202,38 @@ def test_many_unreadable_images_end_the_preparation(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         prepare_in(tmp_path)
     assert str(caught.value).startswith(
-        "images_001.tar.gz: member 1: not a PNG (first bytes 3c 21 44 4f); expected a PNG image"
+        "images_001.tar.gz: member 1: not a PNG file; expected a PNG image (6 of 26 images are unreadable"
     )
-    assert list((tmp_path / "cache").iterdir()) == []
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert kept.name.endswith("-rejected.csv")
+    with kept.open(newline="") as file:
+        assert [row[2] for row in csv.reader(file)][1:] == [f"images/{image_name(patient)}" for patient in range(1, 7)]
+
+
+def test_the_list_of_a_failed_preparation_goes_when_it_succeeds(tmp_path: Path) -> None:
+    write_with_damage(tmp_path / "nih", good=20, damaged=6)
+    with pytest.raises(DataError):
+        prepare_in(tmp_path)
+    result = prepare_in(tmp_path, dataset={"on_bad_image": {"mode": "Skip", "max_share": 0.3}})
+    assert result["rejected"] == 6
+    assert [path.is_dir() for path in (tmp_path / "cache").iterdir()] == [True]
+
+
+def test_the_first_bad_image_ends_a_run_that_takes_none(tmp_path: Path) -> None:
+    write_with_damage(tmp_path / "nih", good=20, damaged=1)
+    with pytest.raises(DataError) as caught:
+        prepare_in(tmp_path, dataset={"on_bad_image": {"mode": "Fail", "max_share": 0.5}})
+    assert str(caught.value) == (
+        "images_001.tar.gz: member 1: not a PNG file; expected a PNG image, for onBadImage is Fail"
+    )
+
+
+def test_a_cache_that_left_images_out_is_none_for_a_run_that_takes_none(tmp_path: Path) -> None:
+    write_with_damage(tmp_path / "nih", good=20, damaged=1)
+    prepare_in(tmp_path)
+    with pytest.raises(DataError, match=r"^1 of 21 images are unreadable; none are left out; expected PNG images$"):
+        prepare_in(tmp_path, dataset={"on_bad_image": {"mode": "Fail", "max_share": 0}})
+    assert prepare_in(tmp_path)["images"] == 20
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,22 @@
 """Images out of the data set's archives and folder, one after the other, never extracted to disk.
 
 The bytes are foreign. Python's tarfile takes a damaged header in the middle of an archive for its end, so headers are
-checked on their way in: an archive is read to its very end or refused.
+checked on their way in and what follows the end has to be padding: an archive is read to its very end or refused.
+tarfile's own filters apply to extraction only. What it reads into memory by itself, headers of all kinds, is bounded by
+the file that it reads from.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
+import os
 import tarfile
 import zlib
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO, Callable, Iterator, List
+from typing import IO, Callable, Iterator, List, Optional, Type
 
 from typing_extensions import Self
 
@@ -36,22 +41,43 @@ class Limits:
     """Bytes of one member, held in memory; the original's are below 1 MB."""
     name_characters: int = 255
     header_bytes: int = 64 << 10
-    """Bytes of an extended header, which tarfile reads into memory."""
+    """Bytes of all headers of one member, which tarfile reads into memory."""
     trailing_bytes: int = 16 << 20
     """Padding after the last member."""
+    unpacked_bytes: int = 256 << 20
+    unpacked_ratio: int = 20
+    """An archive may unpack to `unpacked_bytes` and `unpacked_ratio` times its own size. PNG files don't shrink: those
+    of ChestX-ray14 unpack to their own size, and gzip's utmost is a thousand times."""
+    files: int = 500_000
+    """Archives, and loose files."""
+
+
+class MemberError(DataError):
+    """A member that ends the preparation. `path` is for the list on the data's own volume, never for a message."""
+
+    def __init__(self, place: str, ordinal: int, path: str, problem: str) -> None:
+        super().__init__(f"{place}: member {ordinal}: {problem}")
+        self.place = place
+        self.ordinal = ordinal
+        self.path = path
+        self.problem = problem
 
 
 @dataclass(frozen=True)
 class Member:
-    """One file of the source. `name` identifies a patient: it never goes into a message."""
+    """One file of the source. Its path identifies a patient: it never goes into a message."""
 
     place: str
     """The archive's name, or `images/`."""
     ordinal: int
     """Position in the archive or in the sorted folder, from 1."""
-    name: str
-    """Base name."""
+    path: str
+    """Name with folders."""
     data: bytes
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.path).name
 
 
 @dataclass(frozen=True)
@@ -65,26 +91,33 @@ class Sources:
         return sum(path.stat().st_size for path in (*self.archives, *self.files))
 
 
-def find_sources(root: Path) -> Sources:
+def find_sources(root: Path, limits: Limits = Limits()) -> Sources:
     """Archives and loose images under the data set's root, in the order of their names.
 
-    Raises: DataError if there are neither, or if the folder of images can't be listed.
+    Raises: DataError if there are neither or too many, or if the folder of images can't be listed.
     """
-    archives = sorted(path for path in root.glob(ARCHIVE_PATTERN) if path.is_file())
-    files = _files_in(root / IMAGES_FOLDER)
+    archives = _some(root.glob(ARCHIVE_PATTERN), limits.files, f"files {ARCHIVE_PATTERN}")
+    files = _files_in(root / IMAGES_FOLDER, limits.files)
     if not archives and not files:
         raise DataError(f"no {ARCHIVE_PATTERN} and no files in {IMAGES_FOLDER}/; expected chest X-rays in NIH layout")
     return Sources(archives, files)
 
 
-def _files_in(folder: Path) -> List[Path]:
+def _files_in(folder: Path, limit: int) -> List[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_file())
+        return _some(folder.iterdir(), limit, f"files in {IMAGES_FOLDER}/")
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         # `from None`: the operating system's message may quote a file name, which tells the patient
         raise unreadable(f"{IMAGES_FOLDER}/", error) from None
+
+
+def _some(paths: Iterator[Path], limit: int, what: str) -> List[Path]:
+    found = sorted(path for path in islice(paths, limit + 1) if path.is_file())
+    if len(found) > limit:
+        raise DataError(f"more than {limit} {what}; expected at most that")
+    return found
 
 
 def read_members(sources: Sources, on_bytes: OnBytes, limits: Limits = Limits()) -> Iterator[Member]:
@@ -101,53 +134,76 @@ def read_members(sources: Sources, on_bytes: OnBytes, limits: Limits = Limits())
 
 def read_archive(path: Path, on_bytes: OnBytes, limits: Limits = Limits()) -> Iterator[Member]:
     """Files of one .tar.gz in stored order; folders are passed over. Raises: DataError as read_members."""
-    reached = 0
+    done = 0
     try:
         with path.open("rb") as raw, gzip.GzipFile(mode="rb", fileobj=_Counting(raw, on_bytes)) as unzipped:
-            with tarfile.open(fileobj=unzipped, mode="r|", tarinfo=_strict_tar_info(path.name, limits)) as archive:
-                for reached, info in enumerate(archive, start=1):
-                    _check(info, path.name, reached, limits)
+            file = _Bounded(unzipped, path, limits)
+            with tarfile.open(fileobj=file, mode="r|", tarinfo=_strict_tar_info(file)) as archive:
+                for info in _infos(archive):
+                    _check(info, path.name, done + 1, limits)
+                    file.allow(info.size, "content")
                     if not info.isdir():
-                        yield Member(path.name, reached, PurePosixPath(info.name).name, _content(archive, info))
-            _read_to_end(unzipped, path.name, limits)
+                        yield Member(path.name, done + 1, info.name, _content(archive, info))
+                    done += 1
+                    file.allow(limits.header_bytes, "headers", member=done + 1)
+                file.allow(limits.trailing_bytes, "padding")
+                _require_padding(archive, path.name, done)
     except (EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path.name}: after member {reached}: {error}; expected a whole .tar.gz archive") from error
+        raise DataError(f"{path.name}: after member {done}: {error}; expected a whole .tar.gz archive") from error
     except (ValueError, RecursionError) as error:  # of extended headers, whose text, with names, tarfile quotes
         raise DataError(
-            f"{path.name}: after member {reached}: a header without meaning; expected a whole .tar.gz archive"
+            f"{path.name}: after member {done}: a header without meaning; expected a whole .tar.gz archive"
         ) from error
     except OSError as error:  # after BadGzipFile, which is one too
         raise unreadable(path.name, error) from error
 
 
+def _infos(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The archive's headers. tarfile keeps all that it has read, which is let go here."""
+    while True:
+        info = archive.next()
+        if info is None:
+            return
+        yield info
+        archive.members.clear()  # type: ignore[attr-defined]
+        archive.pax_headers = {}
+
+
 def _read_file(path: Path, ordinal: int, on_bytes: OnBytes, limits: Limits) -> Member:
-    place = f"{IMAGES_FOLDER}/: file {ordinal}"
     try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= limits.member_bytes else None
+        with path.open("rb") as file:
+            data = file.read(limits.member_bytes + 1)
     except OSError as error:
         # `from None`: the operating system's message quotes the file name, which tells the patient
-        raise unreadable(place, error) from None
-    if data is None:
-        raise DataError(f"{place}: {size} bytes; expected at most {limits.member_bytes}")
+        reason = f"{error.strerror or type(error).__name__}; expected a file that uid {os.getuid()} may read"
+        raise MemberError(f"{IMAGES_FOLDER}/", ordinal, path.name, reason) from None
+    if len(data) > limits.member_bytes:
+        reason = f"more than {limits.member_bytes} bytes; expected at most that"
+        raise MemberError(f"{IMAGES_FOLDER}/", ordinal, path.name, reason)
     on_bytes(len(data))
     return Member(f"{IMAGES_FOLDER}/", ordinal, path.name, data)
 
 
 def _check(info: tarfile.TarInfo, archive: str, ordinal: int, limits: Limits) -> None:
     """Raises: DataError for a member that no honest image archive holds."""
-    place = f"{archive}: member {ordinal}"
-    path = PurePosixPath(info.name)
     if ordinal > limits.members:
         raise DataError(f"{archive}: more than {limits.members} members; expected at most that")
+    problem = _problem_of(info, limits)
+    if problem is not None:
+        raise MemberError(archive, ordinal, info.name, problem)
+
+
+def _problem_of(info: tarfile.TarInfo, limits: Limits) -> Optional[str]:
+    path = PurePosixPath(info.name)
     if len(info.name) > limits.name_characters:
-        raise DataError(f"{place}: name of {len(info.name)} characters; expected at most {limits.name_characters}")
+        return f"name of {len(info.name)} characters; expected at most {limits.name_characters}"
     if path.is_absolute() or ".." in path.parts or "\\" in info.name:
-        raise DataError(f"{place}: its name leads out of the archive; expected a relative path without '..'")
+        return "its name leads out of the archive; expected a relative path without '..'"
     if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE) or info.issparse():
-        raise DataError(f"{place}: member of type {info.type!r}; expected regular files and folders only")
-    if info.size > limits.member_bytes:
-        raise DataError(f"{place}: {info.size} bytes; expected at most {limits.member_bytes}")
+        return f"of type {info.type!r}; expected regular files and folders only"
+    if not 0 <= info.size <= limits.member_bytes:
+        return f"{info.size} bytes; expected 0 to {limits.member_bytes}"
+    return None
 
 
 def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
@@ -157,50 +213,64 @@ def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
-def _read_to_end(unzipped: gzip.GzipFile, archive: str, limits: Limits) -> None:
-    """Read the padding: only at the end does gzip compare its checksum."""
-    left = limits.trailing_bytes
-    while left > 0:
-        piece = unzipped.read(min(left, 1 << 16))
-        if not piece:
-            return
-        left -= len(piece)
-    raise DataError(f"{archive}: more than {limits.trailing_bytes} bytes after the last member; expected padding only")
+def _require_padding(archive: tarfile.TarFile, name: str, members: int) -> None:
+    """Read to the very end: only there does gzip compare its checksum, and tarfile stops at some damage without a word."""
+    stream = archive.fileobj
+    assert stream is not None
+    for piece in iter(lambda: stream.read(tarfile.RECORDSIZE), b""):
+        if piece.strip(b"\0"):
+            raise DataError(f"{name}: after member {members}: more than padding; expected the archive's end")
 
 
-def _strict_tar_info(archive: str, limits: Limits) -> type[tarfile.TarInfo]:
-    """A TarInfo whose damaged or oversized headers are errors of ours, which tarfile passes on."""
+def _strict_tar_info(file: _Bounded) -> Type[tarfile.TarInfo]:
+    """A TarInfo whose damaged headers are errors of ours, which tarfile passes on."""
 
     class StrictTarInfo(tarfile.TarInfo):
-        headers = 0
-
         @classmethod
         def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-            cls.headers += 1
             try:
                 info = super().frombuf(buf, encoding, errors)
             except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # a block of zeros: the regular end
                 raise
             except tarfile.HeaderError as error:
-                raise DataError(f"{archive}: header {cls.headers}: {error}; expected a whole tar archive") from error
+                raise DataError(f"{file.place()}: header: {error}; expected a whole tar archive") from error
             if info.size < 0:
-                raise DataError(f"{archive}: header {cls.headers}: size {info.size}; expected 0 or more")
-            if info.type in _EXTENDED_HEADERS and info.size > limits.header_bytes:
-                raise DataError(
-                    f"{archive}: header {cls.headers}: {info.size} bytes; expected at most {limits.header_bytes}"
-                )
+                raise MemberError(file.name, file.member, info.name, f"{info.size} bytes; expected 0 or more")
             return info
 
     return StrictTarInfo
 
 
-_EXTENDED_HEADERS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
+class _Bounded(io.RawIOBase):
+    """The unpacked archive. tarfile gets from it what the limits allow at this place, and no more."""
+
+    def __init__(self, file: gzip.GzipFile, path: Path, limits: Limits) -> None:
+        super().__init__()
+        self.name = path.name
+        self.member = 1
+        """Ordinal of the member that is read, or comes next."""
+        self._file = file
+        self._left = limits.unpacked_bytes + limits.unpacked_ratio * path.stat().st_size
+        self.allow(limits.header_bytes, "headers")
+
+    def allow(self, count: int, what: str, member: Optional[int] = None) -> None:
+        """Say what comes next; tarfile reads ahead by up to a record."""
+        self.member = member or self.member
+        self._allowed, self._what, self._here = count, what, count + tarfile.RECORDSIZE
+
+    def place(self) -> str:
+        return f"{self.name}: member {self.member}"
+
+    def read(self, size: int = -1) -> bytes:
+        """Raises: DataError beyond what is allowed."""
+        data = self._file.read(size)
+        self._left -= len(data)
+        self._here -= len(data)
+        if self._left < 0:
+            raise DataError(f"{self.place()}: the archive unpacks to many times its size; expected PNG files")
+        if self._here < 0:
+            raise DataError(f"{self.place()}: more than {self._allowed} bytes of {self._what}; expected at most that")
+        return data
 
 
 class _Counting:

@@ -1,22 +1,34 @@
-"""One PNG file in, one small grey square out."""
+"""One PNG file in, one small grey square out.
+
+The bytes are foreign: what they may cost is read from their first header before Pillow sees them.
+"""
 
 from __future__ import annotations
 
 import io
 import warnings
 from dataclasses import dataclass
+from typing import Tuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_IMAGE_PIXELS = 32 << 20
 """32 megapixels: the largest detectors give about 20. Pillow's own limit would let 815 MB through."""
+MAX_TEXT_BYTES = 1 << 20
+"""Of a compressed text or colour profile, unpacked, and of all of an image: none of them is used."""
+BYTES_PER_PIXEL = 12
+"""What Pillow and we hold of an image at most while it is decoded: that of a 16-bit one."""
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
+OTHER_FORMATS = ((0, b"\xff\xd8\xff", "JPEG"), (0, b"II*\0", "TIFF"), (0, b"MM\0*", "TIFF"), (128, b"DICM", "DICOM"))
+"""Place and content of the bytes by which other formats of X-rays are known."""
+
+
 class UnreadableImageError(Exception):
-    """The file is no PNG that can be used. The message holds neither its name nor its content beyond four bytes."""
+    """The file is no PNG that can be used. The message holds neither its name nor its content."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,22 @@ class DecodedImage:
 def limit_pillow() -> None:
     """Make Pillow refuse decompression bombs in this process instead of warning of them."""
     Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT_BYTES
     warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+def memory_to_decode(data: bytes) -> int:
+    """Bytes that the file and its decoding take at most, by its first header. What is refused unread costs itself."""
+    width, height = _size_of(data)
+    pixels = width * height
+    return len(data) + (BYTES_PER_PIXEL * pixels if pixels <= MAX_IMAGE_PIXELS else 0)
+
+
+def _size_of(data: bytes) -> Tuple[int, int]:
+    """Width and height; 0 where the file doesn't begin as a PNG has to."""
+    if not data.startswith(PNG_SIGNATURE) or data[12:16] != b"IHDR":
+        return 0, 0
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
 def decode_png(data: bytes, stored_size: int) -> DecodedImage:
@@ -42,18 +69,23 @@ def decode_png(data: bytes, stored_size: int) -> DecodedImage:
     Raises: UnreadableImageError.
     """
     if not data.startswith(PNG_SIGNATURE):
-        raise UnreadableImageError(f"not a PNG (first bytes {data[:4].hex(' ')})")
+        raise UnreadableImageError(f"not a PNG file{_other_format(data)}")
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.size != _size_of(data):
+                raise UnreadableImageError("a PNG file that tells two sizes")
             image.load()
-            mode = image.mode
-            grey = _to_grey(image)
+            pixels = _scale(_to_grey(image), stored_size).tobytes()
+            return DecodedImage(pixels, image.mode)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImageError(f"more than {MAX_IMAGE_PIXELS} pixels") from error
     # Pillow signals damaged PNG files by all of these; the decoder itself holds no state of ours
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
         raise UnreadableImageError(f"damaged PNG of {len(data)} bytes") from error
-    return DecodedImage(_scale(grey, stored_size).tobytes(), mode)
+
+
+def _other_format(data: bytes) -> str:
+    return next((f" but {name}" for place, magic, name in OTHER_FORMATS if data.startswith(magic, place)), "")
 
 
 def _to_grey(image: Image.Image) -> Image.Image:

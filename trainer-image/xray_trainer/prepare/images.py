@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Callable, Deque, Dict, Iterable, List, Mapping, Optional, Set, Tuple
+from typing import Callable, Deque, Iterable, List, Mapping, Optional, Set, Tuple
 
+from xray_trainer.config import OnBadImage
 from xray_trainer.errors import DataError
 from xray_trainer.prepare.archive import Member
-from xray_trainer.prepare.decode import DecodedImage, UnreadableImageError, decode_png
+from xray_trainer.prepare.decode import DecodedImage, UnreadableImageError, decode_png, memory_to_decode
 from xray_trainer.prepare.labels import LabelRow
+from xray_trainer.prepare.rejections import Rejection, Rejections
 from xray_trainer.prepare.shards import ImageStore
 
 LOG = logging.getLogger(__name__)
@@ -23,47 +23,41 @@ TWICE = "twice present"
 NO_LABEL_ROW = "no label row"
 UNREADABLE = "unreadable"
 
-MAX_UNREADABLE_IMAGES = 5
-MAX_UNREADABLE_SHARE = 0.01
-"""More unreadable images than both of these, and the source counts as damaged: a few bad files are life, many are a
-broken copy that somebody has to look at."""
-LOGGED_REJECTIONS = 5
-"""All are in rejected.csv."""
+ALWAYS_SKIPPED_IMAGES = 5
+"""Under `Skip`, so few unreadable images are left out of however small a set: a few bad files are life, many are a broken
+copy that somebody has to look at."""
 WAITING_PER_CORE = 4
 """Undecoded images in memory per core."""
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """One file that was left out, by place and ordinal: its name would tell the patient."""
-
-    place: str
-    ordinal: int
-    reason: str
-    detail: str = ""
-
-    def sentence(self) -> str:
-        return f"{self.place}: member {self.ordinal}: {self.detail or self.reason}"
+WAITING_BYTES = 512 << 20
+"""Memory that the images which wait or are decoded may take together, whatever the number of cores."""
 
 
 @dataclass
 class Collected:
     """What the pass found; rows of `images` are those of the store."""
 
+    rejections: Rejections
     images: List[Tuple[str, LabelRow]] = field(default_factory=list)
-    rejections: List[Rejection] = field(default_factory=list)
     modes: Counter[str] = field(default_factory=Counter)
 
-    def rejected_by_reason(self) -> Dict[str, int]:
-        return dict(sorted(Counter(rejection.reason for rejection in self.rejections).items()))
+
+@dataclass(frozen=True)
+class _Waiting:
+    """An image that is being decoded."""
+
+    member: Member
+    row: LabelRow
+    memory_bytes: int
+    decoded: Future[DecodedImage]
 
 
 def collect(
     members: Iterable[Member],
     rows: Mapping[str, LabelRow],
     store: ImageStore,
-    stored_size: int,
     cores: int,
+    on_bad_image: OnBadImage,
+    rejections: Rejections,
     on_image: Callable[[int, int], None],
 ) -> Collected:
     """Decode all labelled images into the store, in the order of the source whatever the number of cores.
@@ -71,33 +65,39 @@ def collect(
     Pillow releases Python's lock while it decodes and scales, so threads use all cores.
 
     Args:
+        rejections: gets what is left out.
         on_image: called with the images done and the files left out so far.
     Raises: DataError if too many images are unreadable or none is left.
     """
-    collected = Collected()
-    waiting: Deque[Tuple[Member, LabelRow, Future[DecodedImage]]] = deque()
+    collected = Collected(rejections)
+    waiting: Deque[_Waiting] = deque()
     seen: Set[str] = set()
 
+    def is_full(more_bytes: int) -> bool:
+        taken = sum(each.memory_bytes for each in waiting)
+        return bool(waiting) and (len(waiting) >= WAITING_PER_CORE * cores or taken + more_bytes > WAITING_BYTES)
+
     def take_oldest() -> None:
-        member, row, future = waiting.popleft()
-        _take(member, row, future, store, collected)
-        on_image(len(collected.images), len(collected.rejections))
+        _take(waiting.popleft(), store, on_bad_image, collected)
+        on_image(len(collected.images), rejections.count())
 
     with ThreadPoolExecutor(cores, thread_name_prefix="decode") as pool:
         for member in members:
             reason = _reason_to_reject(member, rows, seen)
             if reason is not None:
-                collected.rejections.append(Rejection(member.place, member.ordinal, reason))
+                rejections.add(Rejection(member.place, member.ordinal, member.path, reason))
                 continue
             seen.add(member.name)
-            waiting.append((member, rows[member.name], pool.submit(decode_png, member.data, stored_size)))
-            if len(waiting) >= WAITING_PER_CORE * cores:
+            memory_bytes = memory_to_decode(member.data)
+            while is_full(memory_bytes):
                 take_oldest()
+            decoded = pool.submit(decode_png, member.data, store.side)
+            waiting.append(_Waiting(member, rows[member.name], memory_bytes, decoded))
         while waiting:
             take_oldest()
-    _refuse_damaged(collected)
-    for rejection in collected.rejections[:LOGGED_REJECTIONS]:
-        LOG.warning("left out: %s", rejection.sentence())
+    _refuse_empty(collected)
+    require_few_unreadable(rejections.counts, len(collected.images), on_bad_image, rejections.first(UNREADABLE))
+    rejections.log()
     return collected
 
 
@@ -111,39 +111,44 @@ def _reason_to_reject(member: Member, rows: Mapping[str, LabelRow], seen: Set[st
     return None
 
 
-def _take(member: Member, row: LabelRow, future: Future[DecodedImage], store: ImageStore, collected: Collected) -> None:
+def _take(waiting: _Waiting, store: ImageStore, on_bad_image: OnBadImage, collected: Collected) -> None:
+    member = waiting.member
     try:
-        decoded = future.result()
+        decoded = waiting.decoded.result()
     except UnreadableImageError as error:
-        collected.rejections.append(Rejection(member.place, member.ordinal, UNREADABLE, str(error)))
+        rejection = Rejection(member.place, member.ordinal, member.path, UNREADABLE, str(error))
+        collected.rejections.add(rejection)
+        if on_bad_image.mode == "Fail":
+            raise DataError(f"{rejection.sentence()}; expected a PNG image, for onBadImage is Fail") from error
         return
     store.append(decoded.pixels)
-    collected.images.append((member.name, row))
+    collected.images.append((member.name, waiting.row))
     collected.modes[decoded.mode] += 1
 
 
-def _refuse_damaged(collected: Collected) -> None:
-    unreadable = [rejection for rejection in collected.rejections if rejection.reason == UNREADABLE]
-    total = len(collected.images) + len(unreadable)
-    if not collected.images:
-        raise DataError(_nothing_left(collected))
-    if len(unreadable) > max(MAX_UNREADABLE_IMAGES, MAX_UNREADABLE_SHARE * total):
-        raise DataError(
-            f"{unreadable[0].sentence()}; expected a PNG image ({len(unreadable)} of {total} images are unreadable; "
-            f"up to {MAX_UNREADABLE_IMAGES} or {MAX_UNREADABLE_SHARE:.0%} are left out)"
-        )
+def require_few_unreadable(
+    rejected: Mapping[str, int], images: int, on_bad_image: OnBadImage, first: Optional[Rejection] = None
+) -> None:
+    """Args:
+        rejected: reason -> files left out.
+        first: the first unreadable one, where it is known.
+    Raises: DataError if there are more unreadable images than the run takes.
+    """
+    unreadable = rejected.get(UNREADABLE, 0)
+    total = images + unreadable
+    fails = on_bad_image.mode == "Fail"
+    if unreadable <= (0 if fails else max(ALWAYS_SKIPPED_IMAGES, on_bad_image.max_share * total)):
+        return
+    bound = "none" if fails else f"up to {ALWAYS_SKIPPED_IMAGES} or {on_bad_image.max_share:.0%}"
+    found = f"{unreadable} of {total} images are unreadable; {bound} are left out"
+    raise DataError(f"{first.sentence()}; expected a PNG image ({found})" if first else f"{found}; expected PNG images")
 
 
-def _nothing_left(collected: Collected) -> str:
-    if not collected.rejections:
-        return "the archives and folders are empty; expected PNG images"
-    counts = ", ".join(f"{count} {reason}" for reason, count in collected.rejected_by_reason().items())
-    return f"{collected.rejections[0].sentence()}; no usable image is left ({counts}); expected PNG images with a label row"
-
-
-def write_rejections(path: Path, rejections: Iterable[Rejection]) -> None:
-    """List what was left out as CSV; it stays on the data's own volume."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["source", "member", "reason", "detail"])
-        writer.writerows([item.place, item.ordinal, item.reason, item.detail] for item in rejections)
+def _refuse_empty(collected: Collected) -> None:
+    if collected.images:
+        return
+    first = collected.rejections.first()
+    if first is None:
+        raise DataError("the archives and folders are empty; expected PNG images")
+    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(collected.rejections.counts.items()))
+    raise DataError(f"{first.sentence()}; no usable image is left ({counts}); expected PNG images with a label row")

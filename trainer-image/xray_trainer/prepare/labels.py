@@ -19,6 +19,7 @@ from xray_trainer.config import LabelsFile
 from xray_trainer.errors import ConfigurationError, DataError
 from xray_trainer.files import sha256_of, unreadable
 from xray_trainer.findings import parse_findings
+from xray_trainer.prepare.records import read_records
 
 LOG = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ MAX_SHOWN_CHARACTERS = 40
 """Of a heading or finding in a message, which has to fit a termination message."""
 SHOWN_FROM_PATIENTS = 5
 """Values that fewer patients have are not told."""
+FORMULA = re.compile(r"[=@]|[+-](?![\d.,]*$)")
+"""What a spreadsheet would compute; a number with its sign is none."""
 AGE = re.compile(r"0*(\d{1,3})Y?")
 
 
@@ -137,13 +140,14 @@ def _require_file(path: Path) -> None:
 
 
 def _parse(file: TextIO, name: str, columns: LabelsFile) -> Dict[str, LabelRow]:
-    reader = csv.reader(file)
-    places = _find_columns([heading.strip() for heading in next(reader, [])], name, columns)
+    records = read_records(file, name)
+    _, header = next(records, (1, []))
+    places = _find_columns([heading.strip() for heading in header], name, columns)
     rows: Dict[str, LabelRow] = {}
-    for fields in reader:
+    for line, fields in records:
         if not any(fields):
             continue
-        place = f"{name}: line {reader.line_num}"
+        place = f"{name}: line {line}"
         image, row = _parse_row(fields, places, columns, place)
         if rows.setdefault(image, row) != row:
             raise DataError(f"{place}: an image of an earlier line with other values; expected one line per image")
@@ -183,6 +187,8 @@ def _parse_row(
     for column in required:
         if not fields[places[column]].strip():
             raise DataError(f"{place}: column {column}: empty; expected a value")
+        if FORMULA.match(fields[places[column]].strip()):
+            raise DataError(f"{place}: column {column}: a formula; expected a value")
     row = LabelRow(
         patient=fields[places[columns.patient_column]].strip(),
         findings=parse_findings(fields[places[columns.label_column]], columns.separator),

@@ -41,8 +41,9 @@ from xray_trainer.prepare.cache import (
     verify,
 )
 from xray_trainer.prepare.decode import limit_pillow
-from xray_trainer.prepare.images import UNREADABLE, Collected, collect, write_rejections
+from xray_trainer.prepare.images import UNREADABLE, Collected, collect, require_few_unreadable
 from xray_trainer.prepare.labels import LabelRow, Labels, absent_findings, check_findings, read_labels, summarise
+from xray_trainer.prepare.rejections import Rejections
 from xray_trainer.prepare.shards import ImageStore, count_positives, write_part
 from xray_trainer.prepare.split import PARTS, count_leaked, split_digest, split_images
 from xray_trainer.progress import Progress
@@ -51,6 +52,8 @@ from xray_trainer.result import VERSION
 
 LOG = logging.getLogger(__name__)
 
+REJECTED = "rejected.csv"
+"""In the cache folder; of a preparation that failed, beside it with the folder's name before it."""
 SAMPLED_MEMBERS = 16
 """Members whose sizes tell how many images an archive holds, for the check of free disk."""
 COPIES = 2
@@ -73,7 +76,9 @@ def prepare(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
     folder = folder_of(dataset.cache_dir, key)
     with disk_full_reported(f"cache {dataset.cache_dir} or output {run_file.output_dir}"):
         manifest = _reuse(folder, key, run_file.run.uid)
-        if manifest is None:
+        if manifest is not None:
+            require_few_unreadable(manifest.rejected, manifest.images, dataset.on_bad_image)
+        else:
             manifest = _build(dataset, sources, labels, key, folder, progress)
         _report(run_file.output_dir, folder, manifest, progress)
     return result_of(manifest)
@@ -104,18 +109,27 @@ def _reuse(folder: Path, key: str, run_uid: str) -> Optional[Manifest]:
 def _build(dataset: Dataset, sources: Sources, labels: Labels, key: str, folder: Path, progress: Progress) -> Manifest:
     dataset.cache_dir.mkdir(parents=True, exist_ok=True)
     delete_abandoned(dataset.cache_dir, time.time())
-    expected = estimate_images(sources, len(labels.rows))
-    require_free(dataset.cache_dir, COPIES * expected * dataset.stored_size**2, f"cache for about {expected} images")
     temporary = make_temporary_folder(dataset.cache_dir)
+    kept = dataset.cache_dir / f"{folder.name}-{REJECTED}"
     try:
-        manifest = _fill(temporary, dataset, sources, labels, key, expected, progress)
+        with Rejections(temporary / REJECTED) as rejections:
+            manifest = _fill(temporary, dataset, sources, labels, key, rejections, progress)
+        kept.unlink(missing_ok=True)
         if publish(temporary, manifest, folder):
             return manifest
-    except BaseException:  # whatever ends the preparation, even a signal: its folder goes
+    except BaseException as error:  # whatever ends the preparation, even a signal: its folder goes
+        if isinstance(error, DataError) and rejections.count():
+            _keep_list(temporary / REJECTED, kept)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     LOG.info("cache %s was finished by another preparation meanwhile", folder.name)
     return verify(folder, key, sample_seed=key)
+
+
+def _keep_list(rejected: Path, kept: Path) -> None:
+    """What a preparation left out or refused is known only by name to whoever has to mend it."""
+    rejected.replace(kept)
+    LOG.info("the files that were left out or refused are listed on the cache volume in %s", kept.name)
 
 
 def estimate_images(sources: Sources, label_rows: int) -> int:
@@ -156,19 +170,26 @@ class _Meter:
 
 
 def _fill(
-    folder: Path, dataset: Dataset, sources: Sources, labels: Labels, key: str, expected: int, progress: Progress
+    folder: Path,
+    dataset: Dataset,
+    sources: Sources,
+    labels: Labels,
+    key: str,
+    rejections: Rejections,
+    progress: Progress,
 ) -> Manifest:
-    """Write everything but the manifest into `folder`."""
+    """Write everything but the manifest into `folder`, if there is room for it."""
+    expected = estimate_images(sources, len(labels.rows))
+    require_free(dataset.cache_dir, COPIES * expected * dataset.stored_size**2, f"cache for about {expected} images")
     cores = available_cores()
     meter = _Meter(progress, sources.total_bytes(), expected)
     LOG.info("preparing about %d images from %d archives on %d cores", expected, len(sources.archives), cores)
     store = ImageStore(folder / "images.raw", dataset.stored_size)
     members = read_members(sources, meter.on_bytes)
-    collected = collect(members, labels.rows, store, dataset.stored_size, cores, meter.on_image)
+    collected = collect(members, labels.rows, store, cores, dataset.on_bad_image, rejections, meter.on_image)
     part_of = _split(collected, dataset)
     files, parts = _write_parts(folder, store.finish(), collected, part_of, dataset)
     store.delete()
-    write_rejections(folder / "rejected.csv", collected.rejections)
     return _make_manifest(dataset, sources, labels, key, collected, part_of, files, parts)
 
 
@@ -216,7 +237,7 @@ def _make_manifest(
     parts: Dict[str, Part],
 ) -> Manifest:
     rows = [row for _, row in collected.images]
-    rejected = collected.rejected_by_reason()
+    rejected = dict(sorted(collected.rejections.counts.items()))
     return Manifest(
         format_version=CACHE_FORMAT,
         key=key,

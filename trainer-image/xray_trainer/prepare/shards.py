@@ -41,6 +41,7 @@ class ImageStore:
     """The images of one preparation in a plain file: stored_size² bytes each, in the order of `append`."""
 
     def __init__(self, path: Path, stored_size: int) -> None:
+        self.side = stored_size
         self._path = path
         self._image_bytes = stored_size**2
         self._file = path.open("wb")
