@@ -18,8 +18,9 @@ MAX_IMAGE_PIXELS = 32 << 20
 """32 megapixels: the largest detectors give about 20. Pillow's own limit would let 815 MB through."""
 MAX_TEXT_BYTES = 1 << 20
 """Of a compressed text or colour profile, unpacked, and of all of an image: none of them is used."""
-BYTES_PER_PIXEL = 12
-"""What Pillow and we hold of an image at most while it is decoded: that of a 16-bit one."""
+GREY_BYTES_PER_PIXEL = 2
+BYTES_PER_PIXEL = 8
+"""What Pillow and we hold of an image at most while it is decoded: 1 of 8-bit grey, 5 of colours, 6 of 16-bit grey."""
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
@@ -50,7 +51,10 @@ def memory_to_decode(data: bytes) -> int:
     """Bytes that the file and its decoding take at most, by its first header. What is refused unread costs itself."""
     width, height = _size_of(data)
     pixels = width * height
-    return len(data) + (BYTES_PER_PIXEL * pixels if pixels <= MAX_IMAGE_PIXELS else 0)
+    if not pixels or pixels > MAX_IMAGE_PIXELS:
+        return len(data)
+    depth, colour = data[24:26].ljust(2, b"\xff")
+    return len(data) + pixels * (GREY_BYTES_PER_PIXEL if depth <= 8 and colour == 0 else BYTES_PER_PIXEL)
 
 
 def _size_of(data: bytes) -> Tuple[int, int]:
@@ -90,7 +94,7 @@ def _other_format(data: bytes) -> str:
 
 def _to_grey(image: Image.Image) -> Image.Image:
     if image.mode in SIXTEEN_BIT_MODES:
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "LA":
         return image.getchannel("L")
     return image if image.mode == "L" else image.convert("L")

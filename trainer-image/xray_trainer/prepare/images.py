@@ -28,7 +28,7 @@ ALWAYS_SKIPPED_IMAGES = 5
 copy that somebody has to look at."""
 WAITING_PER_CORE = 4
 """Undecoded images in memory per core."""
-WAITING_BYTES = 512 << 20
+WAITING_BYTES = 256 << 20
 """Memory that the images which wait or are decoded may take together, whatever the number of cores."""
 
 
