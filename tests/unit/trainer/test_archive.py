@@ -188,6 +188,24 @@ def test_a_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path: Path)
         read(path)
 
 
+def test_damage_that_a_newer_tarfile_takes_for_the_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.13.6 answers a negative offset (CVE-2025-8194) with an error that its own loop takes for the end."""
+
+    def block(_: tarfile.TarInfo, count: int) -> int:
+        if count < 0:
+            raise tarfile.InvalidHeaderError("invalid offset")  # type: ignore[attr-defined]
+        return (count + 511) // 512 * 512
+
+    hostile = member("images/second.png")
+    hostile.pax_headers = {"size": "-1024"}
+    path = pack(tmp_path / "images_001.tar.gz", member("images/first.png", size=5), hostile)
+    monkeypatch.setattr(tarfile.TarInfo, "_block", block)
+    with pytest.raises(DataError, match=r"^images_001.tar.gz: member 2: header: without meaning; expected"):
+        read(path)
+
+
 @pytest.mark.parametrize("content", [b"<!DOCTYPE html>", b"PK\x03\x04", gzip.compress(b"<html>" * 200, mtime=0)])
 def test_something_else_under_the_archive_s_name_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "images_001.tar.gz"

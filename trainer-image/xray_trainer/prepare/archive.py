@@ -147,7 +147,7 @@ def read_archive(path: Path, on_bytes: OnBytes, limits: Limits = Limits()) -> It
                     done += 1
                     file.allow(limits.header_bytes, "headers", member=done + 1)
                 file.allow(limits.trailing_bytes, "padding")
-                _require_padding(archive, path.name, done)
+                _require_end(archive, file)
     except (EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path.name}: after member {done}: {error}; expected a whole .tar.gz archive") from error
     except (ValueError, RecursionError) as error:  # of extended headers, whose text, with names, tarfile quotes
@@ -213,13 +213,17 @@ def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
-def _require_padding(archive: tarfile.TarFile, name: str, members: int) -> None:
-    """Read to the very end: only there does gzip compare its checksum, and tarfile stops at some damage without a word."""
+def _require_end(archive: tarfile.TarFile, file: _Bounded) -> None:
+    """Read to the very end, for only there gzip compares its checksum. tarfile stops at some damage without a word."""
+    if not file.ended:
+        raise DataError(f"{file.place()}: header: without meaning; expected a whole tar archive")
     stream = archive.fileobj
     assert stream is not None
     for piece in iter(lambda: stream.read(tarfile.RECORDSIZE), b""):
         if piece.strip(b"\0"):
-            raise DataError(f"{name}: after member {members}: more than padding; expected the archive's end")
+            raise DataError(
+                f"{file.name}: after member {file.member - 1}: more than padding; expected the archive's end"
+            )
 
 
 def _strict_tar_info(file: _Bounded) -> Type[tarfile.TarInfo]:
@@ -231,6 +235,7 @@ def _strict_tar_info(file: _Bounded) -> Type[tarfile.TarInfo]:
             try:
                 info = super().frombuf(buf, encoding, errors)
             except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # a block of zeros: the regular end
+                file.ended = True
                 raise
             except tarfile.HeaderError as error:
                 raise DataError(f"{file.place()}: header: {error}; expected a whole tar archive") from error
@@ -249,6 +254,8 @@ class _Bounded(io.RawIOBase):
         self.name = path.name
         self.member = 1
         """Ordinal of the member that is read, or comes next."""
+        self.ended = False
+        """Whether the block that ends an archive was read."""
         self._file = file
         self._left = limits.unpacked_bytes + limits.unpacked_ratio * path.stat().st_size
         self.allow(limits.header_bytes, "headers")
@@ -262,8 +269,10 @@ class _Bounded(io.RawIOBase):
         return f"{self.name}: member {self.member}"
 
     def read(self, size: int = -1) -> bytes:
-        """Raises: DataError beyond what is allowed."""
+        """Raises: DataError beyond what is allowed; EOFError at the end of an archive that hasn't ended."""
         data = self._file.read(size)
+        if not data and not self.ended:
+            raise EOFError("it ends too early")  # tarfile would go on to look for content at any offset
         self._left -= len(data)
         self._here -= len(data)
         if self._left < 0:
