@@ -1,4 +1,4 @@
-"""Command line: `python3 -m xray_trainer prepare | train | synthesize`.
+"""Command line: `python3 -m xray_trainer prepare | prepare-data | train | synthesize`.
 
 The one place that turns errors into exit codes, a line on stderr and the termination message.
 """
@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from xray_trainer.config import read_run_file
+from xray_trainer.config import DataOrder, parse_data_order, read_run_file
 from xray_trainer.errors import StoppedError, TrainerError
 from xray_trainer.finished import find_finished
 from xray_trainer.interruption import StopNow, StopSignal
@@ -35,7 +35,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return _synthesize(options)
     stop = StopSignal()
     signal.signal(signal.SIGTERM, stop.handle)
-    progress = Progress("Preparing" if options.command == "prepare" else "Training")
+    progress = Progress("Training" if options.command == "train" else "Preparing")
     try:
         result = _finished_or_failed(options, progress, stop)
         stop.ignore()  # how it ended is settled
@@ -52,11 +52,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="xray_trainer", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
-        ("prepare", "read, check, scale and split the X-rays"),
+        ("prepare", "read, check, scale and split the X-rays of a run"),
+        ("prepare-data", "the same for every run that needs them"),
         ("train", "train on the prepared X-rays"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("--run-file", type=Path, required=True, help="JSON file that describes the run")
+        if name == "prepare-data":
+            command.add_argument("--order", required=True, help="JSON that describes the data")
+        else:
+            command.add_argument("--run-file", type=Path, required=True, help="JSON file that describes the run")
         default = TERMINATION_LOG if TERMINATION_LOG.exists() else None
         command.add_argument("--result-file", type=Path, default=default, help="file for the result as JSON")
     synthesize = commands.add_parser("synthesize", help="write generated X-rays in NIH layout")
@@ -94,6 +98,8 @@ def describe_unexpected(error: BaseException, with_text: bool) -> str:
 
 def _run(options: argparse.Namespace, progress: Progress, stop: StopSignal) -> Dict[str, Any]:
     """The command's result. Its module is imported only if it is needed: torch takes long, preparation has none."""
+    if options.command == "prepare-data":
+        return _prepare_data(parse_data_order(options.order), progress)
     run_file = read_run_file(options.run_file)
     if options.command == "train":
         _log_to_file(run_file.output_dir / "train.log")
@@ -108,6 +114,14 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopSignal) -> D
     from xray_trainer.train import train
 
     return train(run_file, progress, stop)
+
+
+def _prepare_data(order: DataOrder, progress: Progress) -> Dict[str, Any]:
+    from xray_trainer.prepare.cache import result_of
+    from xray_trainer.prepare.run import prepare_data
+
+    serve(progress, order.progress_port)
+    return result_of(prepare_data(order.dataset, order.sample_seed, progress)[1])
 
 
 def _synthesize(options: argparse.Namespace) -> int:

@@ -215,6 +215,16 @@ class RunFile(Section):
         return self
 
 
+class DataOrder(Section):
+    """What is to be prepared for every run that needs it: what a preparation of its own is told."""
+
+    version: Literal[1]
+    dataset: Dataset
+    sample_seed: str
+    """Decides which files of a cache that is there already are hashed."""
+    progress_port: int = Field(ge=0, le=65535)
+
+
 def read_run_file(path: Path) -> RunFile:
     """Read and check the run file.
 
@@ -234,8 +244,19 @@ def parse_run_file(document: object) -> RunFile:
     try:
         return RunFile.model_validate(document)
     except ValidationError as error:
-        lines = [_describe(dict(item)) for item in error.errors(include_url=False, include_context=False)]
-        raise ConfigurationError("run file: " + "; ".join(lines)) from error
+        raise ConfigurationError(f"run file: {_mistakes(error)}") from error
+
+
+def parse_data_order(text: str) -> DataOrder:
+    """The order from its JSON. Raises: ConfigurationError naming every wrong field at once."""
+    try:
+        return DataOrder.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigurationError(f"data order: {_mistakes(error)}") from error
+
+
+def _mistakes(error: ValidationError) -> str:
+    return "; ".join(_describe(dict(item)) for item in error.errors(include_url=False, include_context=False))
 
 
 def _describe(item: Mapping[str, Any]) -> str:

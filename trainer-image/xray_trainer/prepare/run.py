@@ -66,22 +66,35 @@ def prepare(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
     Returns: the document for the termination message.
     Raises: ConfigurationError, DataError, DiskFullError.
     """
+    with disk_full_reported(f"output {run_file.output_dir}"):
+        folder, manifest = prepare_data(run_file.dataset, run_file.run.uid, progress)
+        _leave_for_train(run_file.output_dir, folder, manifest)
+    return result_of(manifest)
+
+
+def prepare_data(dataset: Dataset, sample_seed: str, progress: Progress) -> Tuple[Path, Manifest]:
+    """Prepare the data of any run that needs them, or find them prepared.
+
+    Args:
+        sample_seed: decides which files of a cache that is there are hashed.
+    Returns: the cache folder and what it holds.
+    Raises: ConfigurationError, DataError, DiskFullError.
+    """
     limit_pillow()
-    dataset = run_file.dataset
     _require_root(dataset)
     labels = read_labels(dataset.root / dataset.labels.file, dataset.labels)
     check_findings(labels, dataset.findings, dataset.labels)
     sources = find_sources(dataset.root)
     key = cache_key(dataset, sources, labels.sha256)
     folder = folder_of(dataset.cache_dir, key)
-    with disk_full_reported(f"cache {dataset.cache_dir} or output {run_file.output_dir}"):
-        manifest = _reuse(folder, key, run_file.run.uid)
+    with disk_full_reported(f"cache {dataset.cache_dir}"):
+        manifest = _reuse(folder, key, sample_seed)
         if manifest is not None:
             require_few_unreadable(manifest.rejected, manifest.images, dataset.on_bad_image)
         else:
             manifest = _build(dataset, sources, labels, key, folder, progress)
-        _report(run_file.output_dir, folder, manifest, progress)
-    return result_of(manifest)
+    _tell(manifest, progress)
+    return folder, manifest
 
 
 def _require_root(dataset: Dataset) -> None:
@@ -92,12 +105,12 @@ def _require_root(dataset: Dataset) -> None:
         )
 
 
-def _reuse(folder: Path, key: str, run_uid: str) -> Optional[Manifest]:
+def _reuse(folder: Path, key: str, sample_seed: str) -> Optional[Manifest]:
     """The manifest of a cache that is already there and whole; a damaged one is deleted."""
     if not folder.exists():
         return None
     try:
-        manifest = verify(folder, key, sample_seed=run_uid)
+        manifest = verify(folder, key, sample_seed=sample_seed)
     except DataError as error:
         LOG.warning("%s; preparing again", error)
         discard(folder)
@@ -272,14 +285,18 @@ def _count_other_findings(rows: List[LabelRow], findings: List[str]) -> Dict[str
     return dict(sorted(Counter(name for row in rows for name in row.findings - set(findings)).items()))
 
 
-def _report(output_dir: Path, folder: Path, manifest: Manifest, progress: Progress) -> None:
-    """Leave the way to the cache for the train container and say what was found."""
-    rejected = sum(manifest.rejected.values())
-    progress.advance(manifest.images, manifest.images)
-    progress.record(images_prepared=manifest.images, images_rejected=rejected)
+def _leave_for_train(output_dir: Path, folder: Path, manifest: Manifest) -> None:
+    """Leave the way to the cache for the train container."""
     output_dir.mkdir(parents=True, exist_ok=True)
     prepared = Prepared(version=VERSION, cache=folder, digest=manifest.digest, split_digest=manifest.split_digest)
     write_json(output_dir / PREPARED_FILE, prepared.model_dump(mode="json"))
+
+
+def _tell(manifest: Manifest, progress: Progress) -> None:
+    """Say what was found."""
+    rejected = sum(manifest.rejected.values())
+    progress.advance(manifest.images, manifest.images)
+    progress.record(images_prepared=manifest.images, images_rejected=rejected)
     counts = ", ".join(f"{manifest.parts[part].images} {part}" for part in PARTS)
     LOG.info("%d images of %d patients: %s; %d left out", manifest.images, manifest.patients, counts, rejected)
     if manifest.rows_without_image:
