@@ -224,6 +224,7 @@ def summarise(job: Manifest, watch: Stopwatch) -> dict[str, Any]:
             "steps": {what: round(seconds, 1) for what, seconds in watch.rows},
         },
         "images": data.get("images"),
+        "preparation": status.get("preparation"),
         "runs_on": status.get("runsOn"),
         "outputs": str(OUTPUT.relative_to(REPOSITORY)),
     }
@@ -240,6 +241,8 @@ def table(job: Manifest, watch: Stopwatch) -> str:
     status = job["status"]
     results, data, cost, run = (status.get(key, {}) for key in ("results", "data", "cost", "run"))
     rows = [("STEP", "SECONDS"), *((what, f"{seconds:.0f}") for what, seconds in watch.rows)]
+    if preparation := status.get("preparation"):
+        rows.append(("  of the job: data prepared, no accelerator held", str(preparation.get("seconds", "?"))))
     for name, seconds in seconds_of_phases(status).items():
         rows.append((f"  of the job: {name}", "?" if seconds is None else str(seconds)))
     rows += [
@@ -257,6 +260,7 @@ def table(job: Manifest, watch: Stopwatch) -> str:
         ),
         ("loss (floor)", f"{results.get('loss', 'none')} ({results.get('lossFloor', 'none')})"),
         ("cost", cost.get("display", "?")),
+        ("cost of preparing the data", preparation.get("cost", "?") if preparation else "part of the cost"),
         (
             "outputs",
             f"{OUTPUT.relative_to(REPOSITORY)}/ and claim {run.get('claimName', '?')}, folder {run.get('folder', '?')}",

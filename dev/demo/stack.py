@@ -123,12 +123,27 @@ def build_images(*names: str, registry: str = "") -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
+PREPARE_FLAVOR: Manifest = {
+    "host": {"cpu": "1", "memory": "2Gi"},
+    "prices": [
+        {
+            "effectiveFrom": "2026-01-01T00:00:00Z",
+            "currency": "USD",
+            "perHour": "0.20",
+            "source": "invented for the demo, not the price of any provider",
+        }
+    ],
+}
+"""Of the small node that demo and tests have."""
+
+
 def install_chart(kube: Kube, images: Mapping[str, str]) -> None:
     """CRDs by server-side apply, then the chart; both orders and repeats are fine."""
     values = {
         "image": image_value(images["operator"]),
         "trainer": {"prepare": image_value(images["prepare"]), "torch": image_value(images["torch"])},
         "demoFlavor": {"enabled": True},
+        "flavors": {"prepare-cpu": PREPARE_FLAVOR},
         "resyncSeconds": 2,
     }
     kube.apply(namespace(SYSTEM_NAMESPACE))

@@ -80,7 +80,7 @@ def build_operator(config: OperatorConfig, cluster: Cluster, session: aiohttp.Cl
     return Operator(
         config=config,
         cluster=cluster,
-        gatherer=Gatherer(index, cluster, session, config.progress_timeout_seconds),
+        gatherer=Gatherer(index, cluster, session, config),
         index=index,
         metrics=metrics,
         queue=queue,

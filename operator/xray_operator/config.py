@@ -80,6 +80,8 @@ class OperatorConfig(_Section):
 
     images: Images = Images()
     pod: Pod = Pod()
+    default_prepare_flavor: _NameOrNone = ""
+    """Flavor on which data is prepared before accelerators are held, where a job names none; a cpu flavor."""
     namespaces: tuple[str, ...] = ()
     """Namespaces that are watched; empty means all."""
     resync_seconds: float = Field(default=5.0, gt=0)

@@ -12,8 +12,10 @@ from xray_operator import names
 from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
 from xray_operator.cluster.progress import fetch_progress
-from xray_operator.core.admission import find_flavor
+from xray_operator.config import OperatorConfig
+from xray_operator.core.admission import find_flavor, find_prepare_flavor
 from xray_operator.core.observed import (
+    DataJob,
     Job,
     JobHandle,
     Observed,
@@ -23,6 +25,7 @@ from xray_operator.core.observed import (
     XRayJob,
     controller_uid,
     may_hold,
+    read_data_job,
     read_handle,
     read_job,
     read_pods,
@@ -47,7 +50,7 @@ class Gatherer:
     index: Index
     cluster: Cluster
     session: aiohttp.ClientSession
-    progress_timeout_seconds: float
+    config: OperatorConfig
     _records: dict[tuple[str, str], Snapshot] = field(default_factory=dict)
     """By the job's uid and the name of the run's ConfigMap, which is immutable: each is asked for once."""
 
@@ -125,14 +128,23 @@ class Gatherer:
         except RecordError as error:
             return Observed(unreadable=Unreadable(str(error)))
         if snapshot is not None:
-            return Observed(snapshot=snapshot, former_pods=await self._former_pods(job, snapshot.spec))
+            former = await self._former_pods(job, snapshot.spec)
+            data_job = self._data_job(job, snapshot.preparation.job_name) if snapshot.preparation else None
+            progress = await self._progress(data_job.pods[-1]) if data_job and data_job.pods else None
+            return Observed(snapshot=snapshot, former_pods=former, data_job=data_job, progress=progress)
         observed = Observed(flavors=self.index.flavor_specs())
         spec = parse_part(JobSpec, job.spec, "spec", names.SPEC_INVALID)
         return observed if isinstance(spec, list) else await self._look_around(job, spec, observed)
 
+    def _data_job(self, job: XRayJob, name: str) -> DataJob | None:
+        raws = [raw for raw in self.index.batch_jobs.get(name, ()) if raw["metadata"]["namespace"] == job.ref.namespace]
+        return read_data_job(raws[0], self.index.pods.get(name, ())) if raws else None
+
     async def _look_around(self, job: XRayJob, spec: JobSpec, observed: Observed) -> Observed:
         flavor = find_flavor(spec, observed)
-        labelled = isinstance(flavor, FlavorSpec) and flavor.namespace_selector
+        found = find_prepare_flavor(spec, flavor, observed, self.config) if isinstance(flavor, FlavorSpec) else None
+        offered = (flavor, found[1] if isinstance(found, tuple) else None)
+        labelled = any(isinstance(each, FlavorSpec) and each.namespace_selector for each in offered)
         return replace(
             observed,
             namespace_labels=await self._namespace_labels(job.ref.namespace) if labelled else None,
@@ -187,4 +199,4 @@ class Gatherer:
     async def _progress(self, pod: Pod) -> Any:
         if pod.over or not pod.ip or not (pod.prepare.running or pod.train.running):
             return None
-        return await fetch_progress(self.session, pod.ip, self.progress_timeout_seconds)
+        return await fetch_progress(self.session, pod.ip, self.config.progress_timeout_seconds)

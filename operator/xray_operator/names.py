@@ -14,7 +14,8 @@ OPERATOR: Final = "xray-operator"
 """Field manager, reporting component of events and value of app.kubernetes.io/managed-by."""
 
 LABEL_JOB_UID: Final = f"{GROUP}/job-uid"
-"""Children carry the uid of their XRayTrainingJob: the key under which they are found again."""
+"""Children carry the uid of their XRayTrainingJob, and those that several share their Job's name: the key under which
+they are found again."""
 LABEL_JOB_NAME: Final = f"{GROUP}/job-name"
 LABEL_FLAVOR: Final = f"{GROUP}/flavor"
 LABEL_RERUN: Final = f"{GROUP}/rerun"

@@ -13,7 +13,7 @@ from typing import Any, Final, Never
 from xray_operator import names
 from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
-from xray_operator.cluster.execute import change_job, create_child, write_down
+from xray_operator.cluster.execute import change_job, create_child, create_shared, write_down
 from xray_operator.config import OperatorConfig
 from xray_operator.core.accounting import section
 from xray_operator.core.listing import Listing, missed_events
@@ -89,6 +89,13 @@ class Operator:
                 if passes % self.config.relist_resyncs == 0:
                     await self._compare()
 
+    def child_changed(self, label: str) -> None:
+        """A child with this label has changed: look at the job whose uid it is, or at all that share it."""
+        self.queue.add(label)
+        for raw in self.index.batch_jobs.get(label, ()):
+            for owner in raw["metadata"].get("ownerReferences", ()):
+                self.queue.add(owner["uid"])
+
     def look_at_waiting_jobs(self) -> None:
         """Something that jobs may wait for has changed."""
         self._requeue(including_idle=True)
@@ -134,9 +141,13 @@ class Operator:
         return reconcile(job, observed, self.clock(), self.config)
 
     async def _create(self, job: XRayJob, observed: Observed, manifest: dict[str, object]) -> Observed | None:
-        """What is known beyond; None: the Job was made, and the watch will show it."""
-        place = f"{manifest['kind']} {job.run_name}"
+        """What is known beyond; None: a Job was made, and the watch will show it."""
+        metadata: Any = manifest["metadata"]
+        place = f"{manifest['kind']} {metadata['name']}"
         try:
+            if metadata["name"] != job.run_name:
+                await create_shared(self.cluster, manifest)
+                return None
             child = await create_child(self.cluster, manifest, job.ref.uid)
         except Refused as error:
             words = names.short(error.reason, REFUSAL_CHARACTERS) or str(error.status)

@@ -20,8 +20,10 @@ from tests.unit.operator.builders import (
     make_pod,
     make_progress,
     started,
+    told,
     train_result,
 )
+from tests.unit.operator.test_preparation import PREPARED, decide_first, seen
 from xray_operator.core.observed import Observed, Unreadable
 from xray_operator.core.reconcile import reconcile
 
@@ -62,6 +64,7 @@ def statuses() -> dict[str, Status]:
         "suspended before the start": write(Observed(flavors=FLAVORS), suspend=True),
         "stopped at a limit": write(started(suspended=True), limits={"queueSeconds": 60}),
         "makes no progress": write(silent, limits={"noProgressSeconds": 30}),
+        "waits for the training pod": told(decide_first(seen(PREPARED), now=41)),
         "gone": write(Observed(unreadable=Unreadable("ConfigMap cxr: gone")), former=written["training"]),
     }
 

@@ -60,7 +60,7 @@ def xray_job(namespace: str, name: str = "cxr", **spec: Any) -> dict[str, Any]:
     usual = {
         "flavor": FLAVOR,
         "model": {"config": {"hiddenSize": 64, "layers": 2, "heads": 2, "patchSize": 16}},
-        "dataset": {"source": {"pvc": {"claimName": "nih", "path": "nih"}}},
+        "dataset": {"source": {"pvc": {"claimName": "nih", "path": "nih"}}, "prepare": "InitContainer"},
         "output": {"claimName": "out"},
     }
     return {

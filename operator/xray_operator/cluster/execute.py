@@ -7,7 +7,8 @@ from typing import Any
 
 from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
-from xray_operator.core.observed import XRayJob, controller_uid
+from xray_operator.core.manifests import shared_owner
+from xray_operator.core.observed import DataJob, XRayJob, controller_uid
 from xray_operator.core.reconcile import Decision
 from xray_operator.core.sections import Status
 from xray_operator.errors import AlreadyExists, Refused
@@ -33,12 +34,25 @@ async def create_child(cluster: Cluster, manifest: Raw, owner_uid: str) -> Raw |
     return await _relabel(cluster, found, manifest) if manifest["kind"] == "Job" else found
 
 
+async def create_shared(cluster: Cluster, manifest: Raw) -> None:
+    """Create a child that several resources own, unless another was first: then the watch shows that.
+
+    Raises: Refused if the server takes no such child as things are.
+    """
+    try:
+        await cluster.create(paths.collection_of(manifest), manifest)
+    except AlreadyExists:
+        logger.debug("%s %s is there already", manifest["kind"], manifest["metadata"]["name"])
+
+
 async def change_job(cluster: Cluster, job: XRayJob, decision: Decision) -> None:
     """Suspend, resume or delete the run's Job; doing so twice does no harm."""
     if decision.suspend is not None:
         path = paths.item("Job", job.ref.namespace, job.run_name)
         await cluster.merge(path, {"spec": {"suspend": decision.suspend}})
         logger.info("job %s/%s: suspend=%s", job.ref.namespace, job.ref.name, decision.suspend)
+    if decision.join is not None:
+        await _join(cluster, job, decision.join)
     if decision.delete is not None:
         gone = decision.delete
         await cluster.delete(paths.item("Job", gone.namespace, gone.name), gone.uid)
@@ -54,6 +68,14 @@ async def write_down(cluster: Cluster, job: XRayJob, decision: Decision) -> str 
     for event in decision.events:
         await _post(cluster, event)
     return await _write_status(cluster, job, decision.status) if decision.status else None
+
+
+async def _join(cluster: Cluster, job: XRayJob, shared: DataJob) -> None:
+    """The list of owners is written whole: nobody else's entry may be lost."""
+    owners = [*shared.owners, shared_owner(job.ref)]
+    body = {"metadata": {"resourceVersion": shared.resource_version, "ownerReferences": owners}}
+    await cluster.merge(paths.item("Job", job.ref.namespace, shared.name), body)
+    logger.info("job %s/%s: waits for Job %s too", job.ref.namespace, job.ref.name, shared.name)
 
 
 async def _relabel(cluster: Cluster, found: Raw, manifest: Raw) -> Raw:

@@ -8,7 +8,7 @@ from xray_operator import names
 from xray_operator.config import OperatorConfig
 from xray_operator.core.observed import Observed, Refusal
 from xray_operator.core.spec import FlavorSpec, JobSpec, Problem, parse_part
-from xray_operator.core.volumes import volume_problems
+from xray_operator.core.volumes import unreachable, volume_problems
 
 
 def find_flavor(spec: JobSpec, observed: Observed) -> FlavorSpec | list[Problem]:
@@ -19,12 +19,44 @@ def find_flavor(spec: JobSpec, observed: Observed) -> FlavorSpec | list[Problem]
     return parse_part(FlavorSpec, raw, f"AcceleratorFlavor {spec.flavor} spec", names.FLAVOR_INVALID)
 
 
+def find_prepare_flavor(
+    spec: JobSpec, flavor: FlavorSpec, observed: Observed, config: OperatorConfig
+) -> tuple[str, FlavorSpec] | list[Problem] | None:
+    """The flavor of a preparation of its own, or why it can't be had; None where the init container prepares."""
+    if not spec.prepares_first(flavor.backend):
+        return None
+    path, name = "spec.dataset.prepareFlavor", spec.dataset.prepare_flavor or config.default_prepare_flavor
+    if not name:
+        expected = "is needed, for the operator has no defaultPrepareFlavor: name a cpu flavor, or set prepare to InitContainer"
+        return [Problem(names.FLAVOR_NOT_FOUND, path, "", expected)]
+    raw = observed.flavors.get(name)
+    if raw is None:
+        return [Problem(names.FLAVOR_NOT_FOUND, path, name, _instead(observed.flavors))]
+    found = parse_part(FlavorSpec, raw, f"AcceleratorFlavor {name} spec", names.FLAVOR_INVALID)
+    if isinstance(found, FlavorSpec) and found.backend != "cpu":
+        expected = f"has backend {found.backend}; preparation holds no accelerator, so name a flavor with backend cpu"
+        return [Problem(names.FLAVOR_INVALID, path, name, expected)]
+    return found if isinstance(found, list) else (name, found)
+
+
+def prepare_objections(
+    namespace: str, spec: JobSpec, name: str, flavor: FlavorSpec, observed: Observed
+) -> list[Problem]:
+    """What keeps the data from being prepared on this flavor."""
+    labels, claims = observed.namespace_labels or {}, spec.data_claims()
+    known = {path: volume for path, claim in claims.items() if (volume := observed.volumes.get(claim)) is not None}
+    return [
+        *_not_allowed(namespace, "spec.dataset.prepareFlavor", name, flavor, labels),
+        *unreachable(claims, name, flavor, known),
+    ]
+
+
 def objections(
     namespace: str, spec: JobSpec, flavor: FlavorSpec, observed: Observed, config: OperatorConfig
 ) -> list[Problem]:
     """Everything that keeps the job from starting; empty when it may."""
     return [
-        *_not_allowed(namespace, spec, flavor, observed.namespace_labels or {}),
+        *_not_allowed(namespace, "spec.flavor", spec.flavor, flavor, observed.namespace_labels or {}),
         *volume_problems(namespace, spec, flavor, observed.volumes),
         *_missing_images(config),
         *obstacles(namespace, observed),
@@ -48,13 +80,13 @@ def _instead(flavors: Mapping[str, object]) -> str:
     return f"is not a flavor here; {', '.join(known[:20])} {verb}"
 
 
-def _not_allowed(namespace: str, spec: JobSpec, flavor: FlavorSpec, labels: Mapping[str, str]) -> list[Problem]:
+def _not_allowed(namespace: str, path: str, name: str, flavor: FlavorSpec, labels: Mapping[str, str]) -> list[Problem]:
     wanted = flavor.namespace_selector.match_labels if flavor.namespace_selector else {}
     lacking = [f"{key}={value}" for key, value in sorted(wanted.items()) if labels.get(key) != value]
     if not lacking:
         return []
     expected = f"is not for namespace {namespace}, which lacks the label {', '.join(lacking)}"
-    return [Problem(names.FLAVOR_NOT_ALLOWED, "spec.flavor", spec.flavor, expected)]
+    return [Problem(names.FLAVOR_NOT_ALLOWED, path, name, expected)]
 
 
 def _former_pods(pods: Sequence[str]) -> list[Problem]:

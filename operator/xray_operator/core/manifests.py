@@ -13,13 +13,15 @@ from typing import Any, Final
 from xray_operator import names
 from xray_operator.config import Pod
 from xray_operator.core import run_file
-from xray_operator.core.plan import JobRef, Plan
+from xray_operator.core.plan import JobRef, Plan, Preparation, Snapshot
+from xray_operator.core.spec import Host
 
 USER: Final = 65532
 """uid, gid and fsGroup of every container; "nonroot" in distroless images."""
 GRACE_SECONDS: Final = 120
 """From SIGTERM to SIGKILL: one training step and saving a checkpoint of ViT-base."""
 CA_MOUNT: Final = "/etc/xray-ca"
+_DATA_MOUNTS: Final = (run_file.DATASET_MOUNT, run_file.CACHE_MOUNT, CA_MOUNT, "/tmp", "/dev/shm")
 BACKOFF_LIMIT: Final = 2
 """Failures that may pass by themselves are tried three times in all."""
 
@@ -52,19 +54,47 @@ def build_job(plan: Plan) -> dict[str, Any]:
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": _failure_rules()},
             "template": {
-                "metadata": {
-                    "labels": dict(plan.snapshot.pod.labels) | _labels(plan) | {names.LABEL_OUTPUT: plan.output_folder},
-                    "annotations": dict(plan.snapshot.pod.annotations)
-                    | {
-                        "prometheus.io/scrape": "true",
-                        "prometheus.io/port": str(names.PROGRESS_PORT),
-                        "prometheus.io/path": "/metrics",
-                    },
-                },
-                "spec": _pod_spec(plan),
+                "metadata": _pod_metadata(plan, _labels(plan) | {names.LABEL_OUTPUT: plan.output_folder}),
+                "spec": _run_pod(plan),
             },
         },
     }
+
+
+def build_data_job(plan: Plan, preparation: Preparation) -> dict[str, Any]:
+    """The Job that prepares the data for every run that needs them: one container `prepare`, no accelerator.
+
+    Its owners are the resources that wait for it or have used it; the last of them takes it along.
+    """
+    labels = {
+        "app.kubernetes.io/name": "xray-training",
+        "app.kubernetes.io/managed-by": names.OPERATOR,
+        names.LABEL_JOB_UID: preparation.job_name,
+        names.LABEL_FLAVOR: preparation.flavor,
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": preparation.job_name,
+            "namespace": plan.job.namespace,
+            "labels": labels,
+            "ownerReferences": [shared_owner(plan.job)],
+        },
+        "spec": {
+            "completions": 1,
+            "parallelism": 1,
+            "backoffLimit": BACKOFF_LIMIT,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": _failure_rules()},
+            "template": {"metadata": _pod_metadata(plan, labels), "spec": _data_pod(plan, preparation)},
+        },
+    }
+
+
+def shared_owner(job: JobRef) -> dict[str, Any]:
+    """What makes a resource one of several owners of a child."""
+    return owner_reference(job) | {"controller": False}
 
 
 def owner_reference(job: JobRef) -> dict[str, Any]:
@@ -111,8 +141,36 @@ def _failure_rules() -> list[dict[str, Any]]:
     ]
 
 
-def _pod_spec(plan: Plan) -> dict[str, Any]:
-    snapshot = plan.snapshot
+def _pod_metadata(plan: Plan, labels: dict[str, str]) -> dict[str, Any]:
+    scraped = {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(names.PROGRESS_PORT),
+        "prometheus.io/path": "/metrics",
+    }
+    pod = plan.snapshot.pod
+    return {"labels": dict(pod.labels) | labels, "annotations": dict(pod.annotations) | scraped}
+
+
+def _run_pod(plan: Plan) -> dict[str, Any]:
+    prepare = _run_container(plan, names.PREPARE, plan.snapshot.prepare_image)
+    spec = _pod_spec(plan.snapshot, plan.snapshot, [_train_container(plan)], _volumes(plan))
+    return spec | {"initContainers": [prepare]}
+
+
+def _data_pod(plan: Plan, preparation: Preparation) -> dict[str, Any]:
+    order = run_file.render_data_order(plan, preparation.job_name)
+    mounts = [mount for mount in _mounts(plan, with_dataset=True) if mount["mountPath"] in _DATA_MOUNTS]
+    container = _container(plan.snapshot, names.PREPARE, plan.snapshot.prepare_image, preparation.host)
+    container |= {"args": ["prepare-data", "--order", order], "ports": _ports(), "volumeMounts": mounts}
+    used = {mount["name"] for mount in mounts}
+    volumes = [volume for volume in _volumes(plan) if volume["name"] in used]
+    return _pod_spec(plan.snapshot, preparation, [container], volumes)
+
+
+def _pod_spec(
+    snapshot: Snapshot, place: Snapshot | Preparation, containers: list[dict[str, Any]], volumes: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """A pod that passes Pod Security `restricted`, on the nodes of one flavor."""
     spec = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_SECONDS,
@@ -126,20 +184,18 @@ def _pod_spec(plan: Plan) -> dict[str, Any]:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "nodeSelector": snapshot.node_selector,
-        "tolerations": list(snapshot.tolerations),
+        "nodeSelector": place.node_selector,
+        "tolerations": list(place.tolerations),
         "priorityClassName": snapshot.pod.priority_class_name,
         "imagePullSecrets": [{"name": name} for name in snapshot.pod.image_pull_secrets],
-        "initContainers": [_container(plan, names.PREPARE, snapshot.prepare_image)],
-        "containers": [_train_container(plan)],
-        "volumes": _volumes(plan),
+        "containers": containers,
+        "volumes": volumes,
     }
     return {key: value for key, value in spec.items() if value not in ({}, [], "")}
 
 
 def _train_container(plan: Plan) -> dict[str, Any]:
-    container = _container(plan, names.TRAIN, plan.snapshot.train_image)
-    container["ports"] = [{"name": "progress", "containerPort": names.PROGRESS_PORT}]
+    container = _run_container(plan, names.TRAIN, plan.snapshot.train_image) | {"ports": _ports()}
     if plan.snapshot.resource_name:
         # on the container that uses them; the scheduler holds them for the whole pod anyway
         limits = container["resources"].setdefault("limits", {})
@@ -147,12 +203,22 @@ def _train_container(plan: Plan) -> dict[str, Any]:
     return container
 
 
-def _container(plan: Plan, name: str, image: str) -> dict[str, Any]:
+def _ports() -> list[dict[str, Any]]:
+    return [{"name": "progress", "containerPort": names.PROGRESS_PORT}]
+
+
+def _run_container(plan: Plan, name: str, image: str) -> dict[str, Any]:
+    return _container(plan.snapshot, name, image, plan.snapshot.host) | {
+        "args": [name, "--run-file", f"{run_file.RUN_FILE_MOUNT}/{run_file.RUN_FILE}"],
+        "volumeMounts": _mounts(plan, with_dataset=name == names.PREPARE),
+    }
+
+
+def _container(snapshot: Snapshot, name: str, image: str, host: Host) -> dict[str, Any]:
     return {
         "name": name,
         "image": image,
-        "imagePullPolicy": plan.snapshot.pull_policy,
-        "args": [name, "--run-file", f"{run_file.RUN_FILE_MOUNT}/{run_file.RUN_FILE}"],
+        "imagePullPolicy": snapshot.pull_policy,
         "env": [
             {"name": "HOME", "value": "/tmp"},
             {"name": "HF_HOME", "value": "/tmp/huggingface"},
@@ -160,9 +226,9 @@ def _container(plan: Plan, name: str, image: str) -> dict[str, Any]:
             {"name": "MPLCONFIGDIR", "value": "/tmp/matplotlib"},
             {"name": "PYTHONUNBUFFERED", "value": "1"},
             {"name": "XDG_CACHE_HOME", "value": "/tmp/cache"},
-            *_admin_environment(plan.snapshot.pod),
+            *_admin_environment(snapshot.pod),
         ],
-        "resources": _resources(plan),
+        "resources": _resources(host),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -170,7 +236,6 @@ def _container(plan: Plan, name: str, image: str) -> dict[str, Any]:
         },
         # the file holds our JSON; only a container that died without writing it shows its log instead
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": _mounts(plan, with_dataset=name == names.PREPARE),
     }
 
 
@@ -188,8 +253,7 @@ def _admin_environment(pod: Pod) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in variables.items() if value]
 
 
-def _resources(plan: Plan) -> dict[str, Any]:
-    host = plan.snapshot.host
+def _resources(host: Host) -> dict[str, Any]:
     requests = {name: str(v) for name, v in (("cpu", host.cpu), ("memory", host.memory)) if v is not None}
     limits = {name: quantity for name, quantity in requests.items() if name == "memory"}
     return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}

@@ -128,6 +128,27 @@ class Job:
         return self.handle.name
 
 
+@dataclass(frozen=True)
+class DataJob:
+    """The batch/v1 Job that prepares data for every run that needs them."""
+
+    name: str
+    uid: str
+    resource_version: str
+    owners: tuple[Raw, ...]
+    """Its owner references; the first one's run pays."""
+    deleting: bool
+    complete: bool
+    failed: str | None
+    ended: datetime | None
+    """When it was complete or given up."""
+    pods: tuple[Pod, ...]
+    """Oldest first."""
+
+    def is_owned_by(self, uid: str) -> bool:
+        return any(owner.get("uid") == uid for owner in self.owners)
+
+
 NodeTerm = Mapping[str, frozenset[str]]
 """Label key -> the values that a node may have there."""
 
@@ -142,6 +163,7 @@ class Volume:
     deleting: bool = False
     nodes: tuple[NodeTerm, ...] = ()
     """A node must match one of these; empty: any node, or none bound yet."""
+    uid: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,6 +207,8 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     """Oldest first."""
     progress: Progress | None = None
+    data_job: DataJob | None = None
+    """Of the preparation that the run waits for, if it has one of its own."""
 
 
 def read_xray_job(raw: Raw) -> XRayJob:
@@ -229,6 +253,24 @@ def read_job(raw: Raw, handle: JobHandle, snapshot: Snapshot) -> Job:
     )
 
 
+def read_data_job(raw: Raw, pods: Iterable[Raw]) -> DataJob:
+    """The Job of a preparation, and those of these pods that it controls."""
+    metadata, held = raw["metadata"], _conditions(raw)
+    failed = held.get("Failed", {})
+    ends = [c for c in (held.get("Complete", {}), failed) if c.get("status") == "True"]
+    return DataJob(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        owners=tuple(metadata.get("ownerReferences", ())),
+        deleting="deletionTimestamp" in metadata,
+        complete=held.get("Complete", {}).get("status") == "True",
+        failed=failed.get("reason", "Failed") if failed.get("status") == "True" else None,
+        ended=read_time(ends[0]["lastTransitionTime"]) if ends else None,
+        pods=_oldest_first(read_pod(pod) for pod in pods if controller_uid(pod) == metadata["uid"]),
+    )
+
+
 def read_pods(raws: Iterable[Raw], job: JobHandle, gone: Iterable[Raw] = ()) -> tuple[Pod, ...]:
     """The pods that this Job controls, oldest first: a label alone makes nobody ours.
 
@@ -237,7 +279,10 @@ def read_pods(raws: Iterable[Raw], job: JobHandle, gone: Iterable[Raw] = ()) -> 
     """
     present = {raw["metadata"]["name"]: read_pod(raw) for raw in raws if controller_uid(raw) == job.uid}
     former = [replace(read_pod(raw), gone=True) for raw in gone if controller_name(raw) == job.name]
-    pods = [*(pod for pod in former if pod.name not in present), *present.values()]
+    return _oldest_first([*(pod for pod in former if pod.name not in present), *present.values()])
+
+
+def _oldest_first(pods: Iterable[Pod]) -> tuple[Pod, ...]:
     return tuple(sorted(pods, key=lambda pod: (pod.created, not pod.gone, pod.name)))
 
 
@@ -248,14 +293,15 @@ def read_pod(raw: Raw) -> Pod:
     on_node = scheduled.get("status") == "True"
     disrupted = held.get("DisruptionTarget", {}).get("lastTransitionTime")
     lost = read_time(disrupted) if disrupted else _asked_to_go(metadata)
+    containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     return Pod(
         name=metadata["name"],
         created=read_time(metadata["creationTimestamp"]),
         phase=status.get("phase", "Pending"),
         scheduled=read_time(scheduled["lastTransitionTime"]) if on_node else None,
         unschedulable="" if on_node else scheduled.get("message", ""),
-        prepare=_container(status.get("initContainerStatuses", ()), names.PREPARE),
-        train=_container(status.get("containerStatuses", ()), names.TRAIN),
+        prepare=_container(containers, names.PREPARE),
+        train=_container(containers, names.TRAIN),
         ip=status.get("podIP", ""),
         reason=status.get("reason", ""),
         lost=lost,
@@ -270,6 +316,7 @@ def read_volume(claim: Raw, persistent_volume: Raw | None) -> Volume:
         mode=claim["spec"].get("volumeMode", "Filesystem"),
         phase=claim.get("status", {}).get("phase", "Pending"),
         deleting="deletionTimestamp" in claim["metadata"],
+        uid=claim["metadata"].get("uid", ""),
         nodes=tuple(_node_term(term) for term in required.get("nodeSelectorTerms", ())),
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -31,6 +32,17 @@ class RecordedPod(Pod):
     model_config = ConfigDict(extra="ignore")
 
 
+class Preparation(Part):
+    """A Job of its own that prepares the data without accelerators, for every run that needs them."""
+
+    job_name: str
+    flavor: str
+    host: Host = Host()
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: tuple[dict[str, Any], ...] = ()
+    price: Price | None = None
+
+
 class Snapshot(Part):
     """What is fixed when a run starts."""
 
@@ -47,6 +59,8 @@ class Snapshot(Part):
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = ()
     price: Price | None = None
+    preparation: Preparation | None = None
+    """None: the init container prepares in place."""
     prepare_image: str
     train_image: str
     pull_policy: str = "IfNotPresent"
@@ -83,7 +97,8 @@ class JobRef:
         settings = spec.model_dump(
             mode="json", exclude_defaults=True, include={"flavor", "model", "dataset", "training"}
         )
-        settings["dataset"].pop("cache", None)
+        for elsewhere in ("cache", "prepare", "prepare_flavor"):
+            settings["dataset"].pop(elsewhere, None)
         return _hashed_name(self.name, 12, self.namespace, self.name, spec.rerun, json.dumps(settings, sort_keys=True))
 
 
@@ -111,8 +126,35 @@ class Plan:
         return self.job.output_folder(self.snapshot.spec)
 
 
+def plan_preparation(
+    spec: JobSpec, flavor_name: str, flavor: FlavorSpec, claim_uids: Mapping[str, str], image: str, now: datetime
+) -> Preparation:
+    """The Job that prepares these data on this flavor; the same for every run that needs the same.
+
+    Args:
+        claim_uids: of the claims of the source and of the cache: a claim that was made anew holds other data.
+        image: of the container, which decides over the cache's format.
+    """
+    dataset = spec.dataset.model_dump(mode="json", exclude={"source", "cache", "prepare", "prepare_flavor"})
+    places = [claim_uids.get(claim, claim) for claim in (spec.dataset.source.pvc.claim_name, spec.cache_claim)]
+    key = json.dumps([dataset, spec.dataset.source.pvc.path, places, image], sort_keys=True)
+    return Preparation(
+        job_name=_hashed_name("xray-data", 12, key),
+        flavor=flavor_name,
+        host=flavor.host,
+        node_selector=flavor.node_selector,
+        tolerations=flavor.tolerations,
+        price=price_in_force(flavor.prices, now),
+    )
+
+
 def take_snapshot(
-    spec: JobSpec, flavor: FlavorSpec, config: OperatorConfig, now: datetime, queue_name: str | None = None
+    spec: JobSpec,
+    flavor: FlavorSpec,
+    config: OperatorConfig,
+    now: datetime,
+    queue_name: str | None = None,
+    preparation: Preparation | None = None,
 ) -> Snapshot:
     """Fix what a run that starts now will keep."""
     return Snapshot(
@@ -128,6 +170,7 @@ def take_snapshot(
         node_selector=flavor.node_selector,
         tolerations=flavor.tolerations,
         price=price_in_force(flavor.prices, now),
+        preparation=preparation,
         prepare_image=config.images.prepare,
         train_image=config.images.torch,
         pull_policy=config.images.pull_policy,

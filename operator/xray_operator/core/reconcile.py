@@ -15,15 +15,22 @@ from typing import Any
 
 from xray_operator import names
 from xray_operator.config import OperatorConfig
-from xray_operator.core.admission import find_flavor, objections, obstacles
+from xray_operator.core.admission import (
+    find_flavor,
+    find_prepare_flavor,
+    objections,
+    obstacles,
+    prepare_objections,
+)
 from xray_operator.core.attempts import attempts_from_status
 from xray_operator.core.conditions import find_condition, tell_edits
 from xray_operator.core.events import build_events
 from xray_operator.core.halt import find_halt
-from xray_operator.core.manifests import build_config_map, build_job
-from xray_operator.core.observed import Job, JobHandle, Observed, XRayJob
-from xray_operator.core.plan import Snapshot, make_plan, take_snapshot
+from xray_operator.core.manifests import build_config_map, build_data_job, build_job
+from xray_operator.core.observed import DataJob, Job, JobHandle, Observed, XRayJob
+from xray_operator.core.plan import Plan, Preparation, Snapshot, make_plan, plan_preparation, take_snapshot
 from xray_operator.core.sections import Status
+from xray_operator.core.situation import is_outdated
 from xray_operator.core.spec import JobSpec, Problem, parse_part
 from xray_operator.core.status import (
     acknowledged_status,
@@ -31,6 +38,7 @@ from xray_operator.core.status import (
     followed_status,
     halted_status,
     of_run,
+    preparing_status,
     refused_status,
 )
 from xray_operator.core.worth import is_worth_writing
@@ -41,7 +49,9 @@ class Decision:
     """What to do, in this order: create, change the Job, post events, write status."""
 
     create: dict[str, Any] | None = None
-    """A ConfigMap (then decide again with its snapshot) or a Job."""
+    """A ConfigMap (then decide again with its snapshot), the run's Job, or the Job that prepares its data."""
+    join: DataJob | None = None
+    """The preparation that this run waits for beside others: it becomes one of its owners."""
     suspend: bool | None = None
     """What the Job's `suspend` has to become; None: it stays."""
     delete: JobHandle | None = None
@@ -136,11 +146,21 @@ def _start(job: XRayJob, observed: Observed, now: datetime, config: OperatorConf
     flavor = find_flavor(spec, observed)
     if isinstance(flavor, list):
         return _refuse(job, flavor, now, config)
-    if problems := objections(job.ref.namespace, spec, flavor, observed, config):
+    prepare_flavor = find_prepare_flavor(spec, flavor, observed, config)
+    problems = objections(job.ref.namespace, spec, flavor, observed, config)
+    if isinstance(prepare_flavor, list):
+        problems += prepare_flavor
+    elif prepare_flavor:
+        problems += prepare_objections(job.ref.namespace, spec, *prepare_flavor, observed)
+    if problems:
         return _refuse(job, problems, now, config)
     if halt := find_halt(job.live, ()):
         return _tell(job, halted_status(job, halt, None, now), now, config)
-    snapshot = take_snapshot(spec, flavor, config, now, job.queue_name)
+    preparation = None
+    if isinstance(prepare_flavor, tuple):
+        uids = {claim: volume.uid for claim, volume in observed.volumes.items() if volume is not None}
+        preparation = plan_preparation(spec, *prepare_flavor, uids, config.images.prepare, now)
+    snapshot = take_snapshot(spec, flavor, config, now, job.queue_name, preparation)
     return Decision(create=build_config_map(make_plan(job.ref, snapshot)))
 
 
@@ -152,7 +172,29 @@ def _start_recorded(
         return _refuse(job, problems, now, config, edited(job, snapshot))
     if halt := find_halt(job.live, attempts_from_status(job.status.get("attempts", ()))):
         return _tell(job, halted_status(job, halt, snapshot, now), now, config)
-    return Decision(create=build_job(make_plan(job.ref, snapshot)))
+    plan = make_plan(job.ref, snapshot)
+    if snapshot.preparation is not None:
+        waiting = _prepare(job, plan, snapshot.preparation, observed, now, config)
+        if waiting is not None:
+            return waiting
+    return Decision(create=build_job(plan))
+
+
+def _prepare(
+    job: XRayJob, plan: Plan, preparation: Preparation, observed: Observed, now: datetime, config: OperatorConfig
+) -> Decision | None:
+    """What the preparation wants before the run's flavor is held; None when it is over, and that is written down."""
+    data_job = observed.data_job
+    if data_job is None:
+        return Decision(create=build_data_job(plan, preparation))
+    decision = _tell(job, preparing_status(job, plan.snapshot, preparation, observed, now), now, config)
+    if data_job.deleting:
+        return decision
+    if is_outdated(data_job, plan.snapshot.started_at):
+        return replace(decision, delete=JobHandle(job.ref.namespace, data_job.name, data_job.uid, 0, deleting=False))
+    if not data_job.is_owned_by(job.ref.uid):
+        return replace(decision, join=data_job)
+    return None if data_job.complete and decision.status is None else decision
 
 
 def _refuse(

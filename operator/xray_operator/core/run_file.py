@@ -45,6 +45,16 @@ def build_run_file(plan: Plan) -> dict[str, Any]:
     }
 
 
+def render_data_order(plan: Plan, name: str) -> str:
+    """What a preparation of its own is told, on one line.
+
+    Args:
+        name: of its Job.
+    """
+    order = {"version": 1, "dataset": _dataset(plan), "sample_seed": name, "progress_port": names.PROGRESS_PORT}
+    return json.dumps(order, sort_keys=True)
+
+
 def render_run_file(plan: Plan) -> str:
     """The same as text; equal plans give equal bytes."""
     return json.dumps(build_run_file(plan), indent=2) + "\n"

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from xray_operator import names
-from xray_operator.core.attempts import Attempt, phase_ends, render_time
-from xray_operator.core.cost import NOTHING, Cost
-from xray_operator.core.observed import Job, Pod, XRayJob
-from xray_operator.core.plan import Snapshot
+from xray_operator.core.attempts import Attempt, add_seconds, attempt_of, phase_ends, render_time
+from xray_operator.core.cost import NOTHING, Cost, make_cost
+from xray_operator.core.observed import DataJob, Pod, XRayJob, read_time
+from xray_operator.core.plan import Preparation, Snapshot
 from xray_operator.core.reports import PrepareResult, Progress, TrainResult
 from xray_operator.core.situation import Situation
 
@@ -69,11 +69,10 @@ def results_section(result: TrainResult | None) -> Status | None:
     )
 
 
-def run_section(job: XRayJob, batch_job: Job, pod: Pod | None) -> Status:
-    snapshot = batch_job.snapshot
+def run_section(job: XRayJob, snapshot: Snapshot, pod: Pod | None) -> Status:
     return present(
         flavor=snapshot.flavor,
-        jobName=batch_job.name,
+        jobName=job.ref.run_name(snapshot.rerun),
         podName=pod.name if pod else None,
         claimName=snapshot.spec.output.claim_name,
         folder=job.ref.output_folder(snapshot.spec),
@@ -81,6 +80,26 @@ def run_section(job: XRayJob, batch_job: Job, pod: Pod | None) -> Status:
         recordDigest=snapshot.digest or None,
         prepareImage=snapshot.prepare_image,
         trainImage=snapshot.train_image,
+    )
+
+
+def preparation_section(
+    job: XRayJob, preparation: Preparation, data_job: DataJob | None, now: datetime
+) -> Mapping[str, Any] | None:
+    """What the preparation of its own has taken, and what it costs; the first of its owners pays."""
+    recorded: Mapping[str, Any] | None = job.status.get("preparation")
+    attempts = [a for pod in data_job.pods if (a := attempt_of(pod, None, now))] if data_job else []
+    if data_job is None or not attempts:
+        return recorded
+    seconds = add_seconds(attempts)
+    payer = bool(data_job.owners) and data_job.owners[0].get("uid") == job.ref.uid
+    return present(
+        jobName=data_job.name,
+        flavor=preparation.flavor,
+        startedAt=render_time(attempts[0].started),
+        finishedAt=render_time(data_job.ended) if data_job.ended else None,
+        seconds=sum(seconds.values()),
+        cost=make_cost(seconds, preparation.price).display if payer else "shared",
     )
 
 
@@ -106,9 +125,12 @@ def cost_section(cost: Cost) -> Status:
 def times_section(
     job: XRayJob, snapshot: Snapshot, attempts: Sequence[Attempt], situation: Situation, now: datetime
 ) -> Status | None:
-    """Queued ends with the first attempt, and begins with the job or the rerun; the other phases are of the latest pod."""
+    """Queued ends with the first attempt, and begins with the job, the rerun or the data's being prepared; the other
+    phases are of the latest pod, which only verifies what a preparation of its own has left."""
     pod = situation.pod
     begin = snapshot.started_at if snapshot.rerun else job.created
+    if prepared := job.status.get("preparation", {}).get("finishedAt"):
+        begin = read_time(prepared)
     times = {"queued": _span(begin, attempts[0].started if attempts else None)}
     if pod is None or pod.scheduled is None:
         return times if not job.status.get("times", {}).get("preparing") else None

@@ -10,7 +10,7 @@ from typing import Final
 from xray_operator import names
 from xray_operator.core.attempts import failure_of
 from xray_operator.core.halt import Halt
-from xray_operator.core.observed import Job, Observed, Pod
+from xray_operator.core.observed import DataJob, Job, Observed, Pod
 from xray_operator.core.reports import PrepareResult, Progress, TrainResult, began, read_report
 from xray_operator.core.spec import Limits
 
@@ -57,6 +57,36 @@ def assess(job: Job, observed: Observed, formerly_evaluating: datetime | None) -
     if pod.train.started is None:
         return _preparing(pod)
     return _training(pod, observed.progress, formerly_evaluating)
+
+
+def assess_preparation(data_job: DataJob | None, began: datetime) -> Situation:
+    """The situation of a run that waits for its data to be prepared by a Job of their own.
+
+    Args:
+        began: when the run was fixed: a preparation that had ended before is none of it.
+    """
+    if data_job is None or data_job.deleting or is_outdated(data_job, began):
+        return Situation(names.PREPARING, names.PREPARING, "waiting for a Job that prepares the data")
+    pod = data_job.pods[-1] if data_job.pods else None
+    if data_job.complete:
+        told = f"Job {data_job.name} has prepared the data"
+        return Situation(names.PREPARING, names.PREPARED, told, pod, True, _data(pod))
+    if data_job.failed:
+        failure = failure_of(pod) if pod else None
+        reason, told = (failure.reason, failure.message) if failure else (data_job.failed, data_job.failed)
+        return Situation(names.FAILED, reason, f"Job {data_job.name}: {told}", pod)
+    if pod is None or pod.scheduled is None:
+        reason = "Unschedulable" if pod and pod.unschedulable else names.PREPARING
+        return Situation(names.PREPARING, reason, f"Job {data_job.name} {_no_node(pod)}", pod)
+    if _to_be_retried(pod):
+        return replace(_retrying(pod), state=names.PREPARING)
+    return _preparing(pod)
+
+
+def is_outdated(data_job: DataJob | None, began: datetime) -> bool:
+    """Whether it had ended before the run began: what it left may be gone since, so it is made anew; it takes seconds
+    if the data are still there."""
+    return data_job is not None and data_job.ended is not None and data_job.ended < began
 
 
 def stand_still(situation: Situation, halt: Halt, pods: Sequence[Pod]) -> Situation:
@@ -109,6 +139,12 @@ def _no_pod(job: Job) -> str:
     if job.suspended and job.snapshot.queue_name:
         return f"Job {job.name} waits for Kueue to admit it to queue {job.snapshot.queue_name}"
     return f"waiting for Job {job.name} to make a pod"
+
+
+def _no_node(pod: Pod | None) -> str:
+    if pod is None:
+        return "has no pod yet"
+    return f"waits for a node: {pod.unschedulable}" if pod.unschedulable else "waits for a node"
 
 
 def _all_over(pods: Sequence[Pod]) -> bool:

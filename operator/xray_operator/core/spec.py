@@ -29,6 +29,7 @@ Cores = Annotated[str, Field(max_length=16, pattern=r"^([0-9]{1,4}(\.[0-9]{1,3})
 Bytes = Annotated[str, Field(max_length=16, pattern=r"^[0-9]{1,12}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$")]
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)]
 Column = Annotated[str, Field(min_length=1, max_length=128)]
+FlavorName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 Finding = Annotated[str, Field(min_length=1, max_length=64)]
 
 HUB_ID: Final = re.compile(r"(\b[A-Za-z0-9_.-]{1,96}\b/)?\b[A-Za-z0-9_.-]{1,96}\b")
@@ -172,6 +173,14 @@ class Dataset(Part):
     split: Split = Split()
     image_size: int = Field(default=224, ge=32, le=512)
     cache: Claim | None = None
+    prepare: Literal["Job", "InitContainer"] | None = None
+    prepare_flavor: FlavorName | None = None
+
+    @model_validator(mode="after")
+    def _flavor_of_a_job(self) -> Self:
+        if self.prepare == "InitContainer" and self.prepare_flavor:
+            raise ValueError("prepareFlavor is for prepare: Job; an init container runs where the training does")
+        return self
 
 
 class Training(Part):
@@ -216,7 +225,7 @@ class LiveSpec(Part):
 class JobSpec(LiveSpec):
     """What a researcher asks for. Beyond LiveSpec, it is fixed when a run starts."""
 
-    flavor: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    flavor: FlavorName
     model: Model
     dataset: Dataset
     training: Training = Training()
@@ -228,6 +237,10 @@ class JobSpec(LiveSpec):
         if self.model.config and self.dataset.image_size % self.model.config.patch_size:
             raise ValueError("model.config.patchSize must divide dataset.imageSize")
         return self
+
+    def prepares_first(self, backend: str) -> bool:
+        """Whether a Job of its own prepares the data before anything dear is held."""
+        return self.dataset.prepare == "Job" or (self.dataset.prepare is None and backend != "cpu")
 
     @property
     def cache_claim(self) -> str:
@@ -246,6 +259,14 @@ class JobSpec(LiveSpec):
             "spec.model.claimName": self.model.claim_name,
         }
         return {path: name for path, name in paths.items() if name}
+
+    def data_claims(self) -> dict[str, str]:
+        """The same, for those that a preparation mounts."""
+        of_cache = "spec.dataset.cache.claimName" if self.dataset.cache else "spec.output.claimName"
+        return {
+            "spec.dataset.source.pvc.claimName": self.dataset.source.pvc.claim_name,
+            of_cache: self.cache_claim,
+        }
 
 
 class Host(Part):

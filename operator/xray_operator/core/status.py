@@ -20,7 +20,7 @@ from xray_operator.core.attempts import (
 from xray_operator.core.cost import Cost, make_cost
 from xray_operator.core.halt import Halt, find_halt
 from xray_operator.core.observed import Job, Observed, Pod, XRayJob, read_time
-from xray_operator.core.plan import Snapshot, edited_fields, runs_on
+from xray_operator.core.plan import Preparation, Snapshot, edited_fields, runs_on
 from xray_operator.core.sections import (
     Status,
     checkpoint_section,
@@ -28,13 +28,22 @@ from xray_operator.core.sections import (
     data_message,
     data_section,
     decimal,
+    preparation_section,
     present,
     results_section,
     run_section,
     times_section,
     trainer_section,
 )
-from xray_operator.core.situation import Situation, assess, end_for_rerun, stand_still, watch_progress
+from xray_operator.core.situation import (
+    Situation,
+    assess,
+    assess_preparation,
+    end_for_rerun,
+    is_outdated,
+    stand_still,
+    watch_progress,
+)
 from xray_operator.core.spec import JobSpec, parse_part
 
 MOST_FORMER_RUNS: Final = 10
@@ -123,9 +132,10 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
         "state": situation.state,
         "runsOn": told[:256],
         "conditions": conditions.render_conditions(listed, job.status.get("conditions", []), job.generation, now),
-        "run": run_section(job, batch_job, situation.pod),
+        "run": run_section(job, batch_job.snapshot, situation.pod),
         "cost": cost_section(cost),
     } | present(
+        preparation=job.status.get("preparation"),
         times=times_section(job, batch_job.snapshot, attempts, situation, now) or job.status.get("times"),
         attempts=[attempt_to_status(attempt) for attempt in attempts],
         checkpoint=checkpoint_section(
@@ -137,6 +147,27 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
         formerRuns=job.status.get("formerRuns"),
     )
     return Followed(status, halt)
+
+
+def preparing_status(
+    job: XRayJob, snapshot: Snapshot, preparation: Preparation, observed: Observed, now: datetime
+) -> Status:
+    """Of a run whose data a Job of their own prepares, before it has a Job that holds its flavor."""
+    data_job = observed.data_job
+    situation = assess_preparation(data_job, snapshot.started_at)
+    data = data_section(situation.data) or dict(job.status.get("data", {}))
+    accepted = conditions.accepted_condition(_started_on(snapshot), edited(job, snapshot), snapshot.rerun)
+    listed = conditions.accepted_conditions(situation, accepted, data_message(data), job.live.ready_when)
+    if is_outdated(data_job, snapshot.started_at):
+        data_job = None
+    return _waiting(job, situation.state, listed, now) | present(
+        runsOn=runs_on(snapshot)[:256],
+        run=run_section(job, snapshot, situation.pod),
+        cost=job.status.get("cost") or cost_section(make_cost(add_seconds(()), snapshot.price)),
+        preparation=preparation_section(job, preparation, data_job, now),
+        data=data,
+        trainerStatus=trainer_section(job.status, observed.progress, situation),
+    )
 
 
 def edited(job: XRayJob, snapshot: Snapshot | None) -> list[str]:
@@ -161,7 +192,7 @@ _BETWEEN_PODS = (names.QUEUED, names.SUSPENDED, names.STOPPED)
 
 
 def _waiting(job: XRayJob, state: str, listed: Sequence[conditions.Condition], now: datetime) -> Status:
-    kept = ("runsOn", "run", "cost", "times", "attempts", "checkpoint", "data", "formerRuns")
+    kept = ("runsOn", "run", "preparation", "cost", "times", "attempts", "checkpoint", "data", "formerRuns")
     return {
         "observedGeneration": job.generation,
         "rerun": job.live.rerun,

@@ -33,6 +33,22 @@ def can_meet(*places: tuple[NodeTerm, ...]) -> bool:
     return any(_agree(terms) for terms in product(*(place or ({},) for place in places)))
 
 
+def unreachable(
+    claims: Mapping[str, str], flavor_name: str, flavor: FlavorSpec, known: Mapping[str, Volume]
+) -> Iterator[Problem]:
+    """Claims whose volumes lie where this flavor has no node.
+
+    Args:
+        claims: field path -> claim name.
+        known: field path -> what is known of the claim.
+    """
+    selected: NodeTerm = {key: frozenset({value}) for key, value in flavor.node_selector.items()}
+    for path, volume in known.items():
+        if not can_meet(volume.nodes, (selected,)):
+            expected = f"lies on {_told(volume)}, where flavor {flavor_name} has no node; move the data, or take another flavor"
+            yield Problem(names.VOLUME_IMPOSSIBLE, path, claims[path], expected)
+
+
 def _missing(namespace: str, spec: JobSpec, volumes: Mapping[str, Volume | None]) -> Iterator[Problem]:
     expected = f"is not a PersistentVolumeClaim in namespace {namespace}; create it and the job will start"
     for path, claim in spec.claims().items():
@@ -61,11 +77,7 @@ def _defects(volume: Volume, *, written: bool) -> Iterator[str]:
 
 def _nowhere_together(spec: JobSpec, flavor: FlavorSpec, known: Mapping[str, Volume]) -> Iterator[Problem]:
     claims = spec.claims()
-    selected: NodeTerm = {key: frozenset({value}) for key, value in flavor.node_selector.items()}
-    for path, volume in known.items():
-        if not can_meet(volume.nodes, (selected,)):
-            expected = f"lies on {_told(volume)}, where flavor {spec.flavor} has no node; move the data, or take another flavor"
-            yield Problem(names.VOLUME_IMPOSSIBLE, path, claims[path], expected)
+    yield from unreachable(claims, spec.flavor, flavor, known)
     for (path, volume), (other, second) in combinations(known.items(), 2):
         if not can_meet(volume.nodes, second.nodes):
             expected = (

@@ -61,7 +61,7 @@ class JobBuilder:
             "spec": {
                 "flavor": "demo-vpod4",
                 "model": {"name": "vit-tiny", "claimName": "models"},
-                "dataset": {"source": {"pvc": {"claimName": "nih", "path": "nih"}}},
+                "dataset": {"source": {"pvc": {"claimName": "nih", "path": "nih"}}, "prepare": "InitContainer"},
                 "output": {"claimName": "out"},
             },
         }
@@ -177,6 +177,10 @@ class PodBuilder:
         told = train_result() if message is None else message
         self._raw["status"]["phase"] = "Failed" if code else "Succeeded"
         return self._container("", "train", ended(started, finished, code, told))
+
+    def phase(self, phase: str) -> Self:
+        self._raw["status"]["phase"] = phase
+        return self
 
     def owned_by(self, uid: str) -> Self:
         self._raw["metadata"]["ownerReferences"][0]["uid"] = uid

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from tests.unit.operator.builders import (
+    CONFIG,
     JOB_NAME,
     UID,
     PodBuilder,
@@ -56,14 +57,14 @@ async def test_the_container_that_runs_is_asked(pod: PodBuilder, asked: bool) ->
     index = Index(batch_jobs={UID: [raw_job]}, pods={UID: [raw_pod]})
     cluster: Any = OneConfigMap()
     async with aiohttp.ClientSession() as session:
-        observed = await Gatherer(index, cluster, session, 1).observe(make_job().build())
+        observed = await Gatherer(index, cluster, session, CONFIG).observe(make_job().build())
     await runner.cleanup()
     assert (observed.progress is not None) == asked
 
 
 async def test_a_record_that_was_replaced_is_noticed() -> None:
     index, unused = Index(batch_jobs={UID: [stored_job()]}), None
-    gatherer = Gatherer(index, OneConfigMap(), unused, 1)  # type: ignore[arg-type]
+    gatherer = Gatherer(index, OneConfigMap(), unused, CONFIG)  # type: ignore[arg-type]
     observed = await gatherer.observe(make_job().build())
     assert observed.snapshot is not None
     run = {"jobName": JOB_NAME, "recordDigest": observed.snapshot.digest}

@@ -84,7 +84,7 @@ def make_operator(cluster: FakeCluster, *jobs: dict[str, Any]) -> Operator:
     return Operator(
         config=CONFIG,
         cluster=typed,
-        gatherer=Gatherer(index, typed, session, 0.1),
+        gatherer=Gatherer(index, typed, session, CONFIG.model_copy(update={"progress_timeout_seconds": 0.1})),
         index=index,
         metrics=Metrics("test", index.all_jobs, lambda: 0),
         queue=WorkQueue(),

@@ -1,0 +1,73 @@
+"""Data are prepared once for all runs that need them, while no accelerator is held; in place that costs idle money."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from dev.demo.stack import Kube, Manifest, claim, restricted_pod, run_pod_job
+from tests.e2e.places import CLAIM
+from tests.e2e.waiting import wait_for_end
+
+pytestmark = pytest.mark.e2e
+
+FLAVOR = "demo-vpod4"
+IMAGES = 400
+
+
+@pytest.fixture(scope="module")
+def place(kube: Kube, module_namespace: str, prepare_image: str) -> str:
+    """A namespace with a generated set in the folder `xrays` of its claim."""
+    claim(kube, module_namespace, CLAIM)
+    arguments = ["synthesize", "--out", "/data/xrays", "--images", str(IMAGES), "--seed", "3", "--size", "512"]
+    run_pod_job(kube, module_namespace, "generate", restricted_pod(prepare_image, arguments, {CLAIM: "/data"}), 300)
+    return module_namespace
+
+
+def start(kube: Kube, namespace: str, name: str, **dataset: Any) -> None:
+    source = {"pvc": {"claimName": CLAIM, "path": "xrays"}}
+    spec = {
+        "flavor": FLAVOR,
+        "model": {"config": {"hiddenSize": 32, "layers": 1, "heads": 2, "patchSize": 16}},
+        "dataset": {"source": source, "imageSize": 64} | dataset,
+        "training": {"epochs": 1, "globalBatchSize": 16},
+        "output": {"claimName": CLAIM},
+    }
+    metadata = {"name": name, "namespace": namespace}
+    kube.apply({"apiVersion": "xray.training/v1alpha1", "kind": "XRayTrainingJob", "metadata": metadata, "spec": spec})
+
+
+def scheduled_at(pod: Manifest) -> str:
+    return str(next(c["lastTransitionTime"] for c in pod["status"]["conditions"] if c["type"] == "PodScheduled"))
+
+
+def test_two_runs_with_the_same_data_prepare_once_and_hold_nothing_meanwhile(kube: Kube, place: str) -> None:
+    for name in ("one", "two"):
+        start(kube, place, name)
+    ends = {name: wait_for_end(kube, name, place) for name in ("one", "two")}
+    statuses = {name: job["status"] for name, job in ends.items()}
+    assert {status["state"] for status in statuses.values()} == {"Succeeded"}, statuses
+    (data_job,) = [j for j in kube.items("jobs", place, "") if j["metadata"]["name"].startswith("xray-data-")]
+    owners = {owner["uid"] for owner in data_job["metadata"]["ownerReferences"]}
+    assert owners == {job["metadata"]["uid"] for job in ends.values()}
+    assert data_job["status"]["succeeded"] == 1
+    pods = kube.items("pods", place, "xray.training/flavor=" + FLAVOR)
+    assert len(pods) == 2
+    ready = data_job["status"]["completionTime"]
+    assert all(scheduled_at(pod) >= ready for pod in pods), "no accelerator was held before the data were ready"
+    costs = sorted(status["preparation"]["cost"] for status in statuses.values())
+    assert costs[1] == "shared"
+    assert costs[0].endswith(" USD")
+    assert all(status["data"]["images"] == IMAGES for status in statuses.values())
+
+
+def test_preparing_in_place_costs_idle_accelerators(kube: Kube, place: str) -> None:
+    start(kube, place, "in-place", prepare="InitContainer", imageSize=48, cache={"claimName": CLAIM})
+    status = wait_for_end(kube, "in-place", place)["status"]
+    assert status["state"] == "Succeeded", status
+    assert "preparation" not in status
+    (preparing,) = [row for row in status["cost"]["phases"] if row["name"] == "Preparing"]
+    assert preparing["seconds"] > 0
+    assert Decimal(preparing["amount"]) > 0, "the flavor's price for every second of preparation"

@@ -1,0 +1,227 @@
+"""Data are prepared by a Job of their own, shared and without accelerators, before a run's flavor is held."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.unit.operator.builders import (
+    CONFIG,
+    FLAVORS,
+    UID,
+    PodBuilder,
+    at,
+    condition,
+    decide,
+    example,
+    make_flavor,
+    make_job,
+    make_pod,
+    reasons,
+    started,
+    told,
+)
+from xray_operator import names
+from xray_operator.core.attempts import render_time
+from xray_operator.core.manifests import build_data_job
+from xray_operator.core.observed import DataJob, Observed, Volume, read_data_job
+from xray_operator.core.plan import JobRef, Snapshot, make_plan, plan_preparation, read_snapshot
+from xray_operator.core.reconcile import Decision
+from xray_operator.core.spec import FlavorSpec, JobSpec
+
+CHEAP = make_flavor(
+    "cpu",
+    nodeSelector={"pool": "cpu"},
+    prices=[{"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": "0.36"}],
+)
+OFFERED = FLAVORS | {"prepare-cpu": CHEAP}
+CLAIMS = {
+    "nih": Volume(frozenset({"ReadWriteOnce"}), uid="claim-1"),
+    "out": Volume(frozenset({"ReadWriteOnce"}), uid="claim-2"),
+}
+ALONE = Observed(flavors=OFFERED, volumes=CLAIMS)
+ELSE = "0b0f4c1e-5f0f-4b54-9a53-2f7b1d1c0002"
+DATASET = {"source": {"pvc": {"claimName": "nih", "path": "nih"}}}
+decide_first = partial(
+    decide, config=CONFIG.model_copy(update={"default_prepare_flavor": "prepare-cpu"}), dataset=DATASET
+)
+
+
+def fixed(**spec: Any) -> Snapshot:
+    """What is fixed of a run that begins now."""
+    decision = decide_first(ALONE, now=1, **spec)
+    assert decision.create is not None
+    return read_snapshot(decision.create)
+
+
+FIXED = fixed()
+PREPARATION = FIXED.preparation
+assert PREPARATION is not None
+NAME = PREPARATION.job_name
+
+
+def data_pod(
+    *, prepares: float | None = None, ends: float | None = None, code: int = 0, message: str = ""
+) -> PodBuilder:
+    """The preparation's pod: its only container is `prepare`."""
+    pod = make_pod("xray-data-pod").scheduled(10).owned_by("data-uid")
+    if prepares is not None:
+        pod = pod.prepares(prepares)
+    if ends is None:
+        return pod
+    pod = pod.prepared(12, ends, code, message or example("prepare-result.json"))
+    return pod if code else pod.phase("Succeeded")
+
+
+def data_job(*pods: PodBuilder, owners: tuple[str, ...] = (UID,), over: str = "", at_second: float = 40) -> DataJob:
+    raw = build_data_job(make_plan(JobRef("radiology", "cxr", UID), FIXED), PREPARATION)
+    references = [raw["metadata"]["ownerReferences"][0] | {"uid": uid} for uid in owners]
+    raw["metadata"] |= {"uid": "data-uid", "resourceVersion": "7", "ownerReferences": references}
+    if over:
+        row = {"type": over, "status": "True", "reason": over, "lastTransitionTime": render_time(at(at_second))}
+        raw["status"] = {"conditions": [row]}
+    return read_data_job(raw, [pod.raw() for pod in pods])
+
+
+def seen(job: DataJob | None, snapshot: Snapshot = FIXED) -> Observed:
+    return Observed(snapshot=snapshot, data_job=job)
+
+
+PREPARED = data_job(data_pod(ends=40), over="Complete")
+
+
+def name_for(spec: dict[str, Any], uids: dict[str, str] | None = None, image: str = "prepare:1") -> str:
+    typed = JobSpec.model_validate(make_job().spec(dataset=DATASET).spec(**spec).build().spec)
+    flavor = FlavorSpec.model_validate(CHEAP)
+    return plan_preparation(typed, "prepare-cpu", flavor, uids or {"nih": "1", "out": "2"}, image, at(1)).job_name
+
+
+def test_accelerators_are_not_held_while_data_are_prepared() -> None:
+    job = decide_first(seen(None)).create
+    assert job is not None
+    pod = job["spec"]["template"]["spec"]
+    assert [container["name"] for container in pod["containers"]] == ["prepare"]
+    assert "graphcore.ai/ipu" not in json.dumps(job)
+    assert pod["nodeSelector"] == {"pool": "cpu"}
+    assert "output" not in {volume["name"] for volume in pod["volumes"]} - {"cache"}
+    order = json.loads(pod["containers"][0]["args"][2])
+    assert order["dataset"]["root"] == "/mnt/dataset/nih"
+
+
+@pytest.mark.parametrize(
+    ("spec", "same"),
+    [
+        ({"training": {"epochs": 9}}, True),
+        ({"flavor": "vpod4-vm"}, True),
+        ({"rerun": 3}, True),
+        ({"dataset": DATASET | {"imageSize": 64}}, False),
+        ({"dataset": DATASET | {"split": {"seed": 1}}}, False),
+        ({"dataset": {"source": {"pvc": {"claimName": "nih", "path": "other"}}}}, False),
+    ],
+)
+def test_runs_that_need_the_same_data_share_a_preparation(spec: dict[str, Any], same: bool) -> None:
+    assert (name_for(spec) == name_for({})) == same
+
+
+def test_a_claim_that_was_made_anew_holds_other_data() -> None:
+    assert name_for({}, {"nih": "3", "out": "2"}) != name_for({})
+    assert name_for({}, image="prepare:2") != name_for({})
+
+
+def test_while_data_are_prepared_the_run_has_no_job() -> None:
+    decision = decide_first(seen(data_job(data_pod(prepares=12))), now=30)
+    status = told(decision)
+    assert (decision.create, decision.join, status["state"]) == (None, None, "Preparing")
+    assert condition(status, "DataReady") == ("False", "Preparing", "pod xray-data-pod prepares the data")
+    assert condition(status, "Ready")[0] == "Unknown"
+    assert status["preparation"] == {
+        "jobName": NAME,
+        "flavor": "prepare-cpu",
+        "startedAt": "2026-11-22T10:00:10Z",
+        "seconds": 20,
+        "cost": "0.00 USD",
+    }
+    assert status["cost"]["heldSeconds"] == 0
+
+
+def test_a_run_joins_the_preparation_of_another_and_does_not_pay() -> None:
+    theirs = data_job(data_pod(prepares=12), owners=(ELSE,))
+    decision = decide_first(seen(theirs), now=30)
+    assert (decision.join, decision.create) == (theirs, None)
+    assert told(decision)["preparation"]["cost"] == "shared"
+
+
+def test_the_flavor_is_claimed_when_the_data_are_ready_and_that_is_written_down() -> None:
+    first = decide_first(seen(PREPARED), now=41)
+    status = told(first)
+    assert first.create is None
+    assert status["data"]["images"] == 748
+    assert condition(status, "DataReady")[0] == "True"
+    assert (status["preparation"]["finishedAt"], status["preparation"]["seconds"]) == ("2026-11-22T10:00:40Z", 30)
+    second = decide_first(seen(PREPARED), status, now=42)
+    assert second.create is not None
+    assert second.create["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["graphcore.ai/ipu"] == "4"
+
+
+def test_the_queue_begins_when_the_data_are_ready() -> None:
+    status = told(decide_first(seen(PREPARED), now=41))
+    run = replace(started(make_pod(created=42).scheduled(50)), snapshot=FIXED)
+    followed = told(decide_first(run, status, now=52))
+    assert followed["times"]["queued"] == {
+        "startedAt": "2026-11-22T10:00:40Z",
+        "finishedAt": "2026-11-22T10:00:50Z",
+        "seconds": 10,
+    }
+    assert followed["preparation"] == status["preparation"]
+
+
+def test_a_preparation_that_failed_is_the_end_of_the_run() -> None:
+    pod = data_pod(ends=40, code=11, message=example("error-result.json"))
+    decision = decide_first(seen(data_job(pod, over="Failed")), now=41)
+    assert told(decision)["state"] == "Failed"
+    status, reason, message = condition(told(decision), "Succeeded")
+    assert (status, reason) == ("False", "DataCorrupt")
+    assert message.startswith(f"Job {NAME}: prepare: exit code 11: images_001.tar.gz: member 17")
+    assert reasons(decision)[-1] == "Failed"
+
+
+@pytest.mark.parametrize("over", ["Complete", "Failed"])
+def test_a_preparation_that_ended_before_the_run_began_is_made_anew(over: str) -> None:
+    decision = decide_first(seen(data_job(over=over, at_second=0)), now=30)
+    assert decision.delete is not None
+    assert decision.delete.uid == "data-uid"
+    assert told(decision)["state"] == "Preparing"
+    assert "preparation" not in told(decision)
+
+
+def test_an_attempt_at_preparation_that_may_be_repeated_is_no_end() -> None:
+    pod = data_pod(ends=40, code=20, message="log tail")
+    assert told(decide_first(seen(data_job(pod)), now=41))["state"] == "Preparing"
+
+
+def test_a_cpu_flavor_prepares_in_place() -> None:
+    offered = OFFERED | {"demo-vpod4": make_flavor("cpu")}
+    decision = decide_first(Observed(flavors=offered, volumes=CLAIMS))
+    assert decision.create is not None
+    assert read_snapshot(decision.create).preparation is None
+
+
+@pytest.mark.parametrize(
+    ("flavor", "reason", "message"),
+    [
+        (None, names.FLAVOR_NOT_FOUND, "defaultPrepareFlavor"),
+        ("nowhere", names.FLAVOR_NOT_FOUND, 'spec.dataset.prepareFlavor: "nowhere" is not a flavor here'),
+        ("vpod4-vm", names.FLAVOR_INVALID, 'spec.dataset.prepareFlavor: "vpod4-vm" has backend devicePlugin'),
+        ("closed", names.FLAVOR_NOT_ALLOWED, 'spec.dataset.prepareFlavor: "closed" is not for namespace radiology'),
+    ],
+)
+def test_without_a_flavor_to_prepare_on_the_job_is_refused(flavor: str | None, reason: str, message: str) -> None:
+    closed = make_flavor("cpu", namespaceSelector={"matchLabels": {"team": "x"}})
+    observed = replace(ALONE, flavors=OFFERED | {"closed": closed}, namespace_labels={})
+    decision: Decision = decide(observed, dataset=DATASET | {"prepareFlavor": flavor})
+    assert condition(told(decision), "Accepted")[:2] == ("False", reason)
+    assert message in condition(told(decision), "Accepted")[2]
