@@ -166,7 +166,7 @@ def preparing_status(
         cost=job.status.get("cost") or cost_section(make_cost(add_seconds(()), snapshot.price)),
         preparation=preparation_section(job, preparation, data_job, now),
         data=data,
-        trainerStatus=trainer_section(job.status, observed.progress, situation),
+        trainerStatus=None if situation.data_ready else trainer_section(job.status, observed.progress, situation),
     )
 
 

@@ -21,6 +21,7 @@ from tests.unit.operator.builders import (
     make_flavor,
     make_job,
     make_pod,
+    make_progress,
     reasons,
     started,
     told,
@@ -165,6 +166,15 @@ def test_the_flavor_is_claimed_when_the_data_are_ready_and_that_is_written_down(
     second = decide_first(seen(PREPARED), status, now=42)
     assert second.create is not None
     assert second.create["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["graphcore.ai/ipu"] == "4"
+
+
+def test_progress_of_the_preparation_is_none_of_the_training() -> None:
+    progress = make_progress(phases=[{"name": "Preparing", "started_at": "2026-11-22T10:00:12Z"}])
+    preparing = told(decide_first(replace(seen(data_job(data_pod(prepares=12))), progress=progress), now=30))
+    assert preparing["trainerStatus"]["progress"] == "40%"
+    prepared = told(decide_first(seen(PREPARED), preparing, now=41))
+    assert "trainerStatus" not in prepared
+    assert "trainerStatus" not in told(decide_first(replace(started(), snapshot=FIXED), prepared, now=43))
 
 
 def test_the_queue_begins_when_the_data_are_ready() -> None:
