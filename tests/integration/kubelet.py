@@ -52,6 +52,11 @@ class Kubelet:
         self._prepare = self._ended(self._prepare, seconds, code, message)
         await self._write("Failed" if code else "Pending")
 
+    async def data_ends(self, seconds: int, code: int, message: object) -> None:
+        """The pod is that of a preparation of its own: `prepare` is all that it runs."""
+        self._prepare = self._ended({"running": {"startedAt": at(self.begin, seconds - 1)}}, seconds, code, message)
+        await self._write("Failed" if code else "Succeeded", [], [_container("prepare", self._prepare)])
+
     async def train_starts(self, seconds: int) -> None:
         self._train = {"running": {"startedAt": at(self.begin, seconds)}}
         await self._write("Running")
@@ -88,14 +93,16 @@ class Kubelet:
         ended = {"exitCode": code, "finishedAt": at(self.begin, seconds), "message": text}
         return {"terminated": ended | {"reason": "Error" if code else "Completed", "startedAt": started}}
 
-    async def _write(self, phase: str) -> None:
+    async def _write(
+        self, phase: str, init: list[dict[str, Any]] | None = None, main: list[dict[str, Any]] | None = None
+    ) -> None:
         status = {
             "phase": phase,
             "podIP": self.ip,
             "podIPs": [{"ip": self.ip}],
             "conditions": self._conditions,
-            "initContainerStatuses": [_container("prepare", self._prepare)],
-            "containerStatuses": [_container("train", self._train)],
+            "initContainerStatuses": [_container("prepare", self._prepare)] if init is None else init,
+            "containerStatuses": [_container("train", self._train)] if main is None else main,
         }
         await self.cluster.merge(f"{self._path}/status", {"status": status})
 

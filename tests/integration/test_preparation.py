@@ -1,0 +1,90 @@
+"""The Job that prepares data for several runs, on a real control plane; the test plays kubelet."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.cluster_access import apply, kubectl, until
+from tests.integration.kubelet import Kubelet
+from tests.integration.life import claim, example, flavor, xray_job
+from tests.integration.stage import JOBS, Stage, operating
+
+pytestmark = pytest.mark.integration
+CHEAP = "integration-cpu"
+DATASET = {"source": {"pvc": {"claimName": "nih", "path": "nih"}}}
+
+
+def cheap_flavor() -> dict[str, Any]:
+    cheap = flavor(CHEAP)
+    return cheap | {"spec": {"backend": "cpu", "host": {"cpu": "1"}, "prices": cheap["spec"]["prices"]}}
+
+
+async def create_two(stage: Stage, kubeconfig: Path) -> dict[str, Any]:
+    """Two jobs with the same data; the Job that both own."""
+    claims = [claim(stage.namespace, name) for name in ("nih", "out")]
+    assert apply(kubeconfig, cheap_flavor(), *claims).returncode == 0
+    jobs = [await stage.life.create(xray_job(stage.namespace, name, dataset=DATASET)) for name in ("one", "two")]
+    wanted = {job["metadata"]["uid"] for job in jobs}
+
+    async def shared() -> dict[str, Any] | None:
+        found = await stage.life.listed(JOBS)
+        owners = {owner["uid"] for raw in found for owner in raw["metadata"]["ownerReferences"]}
+        return dict(found[0]) if owners == wanted else None
+
+    data_job = await until("both own one Job", shared)
+    assert await stage.jobs() == [data_job["metadata"]["name"]], "no run has a Job of its own yet"
+    return data_job
+
+
+async def kubelet_of(stage: Stage) -> Kubelet:
+    """That runs the preparation's pod since three seconds ago."""
+    kubelet = Kubelet(stage.life.cluster, stage.namespace, datetime.now(UTC) - timedelta(seconds=3), stage.life.ip)
+    await kubelet.bind(0)
+    return kubelet
+
+
+async def test_two_jobs_share_a_preparation_and_the_first_pays(
+    kubeconfig: Path, namespace: str, tmp_path: Path
+) -> None:
+    async with operating(kubeconfig, namespace, tmp_path, defaultPrepareFlavor=CHEAP) as stage:
+        data_job = await create_two(stage, kubeconfig)
+        pod = data_job["spec"]["template"]["spec"]
+        assert "graphcore.ai/ipu" not in str(pod)
+        await (await kubelet_of(stage)).data_ends(2, 0, example("prepare-result.json"))
+        told = {name: (await stage.life.reached("Queued", name))["status"] for name in ("one", "two")}
+        assert len(await stage.jobs()) == 3
+        assert all(status["data"]["images"] == 748 for status in told.values())
+        costs = sorted(status["preparation"]["cost"] for status in told.values())
+        assert costs[1] == "shared"
+        assert costs[0] != "shared"
+        assert kubectl(kubeconfig, "delete", "xtj", "--all", "-n", namespace, "--cascade=foreground").returncode == 0
+
+        async def gone() -> bool:
+            return await stage.jobs() == []
+
+        await until("the last owner has taken the preparation along", gone)
+
+
+async def test_a_preparation_that_failed_ends_all_and_a_rerun_makes_it_anew(
+    kubeconfig: Path, namespace: str, tmp_path: Path
+) -> None:
+    async with operating(kubeconfig, namespace, tmp_path, defaultPrepareFlavor=CHEAP) as stage:
+        former = await create_two(stage, kubeconfig)
+        await (await kubelet_of(stage)).data_ends(2, 11, example("error-result.json"))
+        for name in ("one", "two"):
+            status = (await stage.life.reached("Failed", name))["status"]
+            assert {c["reason"] for c in status["conditions"] if c["type"] == "Stalled"} == {"DataCorrupt"}
+        patched = kubectl(kubeconfig, "patch", "xtj/one", "-n", namespace, "--type=merge", "-p", '{"spec":{"rerun":1}}')
+        assert patched.returncode == 0, patched.stderr
+
+        async def made_anew() -> bool:
+            found = await stage.life.listed(JOBS)
+            return [raw["metadata"]["name"] for raw in found] == [former["metadata"]["name"]] and (
+                found[0]["metadata"]["uid"] != former["metadata"]["uid"]
+            )
+
+        await until("another preparation of the same name", made_anew)
