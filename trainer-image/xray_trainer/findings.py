@@ -26,7 +26,10 @@ NIH_FINDINGS: Tuple[str, ...] = (
 """The 14 findings in alphabetical order. Source: Wang et al., CVPR 2017, and the NIH labels file."""
 
 NO_FINDING = "No Finding"
-"""What NIH writes where none of the 14 is present; it is not a finding of its own."""
+"""What NIH writes where none of the 14 is present. It is no finding, but a run may ask for it as if it were one."""
+
+OTHER_SPELLINGS = {"Infiltration": "Infiltrate"}
+"""ChestX-ray14's own second spelling, that of its file of boxes."""
 
 SEPARATOR = "|"
 """Between the findings of one cell of the NIH labels file."""
@@ -41,6 +44,13 @@ def parse_findings(cell: str, separator: str) -> FrozenSet[str]:
     return frozenset(name for name in names if name and name != NO_FINDING)
 
 
+def has_finding(present: FrozenSet[str], finding: str) -> bool:
+    """Whether an image with the findings `present` has this one; it has `No Finding` if it has no other."""
+    if finding == NO_FINDING:
+        return not present
+    return finding in present or OTHER_SPELLINGS.get(finding) in present
+
+
 def multi_hot(present: FrozenSet[str], findings: Sequence[str]) -> NDArray[np.int8]:
-    """(len(findings),) int8, 1 where the finding is present."""
-    return np.array([name in present for name in findings], dtype=np.int8)
+    """(len(findings),) int8, 1 where the finding is present, see has_finding."""
+    return np.array([has_finding(present, finding) for finding in findings], dtype=np.int8)

@@ -12,9 +12,9 @@ import pytest
 from tests.unit.trainer.build import FAILS_ON_READ, HEADER, LABELS_FILE, NIH_COLUMNS, label_line, refuse, write_labels
 from xray_trainer.config import LabelsFile
 from xray_trainer.errors import ConfigurationError, DataError
-from xray_trainer.findings import NIH_FINDINGS
+from xray_trainer.findings import NIH_FINDINGS, multi_hot
 from xray_trainer.prepare import labels as labels_module
-from xray_trainer.prepare.labels import Labels, check_findings, summarise
+from xray_trainer.prepare.labels import Labels, absent_findings, check_findings, summarise
 
 LINE = "00000013_005.png,Emphysema|Infiltration,5,13,{age},M,AP,2500,2048,0.168,0.168"
 
@@ -153,6 +153,33 @@ def test_where_no_column_tells_patients_apart_nothing_is_shown(tmp_path: Path) -
 def test_no_finding_is_no_finding(tmp_path: Path) -> None:
     rows = read_labels(write_labels(tmp_path, [label_line(1, findings="No Finding")])).rows
     assert next(iter(rows.values())).findings == frozenset()
+
+
+def test_no_finding_is_asked_for_like_a_finding(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As the article did; it is there where the row has no finding at all, not only none of those asked for."""
+    lines = [label_line(1, findings="No Finding"), label_line(2, findings="Edema"), label_line(3, findings="Mass")]
+    labels = read_labels(write_labels(tmp_path, lines))
+    asked = ["Mass", "No Finding"]
+    assert [multi_hot(row.findings, asked).tolist() for row in labels.rows.values()] == [[0, 1], [0, 0], [1, 0]]
+    assert absent_findings(labels, asked) == []
+    check_findings(labels, asked, NIH_COLUMNS)
+    assert not caplog.messages
+
+
+def test_no_finding_is_absent_where_every_image_has_one(tmp_path: Path) -> None:
+    labels = read_labels(write_labels(tmp_path, [label_line(1)]))
+    assert absent_findings(labels, ["Mass", "No Finding"]) == ["No Finding"]
+
+
+def test_an_infiltrate_is_an_infiltration_where_that_is_asked_for(tmp_path: Path) -> None:
+    row = next(iter(read_labels(write_labels(tmp_path, [label_line(1, findings="Infiltrate|Mass")])).rows.values()))
+    assert multi_hot(row.findings, ["Infiltration", "Infiltrate", "Edema"]).tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize(("text", "expected"), [("7", 7), ("", None), ("-1", None), ("seven", None)])
+def test_follow_up_numbers_are_read_where_they_are_numbers(tmp_path: Path, text: str, expected: int | None) -> None:
+    path = write_labels(tmp_path, [f"a.png,Mass,{text},1,58,M,PA,1,1,1,1"])
+    assert read_labels(path).rows["a.png"].follow_up == expected
 
 
 @pytest.mark.parametrize(

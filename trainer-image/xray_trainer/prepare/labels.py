@@ -7,25 +7,28 @@ the headings `OriginalImage[Width,Height]` and `OriginalImagePixelSpacing[x,y]`,
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import functools
 import logging
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, TextIO, Tuple
+from typing import Dict, FrozenSet, Iterator, List, Optional, Sequence, TextIO, Tuple
 
 from xray_trainer.config import LabelsFile
 from xray_trainer.errors import ConfigurationError, DataError
 from xray_trainer.files import sha256_of, unreadable
-from xray_trainer.findings import parse_findings
+from xray_trainer.findings import has_finding, parse_findings
 from xray_trainer.prepare.records import read_records
 
 LOG = logging.getLogger(__name__)
 
 AGE_COLUMN = "Patient Age"
-SEX_COLUMNS = ("Patient Gender", "Patient Sex")
+GENDER_COLUMN, SEX_COLUMN = "Patient Gender", "Patient Sex"
 VIEW_COLUMN = "View Position"
+FOLLOW_UP_COLUMN = "Follow-up #"
 
 MAX_FILE_BYTES = 256 << 20
 """28 times the original file."""
@@ -38,6 +41,7 @@ SHOWN_FROM_PATIENTS = 5
 FORMULA = re.compile(r"[=@]|[+-](?![\d.,]*$)")
 """What a spreadsheet would compute; a number with its sign is none."""
 AGE = re.compile(r"0*(\d{1,3})Y?")
+FOLLOW_UP = re.compile(r"\d{1,6}")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class LabelRow:
     age_years: Optional[int]
     sex: str
     view: str
+    follow_up: Optional[int] = field(default=None, compare=False)
+    """Number of the image in its patient's series, from 0."""
 
 
 @dataclass(frozen=True)
@@ -69,24 +75,43 @@ def read_labels(path: Path, columns: LabelsFile) -> Labels:
             image is a patient of its own.
     Raises: DataError naming file, line and column; never a value, for values belong to patients.
     """
-    try:
+    rows: Dict[str, LabelRow] = {}
+    for line, image, row in read_rows(path, columns):
+        if rows.setdefault(image, row) != row:
+            raise DataError(
+                f"{path.name}: line {line}: an image of an earlier line with other values; expected one line per image"
+            )
+    with _told_as_data_error(path, columns):
+        return Labels(rows, sha256_of(path).partition(":")[2])
+
+
+def read_rows(path: Path, columns: LabelsFile) -> Iterator[Tuple[int, str, LabelRow]]:
+    """Line number, image name and row of each line, images of an earlier line too. Raises: DataError as read_labels."""
+    empty = True
+    with _told_as_data_error(path, columns):
         _require_file(path)
-        digest = sha256_of(path).partition(":")[2]
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = _parse(file, path.name, columns)
+            for parsed in _parse(file, path.name, columns):
+                empty = False
+                yield parsed
+    if empty:
+        raise DataError(f"{path.name}: no rows; expected one line per image")
+
+
+@contextlib.contextmanager
+def _told_as_data_error(path: Path, columns: LabelsFile) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise unreadable(path.name, error) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path.name}: not a CSV file in UTF-8; expected {_wanted(columns)}") from error
-    if not rows:
-        raise DataError(f"{path.name}: no rows; expected one line per image")
-    return Labels(rows, digest)
 
 
 def absent_findings(labels: Labels, findings: Sequence[str]) -> List[str]:
     """Those of the run's findings that no row names: they can't be learnt, and are most likely misspelt."""
-    present = frozenset(name for row in labels.rows.values() for name in row.findings)
-    return [finding for finding in findings if finding not in present]
+    present = {row.findings for row in labels.rows.values()}
+    return [finding for finding in findings if not any(has_finding(names, finding) for names in present)]
 
 
 def check_findings(labels: Labels, findings: Sequence[str], columns: LabelsFile) -> None:
@@ -139,22 +164,52 @@ def _require_file(path: Path) -> None:
         raise DataError(f"{path.name}: {path.stat().st_size} bytes; expected at most {MAX_FILE_BYTES}")
 
 
-def _parse(file: TextIO, name: str, columns: LabelsFile) -> Dict[str, LabelRow]:
+def _parse(file: TextIO, name: str, columns: LabelsFile) -> Iterator[Tuple[int, str, LabelRow]]:
     records = read_records(file, name)
-    _, header = next(records, (1, []))
-    places = _find_columns([heading.strip() for heading in header], name, columns)
-    rows: Dict[str, LabelRow] = {}
+    _, first = next(records, (1, []))
+    header = [heading.strip() for heading in first]
+    _check_columns(header, name, columns)
+    places = _find_places(header, columns)
+    absent = [""] * len(header)
     for line, fields in records:
-        if not any(fields):
-            continue
-        place = f"{name}: line {line}"
-        image, row = _parse_row(fields, places, columns, place)
-        if rows.setdefault(image, row) != row:
-            raise DataError(f"{place}: an image of an earlier line with other values; expected one line per image")
-    return rows
+        if any(fields):
+            _check_row(fields, places, columns, name, line)
+            fields += absent  # a row may be shorter than the header
+            yield line, fields[places.image].strip(), _make_row(fields, places, columns.separator)
 
 
-def _find_columns(header: List[str], name: str, columns: LabelsFile) -> Dict[str, int]:
+@dataclass(frozen=True)
+class _Places:
+    """Indices of the fields of a row with empty ones added behind it; the last of them, -1, is that of an absent column."""
+
+    image: int
+    patient: int
+    labels: int
+    last_required: int
+    age: int
+    gender: int
+    sex: int
+    view: int
+    follow_up: int
+
+
+def _find_places(header: Sequence[str], columns: LabelsFile) -> _Places:
+    place = {heading: index for index, heading in enumerate(header)}
+    nowhere = -1
+    return _Places(
+        image=place[columns.image_column],
+        patient=place[columns.patient_column],
+        labels=place[columns.label_column],
+        last_required=max(place[column] for column in _required(columns)),
+        age=place.get(AGE_COLUMN, nowhere),
+        gender=place.get(GENDER_COLUMN, nowhere),
+        sex=place.get(SEX_COLUMN, nowhere),
+        view=place.get(VIEW_COLUMN, nowhere),
+        follow_up=place.get(FOLLOW_UP_COLUMN, nowhere),
+    )
+
+
+def _check_columns(header: Sequence[str], name: str, columns: LabelsFile) -> None:
     if header and header[0].startswith("<"):
         raise DataError(f"{name}: looks like a web page; expected a CSV file with {_wanted(columns)}")
     required = _required(columns)
@@ -165,7 +220,6 @@ def _find_columns(header: List[str], name: str, columns: LabelsFile) -> Dict[str
     twice = [column for column in required if header.count(column) > 1]
     if twice:
         raise DataError(f"{name}: line 1: column {', '.join(twice)} more than once; expected each once")
-    return {heading: index for index, heading in enumerate(header)}
 
 
 def _show_headings(header: Sequence[str], required: Sequence[str]) -> str:
@@ -176,38 +230,48 @@ def _show_headings(header: Sequence[str], required: Sequence[str]) -> str:
     return f"there are {_shown(header)}"
 
 
-def _parse_row(
-    fields: Sequence[str], places: Mapping[str, int], columns: LabelsFile, place: str
-) -> Tuple[str, LabelRow]:
-    required = _required(columns)
-    if len(fields) <= max(places[column] for column in required):
-        raise DataError(f"{place}: {len(fields)} fields; expected at least {', '.join(required)}")
-    if any(len(field) > MAX_FIELD_CHARACTERS for field in fields):
-        raise DataError(f"{place}: a field of more than {MAX_FIELD_CHARACTERS} characters; expected shorter ones")
-    for column in required:
-        if not fields[places[column]].strip():
-            raise DataError(f"{place}: column {column}: empty; expected a value")
-        if FORMULA.match(fields[places[column]].strip()):
-            raise DataError(f"{place}: column {column}: a formula; expected a value")
-    row = LabelRow(
-        patient=fields[places[columns.patient_column]].strip(),
-        findings=parse_findings(fields[places[columns.label_column]], columns.separator),
-        age_years=_parse_age(_optional(fields, places, AGE_COLUMN)),
-        sex=next(filter(None, (_optional(fields, places, column) for column in SEX_COLUMNS)), ""),
-        view=_optional(fields, places, VIEW_COLUMN),
+def _check_row(fields: Sequence[str], places: _Places, columns: LabelsFile, name: str, line: int) -> None:
+    if len(fields) <= places.last_required:
+        expected = f"expected at least {', '.join(_required(columns))}"
+        raise DataError(f"{name}: line {line}: {len(fields)} fields; {expected}")
+    if max(map(len, fields)) > MAX_FIELD_CHARACTERS:
+        raise DataError(
+            f"{name}: line {line}: a field of more than {MAX_FIELD_CHARACTERS} characters; expected shorter ones"
+        )
+    for place in (places.image, places.labels, places.patient):
+        if not fields[place] or fields[place].isspace():
+            column = _required(columns)[(places.image, places.labels, places.patient).index(place)]
+            raise DataError(f"{name}: line {line}: column {column}: empty; expected a value")
+        if FORMULA.match(fields[place].strip()):
+            column = _required(columns)[(places.image, places.labels, places.patient).index(place)]
+            raise DataError(f"{name}: line {line}: column {column}: a formula; expected a value")
+
+
+def _make_row(fields: Sequence[str], places: _Places, separator: str) -> LabelRow:
+    return LabelRow(
+        patient=fields[places.patient].strip(),
+        findings=_parse_cell(fields[places.labels], separator),
+        age_years=_parse_age(fields[places.age].strip()),
+        sex=fields[places.gender].strip() or fields[places.sex].strip(),
+        view=fields[places.view].strip(),
+        follow_up=_parse_follow_up(fields[places.follow_up].strip()),
     )
-    return fields[places[columns.image_column]].strip(), row
 
 
-def _optional(fields: Sequence[str], places: Mapping[str, int], column: str) -> str:
-    index = places.get(column)
-    return fields[index].strip() if index is not None and index < len(fields) else ""
+_parse_cell = functools.lru_cache(maxsize=4096)(parse_findings)
+"""ChestX-ray14 has 836 different cells."""
 
 
+@functools.lru_cache(maxsize=1024)
 def _parse_age(text: str) -> Optional[int]:
     """Years; None where the file has none or another unit (the old file counts some infants in months)."""
     match = AGE.fullmatch(text)
     return int(match.group(1)) if match else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse_follow_up(text: str) -> Optional[int]:
+    return int(text) if FOLLOW_UP.fullmatch(text) else None
 
 
 def summarise(rows: Sequence[LabelRow]) -> Dict[str, Dict[str, int]]:
