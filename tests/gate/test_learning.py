@@ -24,7 +24,7 @@ from xray_trainer.metrics import auroc, macro
 from xray_trainer.prepare.cache import open_prepared
 from xray_trainer.prepare.labels import LabelRow, read_labels
 from xray_trainer.prepare.run import prepare
-from xray_trainer.prepare.split import assign_units
+from xray_trainer.prepare.split import split_images
 from xray_trainer.progress import Progress
 from xray_trainer.synthetic import synthesize
 from xray_trainer.synthetic.write import LABELS_FILE
@@ -164,9 +164,10 @@ def test_remembering_patients_helps_on_no_split_by_patient(data_set: Path) -> No
 
 
 def split_by_patient(rows: list[LabelRow]) -> Division:
-    counts = {patient: sum(row.patient == patient for row in rows) for patient in {row.patient for row in rows}}
-    part_of = assign_units(counts, SPLIT)
-    return Division(*([row for row in rows if part_of[row.patient] == part] for part in ("train", "test")))
+    part_of = split_images({str(index): row for index, row in enumerate(rows)}, SPLIT)
+    return Division(
+        *([row for index, row in enumerate(rows) if part_of[str(index)] == part] for part in ("train", "test"))
+    )
 
 
 def split_by_image(rows: list[LabelRow]) -> Division:

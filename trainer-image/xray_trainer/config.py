@@ -6,9 +6,10 @@ what a newer operator asks for.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Literal, Mapping, Optional
+from typing import Any, Dict, Iterator, List, Literal, Mapping, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
@@ -98,10 +99,11 @@ class LabelsFile(Section):
 
 
 class Split(Section):
-    """How images are divided. Patient: all images of a patient fall into the same part; Image: at random, which lets
-    a model meet the patients of its test."""
+    """How images are divided. Patient: all images of a patient fall into the same part, stratified by finding. Official:
+    the test images are those of NIH's test_list.txt, the others are divided by patient in the proportion of train to
+    validation. Image: at random, which lets a model meet the patients of its test."""
 
-    by: Literal["Patient", "Image"]
+    by: Literal["Patient", "Official", "Image"]
     seed: int = Field(ge=0)
     train: float = Field(gt=0, lt=1)
     validation: float = Field(gt=0, lt=1)
@@ -241,22 +243,29 @@ def read_run_file(path: Path) -> RunFile:
 
 def parse_run_file(document: object) -> RunFile:
     """The run file from its parsed JSON. Raises: ConfigurationError naming every wrong field at once."""
-    try:
+    with _told_at_once("run file"):
         return RunFile.model_validate(document)
+
+
+def parse_labels_file(**values: str) -> LabelsFile:
+    """What a command line says of a labels file. Raises: ConfigurationError naming every wrong field at once."""
+    with _told_at_once("labels file"):
+        return LabelsFile(**values)
+
+
+@contextlib.contextmanager
+def _told_at_once(place: str) -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
-        raise ConfigurationError(f"run file: {_mistakes(error)}") from error
+        lines = [_describe(dict(item)) for item in error.errors(include_url=False, include_context=False)]
+        raise ConfigurationError(f"{place}: " + "; ".join(lines)) from error
 
 
 def parse_data_order(text: str) -> DataOrder:
     """The order from its JSON. Raises: ConfigurationError naming every wrong field at once."""
-    try:
+    with _told_at_once("data order"):
         return DataOrder.model_validate_json(text)
-    except ValidationError as error:
-        raise ConfigurationError(f"data order: {_mistakes(error)}") from error
-
-
-def _mistakes(error: ValidationError) -> str:
-    return "; ".join(_describe(dict(item)) for item in error.errors(include_url=False, include_context=False))
 
 
 def _describe(item: Mapping[str, Any]) -> str:

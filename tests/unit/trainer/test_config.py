@@ -49,7 +49,7 @@ def test_every_wrong_field_is_named_at_once_with_its_value(tmp_path: Path) -> No
         (
             "dataset",
             {"split": {"by": "View", "seed": 1, "train": 0.7, "validation": 0.1, "test": 0.2}},
-            "'Patient' or 'Image'",
+            "'Patient', 'Official' or 'Image'",
         ),
         ("checkpoint", {"every_steps": 0}, "checkpoint.every_steps: 0"),
         ("checkpoint", {"keep": 11}, "checkpoint.keep: 11"),

@@ -11,14 +11,17 @@ import json
 import random
 import shutil
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from xray_trainer.config import Dataset
 from xray_trainer.errors import DataError
 from xray_trainer.files import sha256_of, sync_folder, write_json
+from xray_trainer.findings import NO_FINDING, OTHER_SPELLINGS
 from xray_trainer.prepare.archive import Sources
+from xray_trainer.prepare.labels import Labels
+from xray_trainer.prepare.official import OfficialLists
 from xray_trainer.prepare.shards import ShardFile
 from xray_trainer.prepare.split import PARTS
 from xray_trainer.result import VERSION
@@ -100,24 +103,40 @@ def result_of(manifest: Manifest) -> Dict[str, Any]:
     }
 
 
-def cache_settings(dataset: Dataset) -> Dict[str, Any]:
+def cache_settings(dataset: Dataset, labels: Labels) -> Dict[str, Any]:
     """What decides over the cache's content beside the sources."""
+    rules = _later_rules(dataset, labels)
     return {
         "format_version": CACHE_FORMAT,
         "findings": list(dataset.findings),
         "labels": dataset.labels.model_dump(exclude={"file"}),
         "split": dataset.split.model_dump(),
         "stored_size": dataset.stored_size,
+        **({"rules": rules} if rules else {}),
     }
 
 
-def cache_key(dataset: Dataset, sources: Sources, labels_sha256: str) -> str:
+def _later_rules(dataset: Dataset, labels: Labels) -> List[str]:
+    """What this format didn't do from its beginning and does to these data: all others keep their key."""
+    respelt = {OTHER_SPELLINGS[finding] for finding in dataset.findings if finding in OTHER_SPELLINGS}
+    rules = {
+        "stratified by finding": dataset.split.by == "Patient",
+        "No Finding where there is no other": NO_FINDING in dataset.findings,
+        "second spellings": any(respelt & row.findings for row in labels.rows.values()),
+    }
+    return [rule for rule, applies in rules.items() if applies]
+
+
+def cache_key(dataset: Dataset, sources: Sources, labels: Labels, lists: Optional[OfficialLists]) -> str:
     """Name of what is to be prepared: known before anything is read, so that it can be looked for.
 
-    Digest in hex of names and sizes of the sources, content of the labels file, settings and format version.
+    Digest in hex of names and sizes of the sources, content of the labels file and of the official lists (if the split
+    takes them), settings and format version.
     """
     files = [[path.name, path.stat().st_size] for path in (*sources.archives, *sources.files)]
-    document = {"files": files, "labels": labels_sha256, "settings": cache_settings(dataset)}
+    document = {"files": files, "labels": labels.sha256, "settings": cache_settings(dataset, labels)}
+    if lists is not None:
+        document["lists"] = lists.sha256
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 

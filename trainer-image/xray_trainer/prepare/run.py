@@ -43,6 +43,7 @@ from xray_trainer.prepare.cache import (
 from xray_trainer.prepare.decode import limit_pillow
 from xray_trainer.prepare.images import UNREADABLE, Collected, collect, require_few_unreadable
 from xray_trainer.prepare.labels import LabelRow, Labels, absent_findings, check_findings, read_labels, summarise
+from xray_trainer.prepare.official import OfficialLists, read_official_lists
 from xray_trainer.prepare.rejections import Rejections
 from xray_trainer.prepare.shards import ImageStore, count_positives, write_part
 from xray_trainer.prepare.split import PARTS, count_leaked, split_digest, split_images
@@ -85,14 +86,15 @@ def prepare_data(dataset: Dataset, sample_seed: str, progress: Progress) -> Tupl
     labels = read_labels(dataset.root / dataset.labels.file, dataset.labels)
     check_findings(labels, dataset.findings, dataset.labels)
     sources = find_sources(dataset.root)
-    key = cache_key(dataset, sources, labels.sha256)
+    lists = read_official_lists(dataset.root) if dataset.split.by == "Official" else None
+    key = cache_key(dataset, sources, labels, lists)
     folder = folder_of(dataset.cache_dir, key)
     with disk_full_reported(f"cache {dataset.cache_dir}"):
         manifest = _reuse(folder, key, sample_seed)
         if manifest is not None:
             require_few_unreadable(manifest.rejected, manifest.images, dataset.on_bad_image)
         else:
-            manifest = _build(dataset, sources, labels, key, folder, progress)
+            manifest = _build(dataset, sources, labels, lists, key, folder, progress)
     _tell(manifest, progress)
     return folder, manifest
 
@@ -119,14 +121,22 @@ def _reuse(folder: Path, key: str, sample_seed: str) -> Optional[Manifest]:
     return manifest
 
 
-def _build(dataset: Dataset, sources: Sources, labels: Labels, key: str, folder: Path, progress: Progress) -> Manifest:
+def _build(
+    dataset: Dataset,
+    sources: Sources,
+    labels: Labels,
+    lists: Optional[OfficialLists],
+    key: str,
+    folder: Path,
+    progress: Progress,
+) -> Manifest:
     dataset.cache_dir.mkdir(parents=True, exist_ok=True)
     delete_abandoned(dataset.cache_dir, time.time())
     temporary = make_temporary_folder(dataset.cache_dir)
     kept = dataset.cache_dir / f"{folder.name}-{REJECTED}"
     try:
         with Rejections(temporary / REJECTED) as rejections:
-            manifest = _fill(temporary, dataset, sources, labels, key, rejections, progress)
+            manifest = _fill(temporary, dataset, sources, labels, lists, key, rejections, progress)
         kept.unlink(missing_ok=True)
         if publish(temporary, manifest, folder):
             return manifest
@@ -187,6 +197,7 @@ def _fill(
     dataset: Dataset,
     sources: Sources,
     labels: Labels,
+    lists: Optional[OfficialLists],
     key: str,
     rejections: Rejections,
     progress: Progress,
@@ -200,23 +211,23 @@ def _fill(
     store = ImageStore(folder / "images.raw", dataset.stored_size)
     members = read_members(sources, meter.on_bytes)
     collected = collect(members, labels.rows, store, cores, dataset.on_bad_image, rejections, meter.on_image)
-    part_of = _split(collected, dataset)
+    part_of = _split(collected, dataset, lists)
     files, parts = _write_parts(folder, store.finish(), collected, part_of, dataset)
     store.delete()
     return _make_manifest(dataset, sources, labels, key, collected, part_of, files, parts)
 
 
-def _split(collected: Collected, dataset: Dataset) -> Dict[str, str]:
+def _split(collected: Collected, dataset: Dataset, lists: Optional[OfficialLists]) -> Dict[str, str]:
     """Image -> part."""
-    patient_of = {name: row.patient for name, row in collected.images}
-    part_of = split_images(patient_of, dataset.split)
-    leaked = count_leaked(patient_of, part_of)
+    rows = dict(collected.images)
+    part_of = split_images(rows, dataset.split, lists)
+    leaked = count_leaked(rows, part_of)
     if leaked:
         held_out = sum(part != "train" for part in part_of.values())
         LOG.warning(
-            "split by image leaks patients: %d of %d held-out images have their patient in the training part; "
+            "split by %s leaks patients: %d of %d held-out images have their patient in the training part; "
             "the figures will flatter the model",
-            *(leaked, held_out),
+            *(dataset.split.by.lower(), leaked, held_out),
         )
     return part_of
 
@@ -254,7 +265,7 @@ def _make_manifest(
     return Manifest(
         format_version=CACHE_FORMAT,
         key=key,
-        settings=cache_settings(dataset),
+        settings=cache_settings(dataset, labels),
         sources=_describe_sources(sources),
         files=files,
         parts=parts,
