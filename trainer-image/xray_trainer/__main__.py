@@ -1,4 +1,4 @@
-"""Command line: `python3 -m xray_trainer prepare | prepare-data | train | synthesize`.
+"""Command line: `python3 -m xray_trainer prepare | prepare-data | train | synthesize | doctor`; installed, `xray-prepare doctor` too.
 
 The one place that turns errors into exit codes, a line on stderr and the termination message.
 """
@@ -14,8 +14,9 @@ import traceback
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from xray_trainer.config import DataOrder, parse_data_order, read_run_file
+from xray_trainer.config import DataOrder, parse_data_order, parse_labels_file, read_run_file
 from xray_trainer.errors import StoppedError, TrainerError
+from xray_trainer.findings import NIH_FINDINGS, SEPARATOR
 from xray_trainer.finished import find_finished
 from xray_trainer.interruption import StopNow, StopSignal
 from xray_trainer.progress import Progress, serve
@@ -33,6 +34,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     _log_to_stderr()
     if options.command == "synthesize":
         return _synthesize(options)
+    if options.command == "doctor":
+        return _doctor(options)
     stop = StopSignal()
     signal.signal(signal.SIGTERM, stop.handle)
     progress = Progress("Training" if options.command == "train" else "Preparing")
@@ -69,7 +72,24 @@ def make_parser() -> argparse.ArgumentParser:
     synthesize.add_argument("--seed", type=int, required=True, help="same seed, same files")
     synthesize.add_argument("--size", type=int, default=1024, help="side of the images in pixels")
     synthesize.add_argument("--archives", type=int, default=1, help="number of images_NNN.tar.gz files")
+    _add_doctor(commands.add_parser("doctor", help="tell what there is to know of a data set before it is trained on"))
     return parser
+
+
+def _add_doctor(doctor: argparse.ArgumentParser) -> None:
+    """Its options; those of the labels file are NIH's if nothing else is said."""
+    doctor.add_argument("path", type=Path, help="folder with labels file and images, or a labels file alone")
+    doctor.add_argument("--json", type=Path, help="file for the findings as JSON")
+    doctor.add_argument("--picture", type=Path, help="file for the histogram of labels as SVG")
+    doctor.add_argument("--seed", type=int, default=42, help="of the splits, as in dataset.split.seed")
+    doctor.add_argument("--labels", default="Data_Entry_2017_v2020.csv", help="name of the folder's labels file")
+    doctor.add_argument("--image-column", default="Image Index")
+    doctor.add_argument("--patient-column", default="Patient ID")
+    doctor.add_argument("--label-column", default="Finding Labels")
+    doctor.add_argument("--separator", default=SEPARATOR, help="between the findings of a cell")
+    doctor.add_argument(
+        "--findings", nargs="+", default=NIH_FINDINGS, metavar="FINDING", help="those of NIH if not given"
+    )
 
 
 def _finished_or_failed(options: argparse.Namespace, progress: Progress, stop: StopSignal) -> Dict[str, Any]:
@@ -131,6 +151,26 @@ def _synthesize(options: argparse.Namespace) -> int:
     synthesize(options.out, images=options.images, seed=options.seed, size=options.size, archives=options.archives)
     LOG.info("%d images written in %.1f s", options.images, time.monotonic() - begin)
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from xray_trainer.doctor.command import doctor
+
+    try:
+        columns = parse_labels_file(
+            file=options.labels,
+            image_column=options.image_column,
+            patient_column=options.patient_column,
+            label_column=options.label_column,
+            separator=options.separator,
+        )
+        return doctor(options.path, columns, options.findings, options.seed, options.json, options.picture)
+    except TrainerError as error:
+        LOG.error("%s: %s", error.reason, error)
+        return error.exit_code
+    except Exception as error:  # its text may quote a name, and Python would print it
+        LOG.error("%s", describe_unexpected(error, with_text=False))
+        return TrainerError.exit_code
 
 
 def _log_to_stderr() -> None:

@@ -1,0 +1,85 @@
+"""One pass over the images' bytes: which there are, of which kind, and which are there twice. Nothing is decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Dict, List, Mapping, Set
+
+from xray_trainer.doctor.header import png_mode
+from xray_trainer.errors import DataError
+from xray_trainer.prepare.archive import IMAGES_FOLDER, Member, Sources, read_members
+from xray_trainer.prepare.labels import LabelRow
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Found:
+    """What the pass found; names stay in here."""
+
+    archives: int
+    bytes: int
+    images: Set[str] = field(default_factory=set)
+    """Names of PNG files."""
+    modes: Counter[str] = field(default_factory=Counter)
+    """Pixel format -> PNG files."""
+    not_png: int = 0
+    """Named .png, and something else by their first bytes."""
+    other_files: int = 0
+    """Of other names than *.png."""
+    names_twice: int = 0
+    same_bytes: int = 0
+    """Files whose bytes are those of an earlier one, whatever their names."""
+    same_bytes_of_other_patient: int = 0
+    """Of these, how many belong to a patient other than the first one's."""
+    problems: List[str] = field(default_factory=list)
+    """Archives that couldn't be read to their end; counts hold for what was."""
+
+
+def look_through(sources: Sources, rows: Mapping[str, LabelRow]) -> Found:
+    """Read all archives and loose files; one that is damaged is told in `problems`, and the next is read."""
+    found = Found(len(sources.archives), sources.total_bytes())
+    owner_of: Dict[bytes, str] = {}
+    for source in _one_by_one(sources):
+        try:
+            for member in read_members(source, _ignore_bytes):
+                _look_at(member, rows, owner_of, found)
+        except DataError as error:
+            found.problems.append(str(error))
+    return found
+
+
+def _one_by_one(sources: Sources) -> List[Sources]:
+    LOG.info(
+        "reading %d archives and %d files in %s/: %.1f GB",
+        *(len(sources.archives), len(sources.files), IMAGES_FOLDER, sources.total_bytes() / 1e9),
+    )
+    return [Sources([archive], []) for archive in sources.archives] + [Sources([], sources.files)]
+
+
+def _ignore_bytes(count: int) -> None:
+    """Nobody is told of the doctor's progress."""
+
+
+def _look_at(member: Member, rows: Mapping[str, LabelRow], owner_of: Dict[bytes, str], found: Found) -> None:
+    if not member.name.lower().endswith(".png"):
+        found.other_files += 1
+        return
+    mode = png_mode(member.data)
+    if mode is None:
+        found.not_png += 1
+        return
+    found.modes[mode] += 1
+    found.names_twice += member.name in found.images
+    found.images.add(member.name)
+    row = rows.get(member.name)
+    patient = row.patient if row is not None else ""
+    digest = hashlib.sha256(member.data).digest()
+    if digest in owner_of:
+        found.same_bytes += 1
+        found.same_bytes_of_other_patient += patient != "" != owner_of[digest] != patient
+    else:
+        owner_of[digest] = patient
