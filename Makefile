@@ -37,7 +37,7 @@ gate: .venv/ready ## the proof that training learns, mean of three seeds
 	XRAY_GATE_SEEDS=3 $(PYTEST) tests/gate -s
 
 bench: .venv/ready ## the benchmarks; figures in build/bench
-	@set -e; for b in benchmarks/*.py; do PYTHONPATH=.:operator .venv/bin/python $$b; done
+	@set -e; for b in benchmarks/*.py; do PYTHONPATH=.:operator:trainer-image .venv/bin/python $$b; done
 
 lint: .venv/ready ## format, lint, types, import rules, generated files
 	.venv/bin/ruff format --check .
