@@ -83,8 +83,8 @@ def make_patients(rows: Mapping[str, LabelRow]) -> Dict[str, Unit]:
 def assign_units(units: Mapping[str, Unit], shares: Shares, seed: int, kind: str) -> Dict[str, str]:
     """Part of each unit.
 
-    The rarest finding comes first: each unit that has it goes to the part that is furthest behind its share of it. So
-    three patients with a finding reach all three parts. Units without a finding come last and go to the part that is
+    The rarest finding comes first: each unit that has it goes to the part that is furthest behind its share of it, so
+    three units reach all three parts. Units without a finding come last and go to the part that is
     furthest behind its share of all images. The order of units depends on the seed and their own name only, and the
     size of a unit has no influence on its part.
 
