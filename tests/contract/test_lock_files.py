@@ -27,6 +27,11 @@ LOCKS = (
 )
 LEFT_OUT = {"triton"}
 """torch asks for it, and we don't: the Makefile says why."""
+ALONE = {
+    canonicalize_name(each["name"]): each["requires-dist"]
+    for each in tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["uv"]["dependency-metadata"]
+}
+"""Packages of which only data are read, with what the lock is told that they need."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 """The images' and the contributors'."""
 PLATFORMS: tuple[dict[str, str], ...] = (
@@ -100,7 +105,7 @@ def needed(direct: Iterable[str]) -> set[str]:
 def dependencies(name: str, extra: str) -> list[Requirement]:
     """None, if the package is not installed."""
     try:
-        found = [Requirement(line) for line in requires(name) or ()]
+        found = [Requirement(line) for line in ALONE.get(canonicalize_name(name), requires(name) or ())]
     except PackageNotFoundError:
         return []
     return [each for each in found if each.marker is None or each.marker.evaluate({"extra": extra})]

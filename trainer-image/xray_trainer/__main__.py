@@ -1,4 +1,6 @@
-"""Command line: `python3 -m xray_trainer prepare | prepare-data | train | synthesize | doctor`; installed, `xray-prepare doctor` too.
+"""Command line: `python3 -m xray_trainer prepare | prepare-data | train | synthesize | doctor`.
+
+Installed as a package, `xray-prepare doctor` is the same as the last.
 
 The one place that turns errors into exit codes, a line on stderr and the termination message.
 """

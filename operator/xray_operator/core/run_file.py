@@ -88,6 +88,7 @@ def _dataset(plan: Plan) -> dict[str, Any]:
         "image_size": dataset.image_size,
         "stored_size": plan.stored_size,
         "cache_dir": f"{CACHE_MOUNT}/xray-cache",
+        "on_bad_image": {"mode": dataset.on_bad_image, "max_share": dataset.max_bad_percent / 100},
     }
 
 

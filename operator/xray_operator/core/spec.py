@@ -158,7 +158,7 @@ class Fractions(Part):
 
 
 class Split(Part):
-    by: Literal["Patient", "Image"] = "Patient"
+    by: Literal["Patient", "Official", "Image"] = "Patient"
     seed: Seed = 42
     fractions: Fractions = Fractions()
 
@@ -173,6 +173,8 @@ class Dataset(Part):
     split: Split = Split()
     image_size: int = Field(default=224, ge=32, le=512)
     cache: Claim | None = None
+    on_bad_image: Literal["Skip", "Fail"] = "Skip"
+    max_bad_percent: int = Field(default=1, ge=0, le=99)
     prepare: Literal["Job", "InitContainer"] | None = None
     prepare_flavor: FlavorName | None = None
 
