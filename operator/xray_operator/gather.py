@@ -73,6 +73,13 @@ class Gatherer:
         progress = await self._progress(pods[-1]) if pods else None
         return Observed(job=read_job(raw, handle, snapshot), pods=pods, progress=progress, snapshot=snapshot)
 
+    async def observe_recorded(self, job: XRayJob, snapshot: Snapshot) -> Observed:
+        """What decides about a run that is fixed and has no Job."""
+        former = await self._former_pods(job, snapshot.spec)
+        data_job = self._data_job(job, snapshot.preparation.job_name) if snapshot.preparation else None
+        progress = await self._progress(data_job.pods[-1]) if data_job and data_job.pods else None
+        return Observed(snapshot=snapshot, former_pods=former, data_job=data_job, progress=progress)
+
     def _batch_job(self, job: XRayJob) -> tuple[Raw, JobHandle] | None:
         """The Job of a former run, while there is one; else that of the run that is wanted."""
         raws = self.index.batch_jobs.get(job.ref.uid, ())
@@ -128,10 +135,7 @@ class Gatherer:
         except RecordError as error:
             return Observed(unreadable=Unreadable(str(error)))
         if snapshot is not None:
-            former = await self._former_pods(job, snapshot.spec)
-            data_job = self._data_job(job, snapshot.preparation.job_name) if snapshot.preparation else None
-            progress = await self._progress(data_job.pods[-1]) if data_job and data_job.pods else None
-            return Observed(snapshot=snapshot, former_pods=former, data_job=data_job, progress=progress)
+            return await self.observe_recorded(job, snapshot)
         observed = Observed(flavors=self.index.flavor_specs())
         spec = parse_part(JobSpec, job.spec, "spec", names.SPEC_INVALID)
         return observed if isinstance(spec, list) else await self._look_around(job, spec, observed)

@@ -159,7 +159,7 @@ class Operator:
             logger.info("job %s/%s: created %s", job.ref.namespace, job.ref.name, place)
             return None
         try:
-            return replace(observed, snapshot=read_snapshot(child))
+            return await self.gatherer.observe_recorded(job, read_snapshot(child))
         except RecordError as error:
             return replace(observed, unreadable=Unreadable(str(error)))
 

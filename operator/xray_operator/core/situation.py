@@ -86,7 +86,7 @@ def assess_preparation(data_job: DataJob | None, began: datetime) -> Situation:
 def is_outdated(data_job: DataJob | None, began: datetime) -> bool:
     """Whether it had ended before the run began: what it left may be gone since, so it is made anew; it takes seconds
     if the data are still there."""
-    return data_job is not None and data_job.ended is not None and data_job.ended < began
+    return data_job is not None and data_job.ended is not None and data_job.ended <= began
 
 
 def stand_still(situation: Situation, halt: Halt, pods: Sequence[Pod]) -> Situation:
