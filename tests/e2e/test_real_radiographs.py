@@ -95,7 +95,7 @@ def run(
 
 
 def training_pod(kube: Kube, run: Run) -> Manifest:
-    (pod,) = kube.items("pods", run.namespace)
+    (pod,) = kube.items("pods", run.namespace, "xray.training/flavor=demo-vpod4")
     return pod
 
 
@@ -176,8 +176,9 @@ def test_events_tell_the_story(run: Run, kube: Kube) -> None:
 def test_no_patient_leaves_the_volume(run: Run, kube: Kube) -> None:
     """NIH file names contain the patient: none may be in status, events or logs."""
     patients = {name.split("_")[0] for name in run.names}
-    pod = training_pod(kube, run)["metadata"]["name"]
-    logs = kube.kubectl("logs", "-n", run.namespace, pod, "--all-containers")
+    pods = [pod["metadata"]["name"] for pod in kube.items("pods", run.namespace)]
+    assert len(pods) == 2, "one prepared, one trained"
+    logs = "".join(kube.kubectl("logs", "-n", run.namespace, pod, "--all-containers") for pod in pods)
     shown = json.dumps(run.status) + json.dumps(kube.items("events", run.namespace)) + logs
     assert not patients & set(re.findall(r"\d{8}", shown))
 
