@@ -139,11 +139,10 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopSignal) -> D
 
 
 def _prepare_data(order: DataOrder, progress: Progress) -> Dict[str, Any]:
-    from xray_trainer.prepare.cache import result_of
-    from xray_trainer.prepare.run import prepare_data
+    from xray_trainer.prepare.run import prepare_order
 
     serve(progress, order.progress_port)
-    return result_of(prepare_data(order.dataset, order.sample_seed, progress)[1])
+    return prepare_order(order, progress)
 
 
 def _synthesize(options: argparse.Namespace) -> int:

@@ -126,10 +126,38 @@ class OnBadImage(Section):
     """Under Skip: more than this share of the images, and more than five, end the run. Not looked at under Fail."""
 
 
-class Dataset(Section):
-    """The X-rays, their labels, and where the prepared copy is kept."""
+class Http(Section):
+    """Archives on web servers."""
 
-    root: Path
+    list: Optional[Path]
+    """Names, URLs, sizes and digests as JSON; None for ChestX-ray14, whose list the image has."""
+
+
+class S3(Section):
+    """A folder in a bucket, with the layout of a claim's."""
+
+    url: str = Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$")
+    endpoint: Optional[str] = Field(pattern=r"^https?://\S+$")
+    """None for AWS."""
+
+
+class Synthetic(Section):
+    """Generated X-rays."""
+
+    images: int = Field(ge=1, le=200_000)
+    seed: int = Field(ge=0)
+    size: int = Field(ge=32, le=2048)
+
+
+class Dataset(Section):
+    """The X-rays, their labels, and where the prepared copy is kept. The images come from exactly one of root, http, s3
+    and synthetic."""
+
+    root: Optional[Path] = None
+    """Folder on a claim."""
+    http: Optional[Http] = None
+    s3: Optional[S3] = None
+    synthetic: Optional[Synthetic] = None
     labels: LabelsFile
     findings: List[str] = Field(min_length=1, max_length=32)
     split: Split
@@ -141,9 +169,16 @@ class Dataset(Section):
     on_bad_image: OnBadImage = OnBadImage(mode="Skip", max_share=0.01)
 
     @property
-    def path_on_claim(self) -> Path:
-        """The root as its user knows it."""
-        return self.root.relative_to(DATASET_MOUNT) if DATASET_MOUNT in self.root.parents else self.root
+    def is_remote(self) -> bool:
+        """Whether the images come over the network, perhaps with credentials that not every container has."""
+        return self.http is not None or self.s3 is not None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("root", "http", "s3", "synthetic") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of root, http, s3, synthetic; found {', '.join(given) or 'none'}")
+        return self
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
@@ -206,6 +241,8 @@ class RunFile(Section):
     """The run's own folder. A re-created resource with the same settings gets the same."""
     progress_port: int = Field(ge=0, le=65535)
     """0 lets the system choose a free port."""
+    prepared_by: Optional[str] = None
+    """Name of the order by which the data were prepared already; None: this run prepares them itself."""
 
     @model_validator(mode="after")
     def _patches_tile(self) -> Self:
@@ -221,9 +258,9 @@ class DataOrder(Section):
     """What is to be prepared for every run that needs it: what a preparation of its own is told."""
 
     version: Literal[1]
+    name: str = Field(pattern=r"^[a-z0-9-]{1,63}$")
+    """Under which the runs find what was prepared."""
     dataset: Dataset
-    sample_seed: str
-    """Decides which files of a cache that is there already are hashed."""
     progress_port: int = Field(ge=0, le=65535)
 
 

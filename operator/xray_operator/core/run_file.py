@@ -51,7 +51,7 @@ def render_data_order(plan: Plan, name: str) -> str:
     Args:
         name: of its Job.
     """
-    order = {"version": 1, "dataset": _dataset(plan), "sample_seed": name, "progress_port": names.PROGRESS_PORT}
+    order = {"version": 1, "name": name, "dataset": _dataset(plan), "progress_port": names.PROGRESS_PORT}
     return json.dumps(order, sort_keys=True)
 
 

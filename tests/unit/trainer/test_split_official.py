@@ -18,7 +18,6 @@ from tests.unit.trainer.build import (
 )
 from xray_trainer.config import Split
 from xray_trainer.errors import DataError
-from xray_trainer.prepare.archive import Sources
 from xray_trainer.prepare.cache import cache_key
 from xray_trainer.prepare.labels import LabelRow, Labels, read_labels
 from xray_trainer.prepare.official import TEST_LIST, TRAIN_VAL_LIST, read_official_lists
@@ -119,7 +118,9 @@ def test_lists_that_part_a_patient_are_warned_of(tmp_path: Path, caplog: pytest.
 def key_of(folder: Path, labels: Labels, **dataset: Any) -> str:
     archive = folder / "images_001.tar.gz"
     archive.write_bytes(b"x" * 10)
-    return cache_key(make_run_file(folder, dataset=dataset).dataset, Sources([archive], []), labels, None)
+    return cache_key(
+        make_run_file(folder, dataset=dataset).dataset, [[archive.name, archive.stat().st_size]], labels, None
+    )
 
 
 def test_data_of_which_nothing_changed_keep_their_key(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import zlib
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Callable, Iterator, List, Optional, Type, TypeVar
+from typing import IO, Any, Callable, Iterator, List, Literal, Optional, Protocol, Sequence, Type, TypeVar
 
 from typing_extensions import Self
 
@@ -82,12 +82,30 @@ class Member:
         return PurePosixPath(self.path).name
 
 
+class HasSize(Protocol):
+    """As much of os.stat_result as is asked for."""
+
+    @property
+    def st_size(self) -> int: ...
+
+
+class Archive(Protocol):
+    """As much of a path as reading takes: what lies elsewhere can act like one."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]: ...
+
+    def stat(self) -> HasSize: ...
+
+
 @dataclass(frozen=True)
 class Sources:
     """Where the images are."""
 
-    archives: List[Path]
-    files: List[Path]
+    archives: Sequence[Archive]
+    files: Sequence[Archive]
 
     def total_bytes(self) -> int:
         return sum(path.stat().st_size for path in (*self.archives, *self.files))
@@ -134,7 +152,7 @@ def read_members(sources: Sources, on_bytes: OnBytes, limits: Limits = Limits())
         yield _read_file(path, ordinal, on_bytes, limits)
 
 
-def read_archive(path: Path, on_bytes: OnBytes, limits: Limits = Limits()) -> Iterator[Member]:
+def read_archive(path: Archive, on_bytes: OnBytes, limits: Limits = Limits()) -> Iterator[Member]:
     """Files of one .tar.gz in stored order; folders are passed over. Raises: DataError as read_members."""
     done = 0
     try:
@@ -171,7 +189,7 @@ def _infos(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         archive.pax_headers = {}
 
 
-def _read_file(path: Path, ordinal: int, on_bytes: OnBytes, limits: Limits) -> Member:
+def _read_file(path: Archive, ordinal: int, on_bytes: OnBytes, limits: Limits) -> Member:
     try:
         with path.open("rb") as file:
             data = file.read(limits.member_bytes + 1)
@@ -268,7 +286,7 @@ def _of_sound_size(info: Info, file: _Bounded) -> Info:
 class _Bounded(io.RawIOBase):
     """The unpacked archive. tarfile gets from it what the limits allow at this place, and no more."""
 
-    def __init__(self, file: gzip.GzipFile, path: Path, limits: Limits) -> None:
+    def __init__(self, file: gzip.GzipFile, path: Archive, limits: Limits) -> None:
         super().__init__()
         self.name = path.name
         self.member = 1

@@ -19,7 +19,6 @@ from xray_trainer.config import Dataset
 from xray_trainer.errors import DataError
 from xray_trainer.files import sha256_of, sync_folder, write_json
 from xray_trainer.findings import NO_FINDING, OTHER_SPELLINGS
-from xray_trainer.prepare.archive import Sources
 from xray_trainer.prepare.labels import Labels
 from xray_trainer.prepare.official import OfficialLists
 from xray_trainer.prepare.shards import ShardFile
@@ -127,14 +126,13 @@ def _later_rules(dataset: Dataset, labels: Labels) -> List[str]:
     return [rule for rule, applies in rules.items() if applies]
 
 
-def cache_key(dataset: Dataset, sources: Sources, labels: Labels, lists: Optional[OfficialLists]) -> str:
+def cache_key(dataset: Dataset, identity: List[Any], labels: Labels, lists: Optional[OfficialLists]) -> str:
     """Name of what is to be prepared: known before anything is read, so that it can be looked for.
 
-    Digest in hex of names and sizes of the sources, content of the labels file and of the official lists (if the split
+    Digest in hex of what the source says of its files, content of the labels file and of the official lists (if the split
     takes them), settings and format version.
     """
-    files = [[path.name, path.stat().st_size] for path in (*sources.archives, *sources.files)]
-    document = {"files": files, "labels": labels.sha256, "settings": cache_settings(dataset, labels)}
+    document = {"files": identity, "labels": labels.sha256, "settings": cache_settings(dataset, labels)}
     if lists is not None:
         document["lists"] = lists.sha256
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
@@ -193,18 +191,38 @@ def check_files(folder: Path, manifest: Manifest, sample_seed: str) -> None:
             raise DataError(f"{folder / file.name}: its digest differs; expected {file.sha256}")
 
 
+def leave_prepared(path: Path, folder: Path, manifest: Manifest) -> None:
+    """Leave the way to the cache, see read_prepared."""
+    prepared = Prepared(version=VERSION, cache=folder, digest=manifest.digest, split_digest=manifest.split_digest)
+    write_json(path, prepared.model_dump(mode="json"))
+
+
 def open_prepared(output_dir: Path, sample_seed: str) -> Tuple[Prepared, Manifest]:
     """What `prepare` left for `train`, checked. Raises: DataError if it is missing, replaced or damaged."""
-    path = output_dir / PREPARED_FILE
+    prepared = read_prepared(output_dir / PREPARED_FILE, "prepare to have run before train")
+    return prepared, check_prepared(prepared, sample_seed)
+
+
+def order_file(cache_dir: Path, name: str) -> Path:
+    """Where an order leaves the way to what it prepared, for the runs that need it."""
+    return cache_dir / f"{name}.json"
+
+
+def read_prepared(path: Path, expected: str) -> Prepared:
+    """The way to a cache. Raises: DataError if it is missing or unreadable."""
     try:
-        prepared = Prepared.model_validate_json(path.read_text(encoding="utf-8"))
+        return Prepared.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
-        raise DataError(f"{path}: missing or unreadable; expected prepare to have run before train") from error
+        raise DataError(f"{path}: missing or unreadable; expected {expected}") from error
+
+
+def check_prepared(prepared: Prepared, sample_seed: str) -> Manifest:
+    """The manifest of what was prepared. Raises: DataError if it is missing, replaced or damaged."""
     manifest = read_manifest(prepared.cache)
     if manifest.digest != prepared.digest:
         raise DataError(f"{prepared.cache}: digest {manifest.digest}; expected {prepared.digest} as prepare left it")
     check_files(prepared.cache, manifest, sample_seed)
-    return prepared, manifest
+    return manifest
 
 
 def publish(temporary: Path, manifest: Manifest, final: Path) -> bool:

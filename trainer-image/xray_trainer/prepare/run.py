@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections import Counter
@@ -14,18 +13,16 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xray_trainer.config import Dataset, RunFile
-from xray_trainer.errors import ConfigurationError, DataError
+from xray_trainer.config import DataOrder, Dataset, RunFile
+from xray_trainer.errors import DataError
 from xray_trainer.files import (
     delete_abandoned,
     discard,
     disk_full_reported,
     make_temporary_folder,
     require_free,
-    write_json,
 )
 from xray_trainer.findings import multi_hot
-from xray_trainer.prepare.archive import IMAGES_FOLDER, Limits, Sources, find_sources, read_archive, read_members
 from xray_trainer.prepare.cache import (
     CACHE_FORMAT,
     PREPARED_FILE,
@@ -34,9 +31,13 @@ from xray_trainer.prepare.cache import (
     Prepared,
     cache_key,
     cache_settings,
+    check_prepared,
     content_digest,
     folder_of,
+    leave_prepared,
+    order_file,
     publish,
+    read_prepared,
     result_of,
     verify,
 )
@@ -46,17 +47,16 @@ from xray_trainer.prepare.labels import LabelRow, Labels, absent_findings, check
 from xray_trainer.prepare.official import OfficialLists, read_official_lists
 from xray_trainer.prepare.rejections import Rejections
 from xray_trainer.prepare.shards import ImageStore, count_positives, write_part
+from xray_trainer.prepare.sources.choice import open_source
+from xray_trainer.prepare.sources.source import Source
 from xray_trainer.prepare.split import PARTS, count_leaked, split_digest, split_images
 from xray_trainer.progress import Progress
 from xray_trainer.resources import available_cores
-from xray_trainer.result import VERSION
 
 LOG = logging.getLogger(__name__)
 
 REJECTED = "rejected.csv"
 """In the cache folder; of a preparation that failed, beside it with the folder's name before it."""
-SAMPLED_MEMBERS = 16
-"""Members whose sizes tell how many images an archive holds, for the check of free disk."""
 COPIES = 2
 """The images lie on disk twice while they are sorted into parts."""
 
@@ -65,12 +65,52 @@ def prepare(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
     """Prepare the data of a run, or find them prepared.
 
     Returns: the document for the termination message.
-    Raises: ConfigurationError, DataError, DiskFullError.
+    Raises: ConfigurationError, DataError, DiskFullError, TransportError.
     """
     with disk_full_reported(f"output {run_file.output_dir}"):
-        folder, manifest = prepare_data(run_file.dataset, run_file.run.uid, progress)
-        _leave_for_train(run_file.output_dir, folder, manifest)
+        folder, manifest = _find_ordered(run_file) or prepare_data(run_file.dataset, run_file.run.uid, progress)
+        _tell(manifest, progress)
+        run_file.output_dir.mkdir(parents=True, exist_ok=True)
+        leave_prepared(run_file.output_dir / PREPARED_FILE, folder, manifest)
     return result_of(manifest)
+
+
+def prepare_order(order: DataOrder, progress: Progress) -> Dict[str, Any]:
+    """The same for every run that needs these data, and leave the way to them under the order's name."""
+    folder, manifest = prepare_data(order.dataset, order.name, progress)
+    _tell(manifest, progress)
+    leave_prepared(order_file(order.dataset.cache_dir, order.name), folder, manifest)
+    return result_of(manifest)
+
+
+def _find_ordered(run_file: RunFile) -> Optional[Tuple[Path, Manifest]]:
+    """What an order has prepared for this run; None if it has to be prepared here.
+
+    Raises: DataError if it is gone and comes from where this container has no access.
+    """
+    name, dataset = run_file.prepared_by, run_file.dataset
+    if name is None:
+        return None
+    try:
+        prepared = read_prepared(order_file(dataset.cache_dir, name), f"what Job {name} has prepared")
+        manifest = _check_or_discard(prepared, run_file.run.uid)
+    except DataError as error:
+        if dataset.is_remote:
+            raise DataError(f"{error}; raise spec.rerun to have it prepared again") from error
+        LOG.warning("%s; preparing here", error)
+        return None
+    LOG.info("cache %s is complete: %d images, prepared by Job %s", prepared.cache.name, manifest.images, name)
+    return prepared.cache, manifest
+
+
+def _check_or_discard(prepared: Prepared, sample_seed: str) -> Manifest:
+    """What is damaged is deleted, so that the next order doesn't take it for whole."""
+    try:
+        return check_prepared(prepared, sample_seed)
+    except DataError:
+        if prepared.cache.exists():
+            discard(prepared.cache)
+        raise
 
 
 def prepare_data(dataset: Dataset, sample_seed: str, progress: Progress) -> Tuple[Path, Manifest]:
@@ -79,32 +119,21 @@ def prepare_data(dataset: Dataset, sample_seed: str, progress: Progress) -> Tupl
     Args:
         sample_seed: decides which files of a cache that is there are hashed.
     Returns: the cache folder and what it holds.
-    Raises: ConfigurationError, DataError, DiskFullError.
+    Raises: ConfigurationError, DataError, DiskFullError, TransportError.
     """
     limit_pillow()
-    _require_root(dataset)
-    labels = read_labels(dataset.root / dataset.labels.file, dataset.labels)
-    check_findings(labels, dataset.findings, dataset.labels)
-    sources = find_sources(dataset.root)
-    lists = read_official_lists(dataset.root) if dataset.split.by == "Official" else None
-    key = cache_key(dataset, sources, labels, lists)
-    folder = folder_of(dataset.cache_dir, key)
-    with disk_full_reported(f"cache {dataset.cache_dir}"):
+    with disk_full_reported(f"cache {dataset.cache_dir}"), open_source(dataset) as source:
+        labels = read_labels(source.tables / dataset.labels.file, dataset.labels)
+        check_findings(labels, dataset.findings, dataset.labels)
+        lists = read_official_lists(source.tables) if dataset.split.by == "Official" else None
+        key = cache_key(dataset, source.identity(), labels, lists)
+        folder = folder_of(dataset.cache_dir, key)
         manifest = _reuse(folder, key, sample_seed)
         if manifest is not None:
             require_few_unreadable(manifest.rejected, manifest.images, dataset.on_bad_image)
         else:
-            manifest = _build(dataset, sources, labels, lists, key, folder, progress)
-    _tell(manifest, progress)
+            manifest = _build(dataset, source, labels, lists, key, folder, progress)
     return folder, manifest
-
-
-def _require_root(dataset: Dataset) -> None:
-    if not os.path.isdir(dataset.root):  # noqa: PTH112 (Path.is_dir fails where a folder above may not be searched)
-        raise ConfigurationError(
-            f"spec.dataset.source.pvc.path: {dataset.path_on_claim}: uid {os.getuid()} finds no such folder on the claim; "
-            "expected the folder with the labels and images"
-        )
 
 
 def _reuse(folder: Path, key: str, sample_seed: str) -> Optional[Manifest]:
@@ -123,7 +152,7 @@ def _reuse(folder: Path, key: str, sample_seed: str) -> Optional[Manifest]:
 
 def _build(
     dataset: Dataset,
-    sources: Sources,
+    source: Source,
     labels: Labels,
     lists: Optional[OfficialLists],
     key: str,
@@ -136,7 +165,7 @@ def _build(
     kept = dataset.cache_dir / f"{folder.name}-{REJECTED}"
     try:
         with Rejections(temporary / REJECTED) as rejections:
-            manifest = _fill(temporary, dataset, sources, labels, lists, key, rejections, progress)
+            manifest = _fill(temporary, dataset, source, labels, lists, key, rejections, progress)
         kept.unlink(missing_ok=True)
         if publish(temporary, manifest, folder):
             return manifest
@@ -153,25 +182,6 @@ def _keep_list(rejected: Path, kept: Path) -> None:
     """What a preparation left out or refused is known only by name to whoever has to mend it."""
     rejected.replace(kept)
     LOG.info("the files that were left out or refused are listed on the cache volume in %s", kept.name)
-
-
-def estimate_images(sources: Sources, label_rows: int) -> int:
-    """Number of images, from the first members of each archive and its size; at most the number of labels."""
-    in_archives = sum(_estimate_archive(archive) for archive in sources.archives)
-    return max(1, min(label_rows, in_archives + len(sources.files)))
-
-
-def _estimate_archive(archive: Path) -> int:
-    sizes: List[int] = []
-    for member in read_archive(archive, _ignore_bytes, Limits()):
-        sizes.append(len(member.data))
-        if len(sizes) == SAMPLED_MEMBERS:
-            return round(archive.stat().st_size * len(sizes) / max(1, sum(sizes)))
-    return len(sizes)
-
-
-def _ignore_bytes(count: int) -> None:
-    """The estimate's bytes are no progress."""
 
 
 @dataclass
@@ -195,7 +205,7 @@ class _Meter:
 def _fill(
     folder: Path,
     dataset: Dataset,
-    sources: Sources,
+    source: Source,
     labels: Labels,
     lists: Optional[OfficialLists],
     key: str,
@@ -203,18 +213,20 @@ def _fill(
     progress: Progress,
 ) -> Manifest:
     """Write everything but the manifest into `folder`, if there is room for it."""
-    expected = estimate_images(sources, len(labels.rows))
-    require_free(dataset.cache_dir, COPIES * expected * dataset.stored_size**2, f"cache for about {expected} images")
+    expected = source.estimate(len(labels.rows))
+    needed = COPIES * expected * dataset.stored_size**2
+    require_free(dataset.cache_dir, needed, f"cache for about {expected} images")
     cores = available_cores()
-    meter = _Meter(progress, sources.total_bytes(), expected)
-    LOG.info("preparing about %d images from %d archives on %d cores", expected, len(sources.archives), cores)
-    store = ImageStore(folder / "images.raw", dataset.stored_size)
-    members = read_members(sources, meter.on_bytes)
-    collected = collect(members, labels.rows, store, cores, dataset.on_bad_image, rejections, meter.on_image)
-    part_of = _split(collected, dataset, lists)
-    files, parts = _write_parts(folder, store.finish(), collected, part_of, dataset)
-    store.delete()
-    return _make_manifest(dataset, sources, labels, key, collected, part_of, files, parts)
+    meter = _Meter(progress, source.total_bytes(), expected)
+    LOG.info("preparing about %d images from %d archives on %d cores", expected, source.archives, cores)
+    with disk_full_reported(f"cache for about {expected} images, {needed} bytes"):
+        store = ImageStore(folder / "images.raw", dataset.stored_size)
+        members = source.read(meter.on_bytes)
+        collected = collect(members, labels.rows, store, cores, dataset.on_bad_image, rejections, meter.on_image)
+        part_of = _split(collected, dataset, lists)
+        files, parts = _write_parts(folder, store.finish(), collected, part_of, dataset)
+        store.delete()
+    return _make_manifest(dataset, source, labels, key, collected, part_of, files, parts)
 
 
 def _split(collected: Collected, dataset: Dataset, lists: Optional[OfficialLists]) -> Dict[str, str]:
@@ -252,7 +264,7 @@ def _write_parts(
 
 def _make_manifest(
     dataset: Dataset,
-    sources: Sources,
+    source: Source,
     labels: Labels,
     key: str,
     collected: Collected,
@@ -266,10 +278,10 @@ def _make_manifest(
         format_version=CACHE_FORMAT,
         key=key,
         settings=cache_settings(dataset, labels),
-        sources=_describe_sources(sources),
+        sources=source.describe(),
         files=files,
         parts=parts,
-        archives=len(sources.archives),
+        archives=source.archives,
         images=len(rows),
         patients=len({row.patient for row in rows}),
         rejected=rejected,
@@ -283,24 +295,8 @@ def _make_manifest(
     )
 
 
-def _describe_sources(sources: Sources) -> List[Dict[str, Any]]:
-    """Archives by name and size; loose files by number and size, for their names tell patients."""
-    described: List[Dict[str, Any]] = [{"name": path.name, "bytes": path.stat().st_size} for path in sources.archives]
-    if sources.files:
-        size = sum(path.stat().st_size for path in sources.files)
-        described.append({"name": f"{IMAGES_FOLDER}/", "files": len(sources.files), "bytes": size})
-    return described
-
-
 def _count_other_findings(rows: List[LabelRow], findings: List[str]) -> Dict[str, int]:
     return dict(sorted(Counter(name for row in rows for name in row.findings - set(findings)).items()))
-
-
-def _leave_for_train(output_dir: Path, folder: Path, manifest: Manifest) -> None:
-    """Leave the way to the cache for the train container."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    prepared = Prepared(version=VERSION, cache=folder, digest=manifest.digest, split_digest=manifest.split_digest)
-    write_json(output_dir / PREPARED_FILE, prepared.model_dump(mode="json"))
 
 
 def _tell(manifest: Manifest, progress: Progress) -> None:

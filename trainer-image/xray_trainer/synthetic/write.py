@@ -48,7 +48,7 @@ def synthesize(out: Path, images: int, seed: int, size: int = 1024, archives: in
         pngs = pool.imap(partial(render_png, size=size), films, chunksize=CHUNK)
         for number, share in enumerate(np.array_split(np.arange(images), archives), start=1):
             _write_archive(out / f"images_{number:03d}.tar.gz", [films[index] for index in share], pngs)
-    _write_labels(out / LABELS_FILE, films, size)
+    write_labels(out / LABELS_FILE, films, size)
 
 
 def _write_archive(path: Path, films: Sequence[Film], pngs: Iterator[bytes]) -> None:
@@ -64,7 +64,8 @@ def _write_archive(path: Path, films: Sequence[Film], pngs: Iterator[bytes]) -> 
             archive.addfile(info, io.BytesIO(png))
 
 
-def _write_labels(path: Path, films: Sequence[Film], size: int) -> None:
+def write_labels(path: Path, films: Sequence[Film], size: int) -> None:
+    """The labels file of these films, of `size` x `size` pixels."""
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(HEADER + "\n")
         csv.writer(file, lineterminator="\n").writerows(_row(film, size) for film in films)

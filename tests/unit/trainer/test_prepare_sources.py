@@ -1,0 +1,179 @@
+"""Sources that are on no claim are prepared as the same files on a claim are, and leave nothing but the cache."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.trainer.build import LABELS_FILE, make_run_file, run_document, write_data_set
+from tests.unit.trainer.web_server import PAGE, WebServer, web_server
+from xray_trainer import __main__ as program
+from xray_trainer.config import RunFile, parse_data_order, parse_run_file
+from xray_trainer.errors import DataError, DiskFullError
+from xray_trainer.prepare import run as prepare_run
+from xray_trainer.prepare.cache import open_prepared
+from xray_trainer.prepare.run import prepare, prepare_order
+from xray_trainer.progress import Progress
+from xray_trainer.synthetic import synthesize
+
+ARCHIVE = "images_001.tar.gz"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[WebServer]:
+    """Serves the set that lies in the folder nih."""
+    write_data_set(tmp_path / "nih")
+    with web_server() as server:
+        server.serve_folder(tmp_path / "nih")
+        server.write_list(tmp_path / "files.json")
+        yield server
+
+
+def from_web(folder: Path, **dataset: Any) -> RunFile:
+    return make_run_file(folder, dataset={"root": None, "http": {"list": str(folder / "files.json")}, **dataset})
+
+
+def generated(folder: Path, **dataset: Any) -> RunFile:
+    settings = {"images": 30, "seed": 5, "size": 64}
+    return make_run_file(folder, dataset={"root": None, "synthetic": settings, "image_size": 32, **dataset})
+
+
+def prepared(run_file: RunFile) -> dict[str, Any]:
+    return prepare(run_file, Progress("Preparing"))
+
+
+def folders_in_cache(folder: Path) -> list[str]:
+    return [path.name for path in (folder / "cache").iterdir()]
+
+
+def test_a_set_of_a_web_server_becomes_what_the_same_set_on_a_claim_becomes(server: WebServer, tmp_path: Path) -> None:
+    on_claim = prepared(make_run_file(tmp_path))
+    server.faults[ARCHIVE] = ["", "cut 9000"]  # the first look is for the estimate
+    assert prepared(from_web(tmp_path, cache_dir=str(tmp_path / "web"))) == on_claim
+    assert ("images_001.tar.gz", 9000) in server.asked
+    (left,) = (tmp_path / "web").iterdir()
+    assert {path.suffix for path in left.iterdir()} == {".arrow", ".json", ".csv"}, "no archive and no table is kept"
+
+
+def test_a_set_that_was_prepared_is_found_without_asking_for_an_archive(server: WebServer, tmp_path: Path) -> None:
+    first = prepared(from_web(tmp_path))
+    server.asked.clear()
+    assert prepared(from_web(tmp_path)) == first
+    assert [name for name, _ in server.asked] == [LABELS_FILE]
+
+
+def test_another_digest_in_the_list_is_another_set(server: WebServer, tmp_path: Path) -> None:
+    prepared(from_web(tmp_path))
+    server.files[ARCHIVE] = gzip.compress(gzip.decompress(server.files[ARCHIVE]), 9)
+    server.write_list(tmp_path / "files.json")
+    prepared(from_web(tmp_path))
+    assert len(folders_in_cache(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "message"),
+    [
+        (lambda server: server.faults.update({ARCHIVE: ["", "page"]}), 11, "the server gave a web page"),
+        (lambda server: server.files.update({LABELS_FILE: PAGE}), 11, "the server gave a web page"),
+        (lambda server: server.files.pop(ARCHIVE), 10, "the server answers with status 404"),
+    ],
+)
+def test_what_can_not_be_prepared_ends_with_its_code(
+    server: WebServer, tmp_path: Path, spoil: Any, code: int, message: str
+) -> None:
+    spoil(server)
+    run_file, result = tmp_path / "run.json", tmp_path / "result.json"
+    document = run_document(tmp_path)
+    document["dataset"].update(root=None, http={"list": str(tmp_path / "files.json")})
+    run_file.write_text(json.dumps(document))
+    assert program.main(["prepare", "--run-file", str(run_file), "--result-file", str(result)]) == code
+    assert message in json.loads(result.read_text())["message"]
+    assert folders_in_cache(tmp_path) == []
+
+
+def test_bytes_that_were_not_meant_are_refused_when_the_last_has_come(server: WebServer, tmp_path: Path) -> None:
+    changed = gzip.compress(gzip.decompress(server.files[ARCHIVE]), 5)
+    lines = json.loads((tmp_path / "files.json").read_text())
+    for line in lines:
+        if line["name"] == ARCHIVE:
+            line["bytes"] = len(changed)
+    (tmp_path / "files.json").write_text(json.dumps(lines))
+    server.files[ARCHIVE] = changed
+    with pytest.raises(DataError, match="as listed: the whole file is refused"):
+        prepared(from_web(tmp_path))
+    assert folders_in_cache(tmp_path) == []
+
+
+def test_too_little_disk_is_said_before_the_archives_are_read(
+    server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(DiskFullError, match="1000 bytes free; expected at least 51840 bytes"):
+        prepared(from_web(tmp_path))
+    assert folders_in_cache(tmp_path) == []
+    assert server.asked
+
+
+def test_a_disk_that_fills_up_tells_the_bytes_that_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_data_set(tmp_path / "nih")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prepare_run, "write_part", full)
+    with pytest.raises(DiskFullError, match="20 images, 51840 bytes: no space left"):
+        prepared(make_run_file(tmp_path))
+
+
+def test_generated_films_become_what_the_same_films_on_a_claim_become(tmp_path: Path) -> None:
+    synthesize(tmp_path / "nih", images=30, seed=5, size=64)
+    on_claim = prepared(make_run_file(tmp_path, dataset={"image_size": 32}))
+    streamed = prepared(generated(tmp_path, cache_dir=str(tmp_path / "streamed")))
+    assert streamed == on_claim | {"archives": 0}
+    assert len(list((tmp_path / "streamed").iterdir())) == 1, "the films are not kept"
+
+
+def test_generated_films_are_found_again_without_making_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepared(generated(tmp_path))
+    monkeypatch.setattr(prepare_run, "collect", None)
+    assert prepared(generated(tmp_path)) == first
+
+
+def ordered(folder: Path, run_file: RunFile) -> tuple[RunFile, dict[str, Any]]:
+    """What the run is told after an order of its own has prepared its data, and the order's answer."""
+    dataset = run_file.dataset.model_dump(mode="json")
+    order = {"version": 1, "name": "xray-data-1", "dataset": dataset, "progress_port": 0}
+    answer = prepare_order(parse_data_order(json.dumps(order)), Progress("Preparing"))
+    return parse_run_file(run_document(folder) | {"dataset": dataset, "prepared_by": "xray-data-1"}), answer
+
+
+def test_a_run_finds_what_was_prepared_for_it_and_asks_nobody(server: WebServer, tmp_path: Path) -> None:
+    run_file, answer = ordered(tmp_path, from_web(tmp_path))
+    server.asked.clear()
+    (tmp_path / "files.json").unlink()
+    assert prepared(run_file) == answer
+    assert server.asked == []
+    open_prepared(tmp_path / "out", "seed")
+
+
+@pytest.mark.parametrize("damage", ["way", "file"])
+@pytest.mark.usefixtures("server")
+def test_a_run_whose_remote_data_are_gone_says_how_to_get_them(tmp_path: Path, damage: str) -> None:
+    run_file, _ = ordered(tmp_path, from_web(tmp_path))
+    (cache,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    (tmp_path / "cache" / "xray-data-1.json" if damage == "way" else cache / "train-00000.arrow").unlink()
+    with pytest.raises(DataError, match=r"raise spec\.rerun to have it prepared again"):
+        prepared(run_file)
+    assert cache.exists() == (damage == "way"), "the next order must not take it for whole"
+
+
+def test_a_run_whose_data_on_a_claim_are_gone_prepares_them(tmp_path: Path) -> None:
+    write_data_set(tmp_path / "nih")
+    run_file, answer = ordered(tmp_path, make_run_file(tmp_path))
+    (tmp_path / "cache" / "xray-data-1.json").unlink()
+    assert prepared(run_file) == answer
