@@ -21,7 +21,22 @@ USER: Final = 65532
 GRACE_SECONDS: Final = 120
 """From SIGTERM to SIGKILL: one training step and saving a checkpoint of ViT-base."""
 CA_MOUNT: Final = "/etc/xray-ca"
-_DATA_MOUNTS: Final = (run_file.DATASET_MOUNT, run_file.CACHE_MOUNT, CA_MOUNT, "/tmp", "/dev/shm")
+_DATA_MOUNTS: Final = (
+    run_file.DATASET_MOUNT,
+    run_file.FILE_LIST_MOUNT,
+    run_file.CACHE_MOUNT,
+    CA_MOUNT,
+    "/tmp",
+    "/dev/shm",
+)
+CREDENTIALS: Final = {
+    "AWS_ACCESS_KEY_ID": True,
+    "AWS_SECRET_ACCESS_KEY": True,
+    "AWS_SESSION_TOKEN": False,
+    "AWS_REGION": False,
+}
+"""Keys of a source's Secret, and whether they must be there. By name and not all: an environment decides over more than
+credentials, and who may write a Secret may not be allowed to decide what a pod runs."""
 BACKOFF_LIMIT: Final = 2
 """Failures that may pass by themselves are tried three times in all."""
 
@@ -153,8 +168,27 @@ def _pod_metadata(plan: Plan, labels: dict[str, str]) -> dict[str, Any]:
 
 def _run_pod(plan: Plan) -> dict[str, Any]:
     prepare = _run_container(plan, names.PREPARE, plan.snapshot.prepare_image)
-    spec = _pod_spec(plan.snapshot, plan.snapshot, [_train_container(plan)], _volumes(plan))
+    if _prepares_in_place(plan):
+        prepare["env"] += _credentials(plan)
+    train = _train_container(plan)
+    spec = _pod_spec(plan.snapshot, plan.snapshot, [train], _volumes(plan, prepare, train))
     return spec | {"initContainers": [prepare]}
+
+
+def _prepares_in_place(plan: Plan) -> bool:
+    """Whether the init container reads the source, or only finds what a Job has left."""
+    return plan.snapshot.preparation is None
+
+
+def _credentials(plan: Plan) -> list[dict[str, Any]]:
+    """Of the source, for the one container that reads it; kubelet reads the Secret, the operator never does."""
+    s3 = plan.spec.dataset.source.s3
+    if s3 is None or s3.secret_name is None:
+        return []
+    return [
+        {"name": key, "valueFrom": {"secretKeyRef": {"name": s3.secret_name, "key": key, "optional": not needed}}}
+        for key, needed in CREDENTIALS.items()
+    ]
 
 
 def _data_pod(plan: Plan, preparation: Preparation) -> dict[str, Any]:
@@ -162,9 +196,8 @@ def _data_pod(plan: Plan, preparation: Preparation) -> dict[str, Any]:
     mounts = [mount for mount in _mounts(plan, with_dataset=True) if mount["mountPath"] in _DATA_MOUNTS]
     container = _container(plan.snapshot, names.PREPARE, plan.snapshot.prepare_image, preparation.host)
     container |= {"args": ["prepare-data", "--order", order], "ports": _ports(), "volumeMounts": mounts}
-    used = {mount["name"] for mount in mounts}
-    volumes = [volume for volume in _volumes(plan) if volume["name"] in used]
-    return _pod_spec(plan.snapshot, preparation, [container], volumes)
+    container["env"] += _credentials(plan)
+    return _pod_spec(plan.snapshot, preparation, [container], _volumes(plan, container))
 
 
 def _pod_spec(
@@ -267,7 +300,7 @@ def _claim_volumes(plan: Plan) -> dict[str, str]:
     """Claim -> volume name: a claim that serves several roles is one volume with several mounts."""
     spec = plan.spec
     roles = (
-        ("dataset", spec.dataset.source.pvc.claim_name),
+        ("dataset", spec.dataset.source.claim_name),
         ("cache", spec.cache_claim),
         ("output", spec.output.claim_name),
         ("model", spec.model.claim_name),
@@ -284,7 +317,13 @@ def _claim_source(plan: Plan, claim: str) -> dict[str, Any]:
     return {"claimName": claim} | ({} if claim in _written_claims(plan) else {"readOnly": True})
 
 
-def _volumes(plan: Plan) -> list[dict[str, Any]]:
+def _volumes(plan: Plan, *containers: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those that these containers mount."""
+    used = {mount["name"] for container in containers for mount in container["volumeMounts"]}
+    return [volume for volume in _all_volumes(plan) if volume["name"] in used]
+
+
+def _all_volumes(plan: Plan) -> list[dict[str, Any]]:
     claims = [
         {"name": volume, "persistentVolumeClaim": _claim_source(plan, claim)}
         for claim, volume in _claim_volumes(plan).items()
@@ -292,15 +331,23 @@ def _volumes(plan: Plan) -> list[dict[str, Any]]:
     shared: dict[str, Any] = {"medium": "Memory"}
     if plan.snapshot.host.shared_memory:
         shared["sizeLimit"] = plan.snapshot.host.shared_memory
-    bundle = plan.snapshot.pod.ca_bundle.config_map_name
+    bundle, file_list = plan.snapshot.pod.ca_bundle.config_map_name, _file_list(plan)
     return [
         *claims,
         # one key only: the record beside it is not the trainer's business
         {"name": "run-file", "configMap": {"name": plan.run_name, "items": [_same_path(run_file.RUN_FILE)]}},
         *([{"name": "ca-bundle", "configMap": {"name": bundle}}] if bundle else []),
+        # without the ConfigMap or the key the container says so, where kubelet would only wait
+        *([{"name": "file-list", "configMap": {"name": file_list, "optional": True}}] if file_list else []),
         {"name": "tmp", "emptyDir": {}},
         {"name": "shared-memory", "emptyDir": shared},
     ]
+
+
+def _file_list(plan: Plan) -> str | None:
+    """The ConfigMap with a list of files, if the source has one."""
+    http = plan.spec.dataset.source.http
+    return http.config_map_name if http else None
 
 
 def _same_path(key: str) -> dict[str, str]:
@@ -314,9 +361,11 @@ def _mounts(plan: Plan, *, with_dataset: bool) -> list[dict[str, Any]]:
         {"name": volumes[spec.cache_claim], "mountPath": run_file.CACHE_MOUNT},
         {"name": volumes[spec.output.claim_name], "mountPath": run_file.OUTPUT_MOUNT},
     ]
-    if with_dataset:  # foreign bytes are for the container that is made for them
-        dataset = volumes[spec.dataset.source.pvc.claim_name]
-        mounts.insert(0, {"name": dataset, "mountPath": run_file.DATASET_MOUNT, **read_only})
+    claim = spec.dataset.source.claim_name
+    if with_dataset and claim:  # foreign bytes are for the container that is made for them
+        mounts.insert(0, {"name": volumes[claim], "mountPath": run_file.DATASET_MOUNT, **read_only})
+    if with_dataset and _file_list(plan):
+        mounts.insert(0, {"name": "file-list", "mountPath": run_file.FILE_LIST_MOUNT, **read_only})
     if spec.model.claim_name:
         model = volumes[spec.model.claim_name]
         mounts.append({"name": model, "mountPath": run_file.MODEL_MOUNT, **read_only})

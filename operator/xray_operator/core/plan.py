@@ -99,6 +99,7 @@ class JobRef:
         )
         for elsewhere in ("cache", "prepare", "prepare_flavor"):
             settings["dataset"].pop(elsewhere, None)
+        settings["dataset"]["source"].get("s3", {}).pop("secret_name", None)
         return _hashed_name(self.name, 12, self.namespace, self.name, spec.rerun, json.dumps(settings, sort_keys=True))
 
 
@@ -135,9 +136,9 @@ def plan_preparation(
         claim_uids: of the claims of the source and of the cache: a claim that was made anew holds other data.
         image: of the container, which decides over the cache's format.
     """
-    dataset = spec.dataset.model_dump(mode="json", exclude={"source", "cache", "prepare", "prepare_flavor"})
-    places = [claim_uids.get(claim, claim) for claim in (spec.dataset.source.pvc.claim_name, spec.cache_claim)]
-    key = json.dumps([dataset, spec.dataset.source.pvc.path, places, image], sort_keys=True)
+    dataset = spec.dataset.model_dump(mode="json", exclude={"cache", "prepare", "prepare_flavor"})
+    places = [claim_uids.get(claim, claim) for claim in spec.data_claims().values()]
+    key = json.dumps([dataset, places, image], sort_keys=True)
     return Preparation(
         job_name=_hashed_name("xray-data", 12, key),
         flavor=flavor_name,

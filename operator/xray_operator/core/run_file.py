@@ -7,18 +7,22 @@ from typing import Any, Final
 
 from xray_operator import names
 from xray_operator.core.plan import Plan
-from xray_operator.core.spec import Model
+from xray_operator.core.spec import Model, Source
 
 DATASET_MOUNT: Final = "/mnt/dataset"
 CACHE_MOUNT: Final = "/mnt/cache"
 OUTPUT_MOUNT: Final = "/mnt/output"
 MODEL_MOUNT: Final = "/mnt/model"
 RUN_FILE_MOUNT: Final = "/etc/xray"
+FILE_LIST_MOUNT: Final = "/etc/xray-files"
+FILE_LIST: Final = "files.json"
+"""Key of the ConfigMap that a source http names."""
 RUN_FILE: Final = "run.json"
 
 
 def build_run_file(plan: Plan) -> dict[str, Any]:
     """The run file as a JSON object: version 1, see tests/contract/examples/run.json."""
+    preparation = plan.snapshot.preparation
     return {
         "version": 1,
         "run": {
@@ -42,7 +46,7 @@ def build_run_file(plan: Plan) -> dict[str, Any]:
         "max_seconds": None if plan.snapshot.queue_name else plan.spec.limits.run_seconds,
         "output_dir": f"{OUTPUT_MOUNT}/{plan.output_folder}",
         "progress_port": names.PROGRESS_PORT,
-    }
+    } | ({"prepared_by": preparation.job_name} if preparation else {})
 
 
 def render_data_order(plan: Plan, name: str) -> str:
@@ -73,9 +77,7 @@ def _model(model: Model) -> dict[str, Any]:
 def _dataset(plan: Plan) -> dict[str, Any]:
     dataset = plan.spec.dataset
     fractions = dataset.split.fractions
-    path = (dataset.source.pvc.path or "").strip("/")
-    return {
-        "root": f"{DATASET_MOUNT}/{path}".rstrip("/"),
+    return _source(dataset.source) | {
         "labels": dataset.labels.model_dump(exclude={"findings"}),
         "findings": list(dataset.labels.findings),
         "split": {
@@ -90,6 +92,17 @@ def _dataset(plan: Plan) -> dict[str, Any]:
         "cache_dir": f"{CACHE_MOUNT}/xray-cache",
         "on_bad_image": {"mode": dataset.on_bad_image, "max_share": dataset.max_bad_percent / 100},
     }
+
+
+def _source(source: Source) -> dict[str, Any]:
+    if source.http:
+        return {"http": {"list": f"{FILE_LIST_MOUNT}/{FILE_LIST}" if source.http.config_map_name else None}}
+    if source.s3:
+        return {"s3": source.s3.model_dump(exclude={"secret_name"})}
+    if source.synthetic:
+        return {"synthetic": source.synthetic.model_dump()}
+    path = (source.pvc.path or "").strip("/") if source.pvc else ""
+    return {"root": f"{DATASET_MOUNT}/{path}".rstrip("/")}
 
 
 def _training(plan: Plan) -> dict[str, Any]:

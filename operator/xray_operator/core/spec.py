@@ -124,8 +124,47 @@ class Pvc(Part):
         return self
 
 
+class Http(Part):
+    config_map_name: ClaimName | None = None
+    """None: the archives of ChestX-ray14."""
+
+
+class S3(Part):
+    url: Annotated[
+        str, Field(max_length=1024, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=/-]*)?$")
+    ]
+    endpoint: (
+        Annotated[str, Field(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._/-]*)?$")] | None
+    ) = None
+    secret_name: ClaimName | None = None
+
+
+class Synthetic(Part):
+    images: int = Field(default=1000, ge=60, le=50000)
+    seed: Seed = 0
+    size: int = Field(default=1024, ge=64, le=2048)
+
+
 class Source(Part):
-    pvc: Pvc
+    pvc: Pvc | None = None
+    http: Http | None = None
+    s3: S3 | None = None
+    synthetic: Synthetic | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(source is not None for source in (self.pvc, self.http, self.s3, self.synthetic)) != 1:
+            raise ValueError("give exactly one of pvc, http, s3 and synthetic")
+        return self
+
+    @property
+    def claim_name(self) -> str | None:
+        return self.pvc.claim_name if self.pvc else None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the data come over the network, perhaps with credentials, to the container that prepares them."""
+        return self.http is not None or self.s3 is not None
 
 
 class Labels(Part):
@@ -255,7 +294,7 @@ class JobSpec(LiveSpec):
     def claims(self) -> dict[str, str]:
         """Field path -> claim name, for every claim that the run mounts."""
         paths = {
-            "spec.dataset.source.pvc.claimName": self.dataset.source.pvc.claim_name,
+            "spec.dataset.source.pvc.claimName": self.dataset.source.claim_name,
             "spec.dataset.cache.claimName": self.dataset.cache.claim_name if self.dataset.cache else None,
             "spec.output.claimName": self.output.claim_name,
             "spec.model.claimName": self.model.claim_name,
@@ -265,10 +304,8 @@ class JobSpec(LiveSpec):
     def data_claims(self) -> dict[str, str]:
         """The same, for those that a preparation mounts."""
         of_cache = "spec.dataset.cache.claimName" if self.dataset.cache else "spec.output.claimName"
-        return {
-            "spec.dataset.source.pvc.claimName": self.dataset.source.pvc.claim_name,
-            of_cache: self.cache_claim,
-        }
+        paths = {"spec.dataset.source.pvc.claimName": self.dataset.source.claim_name, of_cache: self.cache_claim}
+        return {path: name for path, name in paths.items() if name}
 
 
 class Host(Part):
