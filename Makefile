@@ -65,6 +65,7 @@ lock: .venv/ready ## write the lock files anew
 	$(LOCK) trainer-image/pyproject.toml --extra torch --no-emit-package triton -o trainer-image/requirements/torch.txt
 	$(LOCK) pyproject.toml trainer-image/pyproject.toml --all-extras --group pyproject.toml:dev \
 		--no-emit-package triton -o requirements-dev.txt
+	$(LOCK) tests/s3/requirements.in -o tests/s3/requirements.txt
 
 .venv/ready: requirements-dev.txt
 	$(PYTHON) -m venv .venv

@@ -133,9 +133,7 @@ class S3(Part):
     url: Annotated[
         str, Field(max_length=1024, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=/-]*)?$")
     ]
-    endpoint: (
-        Annotated[str, Field(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._/-]*)?$")] | None
-    ) = None
+    endpoint: Annotated[str, Field(max_length=512, pattern=r"^https?://[A-Za-z0-9.:\[\]-]+/?$")] | None = None
     secret_name: ClaimName | None = None
 
 

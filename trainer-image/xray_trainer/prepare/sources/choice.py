@@ -9,6 +9,7 @@ from typing import Iterator
 
 from xray_trainer.config import Dataset
 from xray_trainer.files import make_temporary_folder
+from xray_trainer.prepare.sources.bucket import open_bucket
 from xray_trainer.prepare.sources.claim import open_folder
 from xray_trainer.prepare.sources.generated import open_generated
 from xray_trainer.prepare.sources.source import Source
@@ -34,5 +35,7 @@ def open_source(dataset: Dataset) -> Iterator[Source]:
 def _open(dataset: Dataset, folder: Path) -> Source:
     if dataset.http is not None:
         return open_web(dataset.http.list, dataset.labels, folder)
+    if dataset.s3 is not None:
+        return open_bucket(dataset.s3, dataset.labels, folder)
     assert dataset.synthetic is not None
     return open_generated(dataset.synthetic, dataset.labels, folder)

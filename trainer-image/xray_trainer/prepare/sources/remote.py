@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Callable, Literal, Optional, Protocol
 
 from xray_trainer.errors import DataError, TransportError
+from xray_trainer.prepare.archive import Archive
 
 LOG = logging.getLogger(__name__)
 
@@ -206,11 +207,11 @@ def is_archive(name: str) -> bool:
     return name.endswith((".tar.gz", ".tgz"))
 
 
-def fetch(file: RemoteFile, folder: Path, limit: int) -> None:
+def fetch(file: Archive, folder: Path, limit: int) -> None:
     """Copy a table into `folder`. Raises: DataError if it has more than `limit` bytes."""
     size = file.stat().st_size
     if size > limit:
-        raise DataError(f"{file.place}: {size} bytes; expected at most {limit}")
-    with file.open() as source, (folder / file.name).open("wb") as target:
+        raise DataError(f"{file.name}: {size} bytes; expected at most {limit}")
+    with file.open("rb") as source, (folder / file.name).open("wb") as target:
         for piece in iter(lambda: source.read(BUFFER_BYTES), b""):
             target.write(piece)

@@ -1,0 +1,176 @@
+"""A folder of a bucket, on a server that speaks the S3 API and checks signatures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from pyarrow import fs  # type: ignore[import-untyped]  # pyarrow ships no types
+
+from tests.unit.trainer.build import LABELS_FILE, NIH_COLUMNS, image_name, make_png, make_run_file, write_data_set
+from xray_trainer.config import S3, RunFile
+from xray_trainer.errors import ConfigurationError, DataError, TransportError
+from xray_trainer.prepare.run import prepare
+from xray_trainer.prepare.sources.bucket import open_bucket
+from xray_trainer.prepare.sources.remote import Patience
+from xray_trainer.prepare.sources.source import Layout
+from xray_trainer.progress import Progress
+
+pytestmark = pytest.mark.slow
+
+SERVER = Path(__file__).parents[2] / "s3"
+ARCHIVE = "images_001.tar.gz"
+URL = "s3://xrays/sets/nih"
+IMPATIENT = Patience(tries=1, timeout_seconds=10)
+
+
+class Server(NamedTuple):
+    endpoint: str
+    key: str
+    secret: str
+
+    def connect(self) -> fs.S3FileSystem:
+        scheme, _, place = self.endpoint.partition("://")
+        return fs.S3FileSystem(
+            access_key=self.key,
+            secret_key=self.secret,
+            region="us-east-1",
+            scheme=scheme,
+            endpoint_override=place,
+            allow_bucket_creation=True,
+            allow_bucket_deletion=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Its packages are fetched once and kept in uv's own cache."""
+    command = [str(Path(sys.executable).parent / "uv"), "run", "-q", "--no-project", "--isolated"]
+    command += ["--python", sys.executable, "--with-requirements", str(SERVER / "requirements.txt"), "python"]
+    with subprocess.Popen(
+        [*command, str(SERVER / "server.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        yield Server(**json.loads(process.stdout.readline()))
+        process.communicate()
+
+
+@pytest.fixture
+def bucket(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fs.S3FileSystem]:
+    """The set of the folder nih, under URL; the environment has the credentials that a Secret would give."""
+    write_data_set(tmp_path / "nih")
+    bucket = server.connect()
+    bucket.create_dir("xrays")
+    for path in (tmp_path / "nih").iterdir():
+        put(bucket, path.name, path.read_bytes())
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret)
+    yield bucket
+    bucket.delete_dir("xrays")
+
+
+def put(bucket: fs.S3FileSystem, name: str, data: bytes) -> None:
+    with bucket.open_output_stream(f"xrays/sets/nih/{name}", compression=None) as file:
+        file.write(data)
+
+
+def from_bucket(folder: Path, server: Server, **dataset: Any) -> RunFile:
+    s3 = {"url": URL, "endpoint": server.endpoint}
+    return make_run_file(folder, dataset={"root": None, "s3": s3, **dataset})
+
+
+def open_it(folder: Path, server: Server, url: str = URL) -> Layout:
+    return open_bucket(S3(url=url, endpoint=server.endpoint), NIH_COLUMNS, folder, IMPATIENT)
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_set_in_a_bucket_becomes_what_the_same_set_on_a_claim_becomes(server: Server, tmp_path: Path) -> None:
+    on_claim = prepare(make_run_file(tmp_path), Progress("Preparing"))
+    run_file = from_bucket(tmp_path, server, cache_dir=str(tmp_path / "s3"))
+    assert prepare(run_file, Progress("Preparing")) == on_claim
+    assert len(list((tmp_path / "s3").iterdir())) == 1, "no archive and no table is kept"
+    assert prepare(run_file, Progress("Preparing")) == on_claim
+
+
+def test_a_folder_has_archives_and_loose_images_and_tables(
+    server: Server, bucket: fs.S3FileSystem, tmp_path: Path
+) -> None:
+    put(bucket, f"images/{image_name(99)}", make_png())
+    put(bucket, "test_list.txt", b"a list")
+    put(bucket, "backup/images_002.tar.gz", b"elsewhere")
+    layout = open_it(tmp_path, server, URL + "/")
+    assert [file.name for file in layout.sources.archives] == [ARCHIVE]
+    assert [file.name for file in layout.sources.files] == [image_name(99)]
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {LABELS_FILE, "test_list.txt"}
+    members = list(layout.read(lambda _: None))
+    assert (members[-1].name, members[-1].data) == (image_name(99), make_png())
+    assert layout.describe()[-1] == {"name": "images/", "files": 1, "bytes": len(make_png())}
+
+
+def test_what_is_written_anew_is_another_set(server: Server, bucket: fs.S3FileSystem, tmp_path: Path) -> None:
+    before = open_it(tmp_path, server).identity()
+    assert [name for name, _, _ in before] == [ARCHIVE]
+    assert open_it(tmp_path, server).identity() == before
+    put(bucket, ARCHIVE, (tmp_path / "nih" / ARCHIVE).read_bytes() + bytes(512))
+    assert open_it(tmp_path, server).identity() != before
+
+
+def test_what_was_changed_since_it_was_listed_is_refused(
+    server: Server, bucket: fs.S3FileSystem, tmp_path: Path
+) -> None:
+    layout = open_it(tmp_path, server)
+    put(bucket, ARCHIVE, b"short")
+    with pytest.raises(DataError, match=rf"{ARCHIVE}: 5 bytes in the bucket; expected \d+ as it was listed"):
+        layout.estimate(10)
+
+
+@pytest.mark.parametrize(
+    ("secret", "url", "told"),
+    [
+        (
+            "wrong",
+            URL,
+            "spec.dataset.source.s3.secretName: s3://xrays/sets/nih: SIGNATURE_DOES_NOT_MATCH with the Secret",
+        ),
+        ("", "s3://nobody/sets", "spec.dataset.source.s3.url: s3://nobody/sets: NO_SUCH_BUCKET with the Secret"),
+        ("", "s3://xrays/sets/none", "spec.dataset.source.s3.url: s3://xrays/sets/none: "),
+    ],
+)
+@pytest.mark.usefixtures("bucket")
+def test_what_is_wrong_is_told_by_its_field(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str, url: str, told: str
+) -> None:
+    if secret:
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    with pytest.raises(ConfigurationError) as caught:
+        open_it(tmp_path, server, url)
+    assert str(caught.value).startswith(told)
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
+
+
+def test_a_folder_without_images_is_refused(server: Server, bucket: fs.S3FileSystem, tmp_path: Path) -> None:
+    bucket.delete_file(f"xrays/sets/nih/{ARCHIVE}")
+    with pytest.raises(DataError, match="expected NIH layout"):
+        open_it(tmp_path, server)
+
+
+def test_an_image_that_is_gone_is_told_without_its_name(
+    server: Server, bucket: fs.S3FileSystem, tmp_path: Path
+) -> None:
+    put(bucket, f"images/{image_name(87654321)}", make_png())
+    layout = open_it(tmp_path, server)
+    bucket.delete_file(f"xrays/sets/nih/images/{image_name(87654321)}")
+    with pytest.raises(ConfigurationError, match="images/: file 1 is not there") as caught:
+        list(layout.read(lambda _: None))
+    assert "87654321" not in str(caught.value)
+
+
+def test_a_server_that_does_not_answer_is_worth_another_try(tmp_path: Path) -> None:
+    with pytest.raises(TransportError, match="expected an answer of the S3 server"):
+        open_it(tmp_path, Server("http://127.0.0.1:9", "", ""))
