@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.builders import make_job, make_run
+from tests.unit.operator.test_sources import SOURCES, plan_with
 from tests.unit.trainer.build import EXAMPLES, make_run_file, write_data_set
-from xray_operator.core.run_file import build_run_file
-from xray_trainer.config import as_json, parse_run_file, read_run_file
+from xray_operator.core.run_file import build_run_file, render_data_order, render_run_file
+from xray_trainer.config import as_json, parse_data_order, parse_run_file, read_run_file
 from xray_trainer.errors import ConfigurationError, DataError, StoppedError
 from xray_trainer.prepare.run import prepare
 from xray_trainer.progress import Progress
@@ -64,6 +65,19 @@ def test_a_model_from_a_small_configuration_is_read() -> None:
     config = parse_run_file(document).model.config
     assert config is not None
     assert config.model_dump() == size
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_every_source_is_read_as_the_operator_writes_it(source: dict[str, Any]) -> None:
+    plan = plan_with(source, "Job")
+    document = json.loads(render_run_file(plan))
+    run_file = parse_run_file(document)
+    assert as_json(run_file) == document
+    preparation = plan.snapshot.preparation
+    assert preparation is not None
+    order = parse_data_order(render_data_order(plan, preparation.job_name))
+    assert order.name == run_file.prepared_by
+    assert order.dataset == run_file.dataset
 
 
 def test_a_data_set_that_is_not_on_the_claim_is_told_by_the_user_s_own_path(tmp_path: Path) -> None:

@@ -78,7 +78,18 @@ JOBS = [
         'spec.dataset.source.pvc.claimName: Invalid value: "../nih"',
     ),
     ({"dataset": dataset(cache={"claimName": "a..b"})}, 'spec.dataset.cache.claimName: Invalid value: "a..b"'),
-    ({"dataset": {"source": {}}}, "spec.dataset.source.pvc: Required value"),
+    ({"dataset": {"source": {}}}, f"spec.dataset.source: {HERE}0 of pvc, http, s3 and synthetic are given"),
+    (
+        {"dataset": {"source": {"pvc": {"claimName": "nih"}, "http": {}}}},
+        f"spec.dataset.source: {HERE}2 of pvc, http, s3 and synthetic are given; expected exactly one",
+    ),
+    ({"dataset": {"source": {"s3": {"url": "https://xrays"}}}}, "spec.dataset.source.s3.url: Invalid value"),
+    (
+        {"dataset": {"source": {"s3": {"url": "s3://xrays", "endpoint": "minio:9000"}}}},
+        "spec.dataset.source.s3.endpoint",
+    ),
+    ({"dataset": {"source": {"http": {"configMapName": "a..b"}}}}, "spec.dataset.source.http.configMapName"),
+    ({"dataset": {"source": {"synthetic": {"images": 59}}}}, "should be greater than or equal to 60"),
     (
         {"dataset": {"source": {"pvc": {"claimName": "nih", "path": "a/../../b"}}}},
         f'spec.dataset.source.pvc.path: {HERE}"a/../../b" is not relative to the root',

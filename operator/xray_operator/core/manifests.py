@@ -21,14 +21,7 @@ USER: Final = 65532
 GRACE_SECONDS: Final = 120
 """From SIGTERM to SIGKILL: one training step and saving a checkpoint of ViT-base."""
 CA_MOUNT: Final = "/etc/xray-ca"
-_DATA_MOUNTS: Final = (
-    run_file.DATASET_MOUNT,
-    run_file.FILE_LIST_MOUNT,
-    run_file.CACHE_MOUNT,
-    CA_MOUNT,
-    "/tmp",
-    "/dev/shm",
-)
+_DATA_MOUNTS: Final = (run_file.DATASET_MOUNT, run_file.CACHE_MOUNT, CA_MOUNT, "/tmp", "/dev/shm")
 CREDENTIALS: Final = {
     "AWS_ACCESS_KEY_ID": True,
     "AWS_SECRET_ACCESS_KEY": True,
@@ -168,20 +161,23 @@ def _pod_metadata(plan: Plan, labels: dict[str, str]) -> dict[str, Any]:
 
 def _run_pod(plan: Plan) -> dict[str, Any]:
     prepare = _run_container(plan, names.PREPARE, plan.snapshot.prepare_image)
-    if _prepares_in_place(plan):
-        prepare["env"] += _credentials(plan)
+    if plan.snapshot.preparation is None:
+        _let_read(plan, prepare)
     train = _train_container(plan)
     spec = _pod_spec(plan.snapshot, plan.snapshot, [train], _volumes(plan, prepare, train))
     return spec | {"initContainers": [prepare]}
 
 
-def _prepares_in_place(plan: Plan) -> bool:
-    """Whether the init container reads the source, or only finds what a Job has left."""
-    return plan.snapshot.preparation is None
+def _let_read(plan: Plan, container: dict[str, Any]) -> None:
+    """Give a container what it reads a remote source with. Where a Job prepares, the run's own pod gets nothing of it."""
+    container["env"] += _credentials(plan)
+    if _file_list(plan):
+        mount = {"name": "file-list", "mountPath": run_file.FILE_LIST_MOUNT, "readOnly": True}
+        container["volumeMounts"] = [*container["volumeMounts"], mount]
 
 
 def _credentials(plan: Plan) -> list[dict[str, Any]]:
-    """Of the source, for the one container that reads it; kubelet reads the Secret, the operator never does."""
+    """Kubelet reads the Secret, the operator never does."""
     s3 = plan.spec.dataset.source.s3
     if s3 is None or s3.secret_name is None:
         return []
@@ -196,7 +192,7 @@ def _data_pod(plan: Plan, preparation: Preparation) -> dict[str, Any]:
     mounts = [mount for mount in _mounts(plan, with_dataset=True) if mount["mountPath"] in _DATA_MOUNTS]
     container = _container(plan.snapshot, names.PREPARE, plan.snapshot.prepare_image, preparation.host)
     container |= {"args": ["prepare-data", "--order", order], "ports": _ports(), "volumeMounts": mounts}
-    container["env"] += _credentials(plan)
+    _let_read(plan, container)
     return _pod_spec(plan.snapshot, preparation, [container], _volumes(plan, container))
 
 
@@ -364,8 +360,6 @@ def _mounts(plan: Plan, *, with_dataset: bool) -> list[dict[str, Any]]:
     claim = spec.dataset.source.claim_name
     if with_dataset and claim:  # foreign bytes are for the container that is made for them
         mounts.insert(0, {"name": volumes[claim], "mountPath": run_file.DATASET_MOUNT, **read_only})
-    if with_dataset and _file_list(plan):
-        mounts.insert(0, {"name": "file-list", "mountPath": run_file.FILE_LIST_MOUNT, **read_only})
     if spec.model.claim_name:
         model = volumes[spec.model.claim_name]
         mounts.append({"name": model, "mountPath": run_file.MODEL_MOUNT, **read_only})

@@ -1,0 +1,44 @@
+"""Data that are on no claim: generated ones, and archives of a web server in the cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dev.demo.stack import Kube, Manifest, claim
+from tests.e2e.places import CLAIM
+from tests.e2e.waiting import wait_for_end
+
+pytestmark = pytest.mark.e2e
+
+IMAGES = 60
+
+
+@pytest.fixture(scope="module")
+def place(kube: Kube, module_namespace: str) -> str:
+    claim(kube, module_namespace, CLAIM)
+    return module_namespace
+
+
+def run(kube: Kube, namespace: str, name: str, source: Manifest, **dataset: Any) -> Manifest:
+    """The status of a run on a flavor with accelerators, at its end."""
+    spec = {
+        "flavor": "demo-vpod4",
+        "model": {"config": {"hiddenSize": 32, "layers": 1, "heads": 2, "patchSize": 16}},
+        "dataset": {"source": source, "imageSize": 64} | dataset,
+        "training": {"epochs": 1, "globalBatchSize": 16},
+        "output": {"claimName": CLAIM},
+    }
+    metadata = {"name": name, "namespace": namespace}
+    kube.apply({"apiVersion": "xray.training/v1alpha1", "kind": "XRayTrainingJob", "metadata": metadata, "spec": spec})
+    return dict(wait_for_end(kube, name, namespace)["status"])
+
+
+@pytest.mark.parametrize("prepare", ["Job", "InitContainer"])
+def test_generated_data_need_no_claim(kube: Kube, place: str, prepare: str) -> None:
+    source = {"synthetic": {"images": IMAGES, "size": 256}}
+    status = run(kube, place, f"generated-{prepare.lower()}", source, prepare=prepare)
+    assert status["state"] == "Succeeded", status["conditions"]
+    assert status["data"]["images"] == IMAGES
+    assert ("preparation" in status) == (prepare == "Job")
