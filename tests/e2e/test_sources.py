@@ -1,4 +1,4 @@
-"""Data that are on no claim: generated ones, and archives of a web server in the cluster."""
+"""Data that are on no claim: generated ones."""
 
 from __future__ import annotations
 
