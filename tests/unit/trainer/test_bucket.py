@@ -14,6 +14,7 @@ import pytest
 from pyarrow import fs  # type: ignore[import-untyped]  # pyarrow ships no types
 
 from tests.unit.trainer.build import LABELS_FILE, NIH_COLUMNS, image_name, make_png, make_run_file, write_data_set
+from tests.unit.trainer.web_server import web_server
 from xray_trainer.config import S3, RunFile
 from xray_trainer.errors import ConfigurationError, DataError, TransportError
 from xray_trainer.prepare.run import prepare
@@ -169,6 +170,15 @@ def test_an_image_that_is_gone_is_told_without_its_name(
     with pytest.raises(ConfigurationError, match="images/: file 1 is not there") as caught:
         list(layout.read(lambda _: None))
     assert "87654321" not in str(caught.value)
+
+
+def test_the_environment_s_proxy_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "")
+    with web_server() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+        with pytest.raises(ConfigurationError, match=r"s3\.url: s3://xrays/sets/nih: RESOURCE_NOT_FOUND"):
+            open_it(tmp_path, Server("http://minio.example:9000", "", ""))
+    assert proxy.asked
 
 
 def test_a_server_that_does_not_answer_is_worth_another_try(tmp_path: Path) -> None:

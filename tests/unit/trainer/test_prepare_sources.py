@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from tests.unit.trainer.build import LABELS_FILE, make_run_file, run_document, write_data_set
+from tests.unit.trainer.build import (
+    LABELS_FILE,
+    image_name,
+    label_line,
+    make_png,
+    make_run_file,
+    run_document,
+    write_archive,
+    write_data_set,
+    write_labels,
+)
 from tests.unit.trainer.web_server import PAGE, WebServer, web_server
 from xray_trainer import __main__ as program
 from xray_trainer.config import RunFile, parse_data_order, parse_run_file
@@ -22,6 +32,7 @@ from xray_trainer.progress import Progress
 from xray_trainer.synthetic import synthesize
 
 ARCHIVE = "images_001.tar.gz"
+CANARY = 87654321
 
 
 @pytest.fixture
@@ -94,6 +105,27 @@ def test_what_can_not_be_prepared_ends_with_its_code(
     assert program.main(["prepare", "--run-file", str(run_file), "--result-file", str(result)]) == code
     assert message in json.loads(result.read_text())["message"]
     assert folders_in_cache(tmp_path) == []
+
+
+@pytest.mark.parametrize("spoil", ["", "cut 300", "page", "status 404"])
+def test_a_web_source_tells_no_patient(
+    server: WebServer, tmp_path: Path, spoil: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_labels(tmp_path / "nih", [label_line(CANARY), label_line(2), label_line(3)])
+    names = [image_name(patient) for patient in (CANARY, 2, 3)]
+    write_archive(tmp_path / "nih" / ARCHIVE, [(name, make_png(seed)) for seed, name in enumerate(names)])
+    server.serve_folder(tmp_path / "nih")
+    server.write_list(tmp_path / "files.json")
+    server.faults[ARCHIVE] = ["", spoil]
+    run_file, result = tmp_path / "run.json", tmp_path / "result.json"
+    document = run_document(tmp_path)
+    document["dataset"].update(root=None, http={"list": str(tmp_path / "files.json")})
+    run_file.write_text(json.dumps(document))
+    program.main(["prepare", "--run-file", str(run_file), "--result-file", str(result)])
+    told = result.read_text() + caplog.text + "".join(capfd.readouterr())
+    assert str(CANARY) not in told
+    assert "secret" not in told, "a URL may hold a signature"
+    assert len(told) > 100
 
 
 def test_bytes_that_were_not_meant_are_refused_when_the_last_has_come(server: WebServer, tmp_path: Path) -> None:

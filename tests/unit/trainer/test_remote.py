@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,32 @@ def test_a_server_that_is_not_there_is_worth_another_try() -> None:
         url = server.url(ARCHIVE)
     with pytest.raises(TransportError, match="Connection refused"):
         read(RemoteFile(ARCHIVE, connect_to(url, ARCHIVE, 10), size=1, patience=IMPATIENT))
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Certificate and key of 127.0.0.1, which nobody vouches for."""
+    path = tmp_path / "server.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", "-"]
+    done = subprocess.run(command, check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + done.stdout)
+    return path
+
+
+def test_a_certificate_has_to_be_trusted(server: WebServer, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.speak_tls(certificate)
+    with pytest.raises(ConfigurationError, match=r"expected a certificate that the operator's pod\.caBundle"):
+        read(remote(server))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert read(remote(server)) == CONTENT
+
+
+def test_the_environment_s_proxy_is_asked(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("no_proxy", "")
+    connect = connect_to(f"http://data.example/set/{ARCHIVE}", ARCHIVE, 10)
+    assert read(RemoteFile(ARCHIVE, connect, patience=IMPATIENT)) == CONTENT
 
 
 def test_the_list_of_chest_xray14_is_part_of_the_package() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,9 +27,17 @@ class WebServer(ThreadingHTTPServer):
         self.asked: list[tuple[str, int]] = []
         """Name and offset of each request."""
         self.ranges = True
+        self.scheme = "http"
+
+    def speak_tls(self, certificate: Path) -> None:
+        """From now on, with this certificate and the key beside it in the same file."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.scheme = "https"
 
     def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{name}?signature=secret"
+        return f"{self.scheme}://127.0.0.1:{self.server_port}/{name}?signature=secret"
 
     def line(self, name: str, **fields: Any) -> dict[str, Any]:
         """A file's line in a list."""
@@ -48,7 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: WebServer
 
     def do_GET(self) -> None:  # the base class asks for this name
-        name = self.path.partition("?")[0].strip("/")
+        name = self.path.partition("?")[0].rpartition("/")[2]  # of a proxy, the path is a URL
         data = self.server.files.get(name)
         begin = int(self.headers.get("Range", "bytes=0-").partition("=")[2].rstrip("-")) if self.server.ranges else 0
         self.server.asked.append((name, begin))

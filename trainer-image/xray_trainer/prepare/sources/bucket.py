@@ -40,6 +40,7 @@ WRONG = {
     "SIGNATURE_DOES_NOT_MATCH": "secretName",
     "NO_SUCH_BUCKET": "url",
     "INVALID_BUCKET_NAME": "url",
+    "RESOURCE_NOT_FOUND": "url",
 }
 """What no other try mends -> the field that may. All other errors may pass."""
 
