@@ -95,7 +95,7 @@ JOBS = [
         f'spec.dataset.source.pvc.path: {HERE}"a/../../b" is not relative to the root',
     ),
     ({"dataset": dataset(imageSize=1024)}, "should be less than or equal to 512"),
-    ({"dataset": dataset(split={"by": "Weekday"})}, 'supported values: "Patient", "Image"'),
+    ({"dataset": dataset(split={"by": "Weekday"})}, 'supported values: "Patient", "Official", "Image"'),
     ({"dataset": dataset(labels={"findings": []})}, "spec.dataset.labels.findings"),
     ({"dataset": dataset(labels={"findings": ["Mass", "Mass"]})}, "Duplicate value"),
     ({"limits": {"runSeconds": 1}}, "should be greater than or equal to 60"),
