@@ -150,7 +150,7 @@ def start_run(kube: Kube, prepare_image: str) -> None:
         "flavor": NAME,
         "model": {"config": {"hiddenSize": 64, "layers": 2, "heads": 4, "patchSize": 16}},
         "dataset": {"source": {"pvc": {"claimName": "work", "path": "xrays"}}, "imageSize": 64},
-        "training": {"epochs": 200, "globalBatchSize": 8},
+        "training": {"epochs": 1000, "globalBatchSize": 8},
         "output": {"claimName": "work"},
     }
     metadata = {"name": "run", "namespace": JOBS}

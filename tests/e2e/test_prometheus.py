@@ -86,6 +86,7 @@ def training_job(namespace: str, flavor: str) -> Manifest:
             "model": {"config": {"hiddenSize": 48, "layers": 2, "heads": 2, "patchSize": 16}},
             "dataset": {"source": {"pvc": {"claimName": "work", "path": "nih"}}, "imageSize": 64},
             "training": {"epochs": 20, "globalBatchSize": 16},
+            "checkpoint": {"everySteps": 10},
             "output": {"claimName": "work"},
         },
     }
