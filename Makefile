@@ -22,9 +22,10 @@ test: test-fast ## every test that needs no accelerator, on a real control plane
 	$(PYTEST) tests/unit tests/contract -m "slow $(AND_NO_SAMPLE)"
 	$(PYTEST) tests/chart tests/integration tests/e2e tests/gate -m "not slow $(AND_NO_SAMPLE)"
 
-TRAINER_TESTS := tests/unit/trainer $(wildcard tests/contract/test_trainer_*.py)
+# side by side, about as long as each other: what imports torch and most of the trainer's on one core, the rest on the other
+OTHERS := $(addprefix tests/unit/trainer/test_,synthetic.py prepare_sources.py split.py)
+TRAINER_TESTS := $(filter-out $(OTHERS),$(wildcard tests/unit/trainer/test_*.py)) $(wildcard tests/contract/test_trainer_*.py)
 
-# side by side: what imports torch, on one core, and all the rest, on the other
 test-fast: .venv/ready ## unit and contract tests but the slow ones, and the coverage of the operator's core
 	@mkdir -p build
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow $(AND_NO_SAMPLE)" $(TRAINER_TESTS) > build/test-trainer.log 2>&1 & trainer=$$!; \
