@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from dev.demo.stack import Kube, Manifest
 from tests.e2e.waiting import wait_for_end
@@ -27,6 +28,24 @@ def cpu_flavor(kube: Kube, name: str, *prices: Manifest) -> Iterator[None]:
     kube.kubectl("delete", "acceleratorflavor", name)
 
 
+def tiny_run(namespace: str, name: str, flavor: str, source: Manifest, **dataset: Any) -> Manifest:
+    """A job that trains a tiny model for one epoch."""
+    spec = {
+        "flavor": flavor,
+        "model": {"config": {"hiddenSize": 32, "layers": 1, "heads": 2, "patchSize": 16}},
+        "dataset": {"source": source, "imageSize": 64} | dataset,
+        "training": {"epochs": 1, "globalBatchSize": 16},
+        "output": {"claimName": CLAIM},
+    }
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "xray.training/v1alpha1", "kind": "XRayTrainingJob", "metadata": metadata, "spec": spec}
+
+
+def folder(path: str) -> Manifest:
+    """The source that a folder of the claim is."""
+    return {"pvc": {"claimName": CLAIM, "path": path}}
+
+
 @dataclass(frozen=True)
 class Place:
     """Where runs read and write: folders of the claim `work`."""
@@ -37,16 +56,7 @@ class Place:
 
     def start(self, name: str, path: str) -> None:
         """Train a tiny model on a folder of the claim."""
-        spec = {
-            "flavor": self.flavor,
-            "model": {"config": {"hiddenSize": 32, "layers": 1, "heads": 2, "patchSize": 16}},
-            "dataset": {"source": {"pvc": {"claimName": CLAIM, "path": path}}, "imageSize": 64},
-            "training": {"epochs": 1, "globalBatchSize": 16},
-            "output": {"claimName": CLAIM},
-        }
-        metadata = {"name": name, "namespace": self.namespace}
-        job = {"apiVersion": "xray.training/v1alpha1", "kind": "XRayTrainingJob", "metadata": metadata, "spec": spec}
-        self.kube.apply(job)
+        self.kube.apply(tiny_run(self.namespace, name, self.flavor, folder(path)))
 
     def wait(self, name: str) -> Manifest:
         """The run's status at its end."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dev.demo.stack import Kube, Manifest, claim, restricted_pod, run_pod_job
-from tests.e2e.places import CLAIM
+from tests.e2e.places import CLAIM, folder, tiny_run
 from tests.e2e.waiting import wait_for_end
 
 pytestmark = pytest.mark.e2e
@@ -27,16 +27,7 @@ def place(kube: Kube, module_namespace: str, prepare_image: str) -> str:
 
 
 def start(kube: Kube, namespace: str, name: str, **dataset: Any) -> None:
-    source = {"pvc": {"claimName": CLAIM, "path": "xrays"}}
-    spec = {
-        "flavor": FLAVOR,
-        "model": {"config": {"hiddenSize": 32, "layers": 1, "heads": 2, "patchSize": 16}},
-        "dataset": {"source": source, "imageSize": 64} | dataset,
-        "training": {"epochs": 1, "globalBatchSize": 16},
-        "output": {"claimName": CLAIM},
-    }
-    metadata = {"name": name, "namespace": namespace}
-    kube.apply({"apiVersion": "xray.training/v1alpha1", "kind": "XRayTrainingJob", "metadata": metadata, "spec": spec})
+    kube.apply(tiny_run(namespace, name, FLAVOR, folder("xrays"), **dataset))
 
 
 def scheduled_at(pod: Manifest) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dev.demo.stack import Kube, Manifest, claim
-from tests.e2e.places import CLAIM
+from tests.e2e.places import CLAIM, tiny_run
 from tests.e2e.waiting import wait_for_end
 
 pytestmark = pytest.mark.e2e
@@ -23,15 +23,7 @@ def place(kube: Kube, module_namespace: str) -> str:
 
 def run(kube: Kube, namespace: str, name: str, source: Manifest, **dataset: Any) -> Manifest:
     """The status of a run on a flavor with accelerators, at its end."""
-    spec = {
-        "flavor": "demo-vpod4",
-        "model": {"config": {"hiddenSize": 32, "layers": 1, "heads": 2, "patchSize": 16}},
-        "dataset": {"source": source, "imageSize": 64} | dataset,
-        "training": {"epochs": 1, "globalBatchSize": 16},
-        "output": {"claimName": CLAIM},
-    }
-    metadata = {"name": name, "namespace": namespace}
-    kube.apply({"apiVersion": "xray.training/v1alpha1", "kind": "XRayTrainingJob", "metadata": metadata, "spec": spec})
+    kube.apply(tiny_run(namespace, name, "demo-vpod4", source, **dataset))
     return dict(wait_for_end(kube, name, namespace)["status"])
 
 
