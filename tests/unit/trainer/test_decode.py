@@ -7,9 +7,12 @@ import zlib
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.unit.trainer.build import make_png
+from xray_trainer.prepare import decode
 from xray_trainer.prepare.decode import UnreadableImageError, decode_png, limit_pillow
 
 
@@ -39,6 +42,26 @@ def test_shrinking_takes_the_mean_of_the_area() -> None:
 @pytest.mark.parametrize("side", [10, 20, 33, 50])
 def test_every_size_comes_out_as_stored_size(side: int) -> None:
     assert len(decode_png(make_png(side=side), 20).pixels) == 400
+
+
+@pytest.mark.parametrize("row_filter", range(5))
+def test_both_decoders_see_the_same_grey(row_filter: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _filtered_png(np.random.default_rng(row_filter).integers(0, 256, (48, 41), dtype=np.uint8), row_filter)
+    fast = decode_png(data, 20)
+    monkeypatch.setattr(decode, "_decode_grey", lambda _: None)
+    assert decode_png(data, 20) == fast
+
+
+def test_grey_radiographs_take_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "open", None)
+    assert decode_png(make_png(), 20).mode == "L"
+
+
+def test_what_only_pillow_can_read_is_read() -> None:
+    file = io.BytesIO()
+    Image.open(io.BytesIO(make_png(5))).save(file, format="PNG", pnginfo=_text_with_a_wrong_checksum())
+    data = file.getvalue().replace(b"REPLACED", b"replaced")
+    assert decode_png(data, 20).pixels == decode_png(make_png(5), 20).pixels
 
 
 @pytest.mark.parametrize(
@@ -72,3 +95,17 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked() -> None:
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
     return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+def _filtered_png(grey: NDArray[np.uint8], row_filter: int) -> bytes:
+    """A PNG whose rows all have one filter, whatever its decoder makes of it. Source: PNG specification, section 9."""
+    rows = b"".join(bytes([row_filter]) + row.tobytes() for row in grey)
+    header = grey.shape[1].to_bytes(4, "big") + grey.shape[0].to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
+    parts = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def _text_with_a_wrong_checksum() -> PngInfo:
+    text = PngInfo()
+    text.add_text("Comment", "REPLACED")
+    return text
