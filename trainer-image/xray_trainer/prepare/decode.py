@@ -21,9 +21,11 @@ MAX_IMAGE_PIXELS = 32 << 20
 """32 megapixels: the largest detectors give about 20. Pillow's own limit would let 815 MB through."""
 MAX_TEXT_BYTES = 1 << 20
 """Of a compressed text or colour profile, unpacked, and of all of an image: none of them is used."""
-GREY_BYTES_PER_PIXEL = 2
 GREY_8_BIT = b"\x08\x00"
 """Bit depth and colour type in the first header. Source: PNG specification, section 11.2.1."""
+PACKED = (b"zTXt", b"iTXt", b"iCCP")
+"""Chunks that unpack to more than they are, which Pillow bounds and kornia-rs passes over."""
+GREY_BYTES_PER_PIXEL = 2
 BYTES_PER_PIXEL = 8
 """What Pillow and we hold of an image at most while it is decoded: 1 of 8-bit grey, 5 of colours, 6 of 16-bit grey."""
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -99,7 +101,7 @@ def decode_png(data: bytes, stored_size: int) -> DecodedImage:
 def _decode_grey(data: bytes) -> Optional[Image.Image]:
     """An image of 8-bit grey; None for others, and for what Pillow has to say what is wrong with."""
     width, height = _size_of(data)
-    if data[24:26] != GREY_8_BIT or not 0 < width * height <= MAX_IMAGE_PIXELS:
+    if data[24:26] != GREY_8_BIT or not 0 < width * height <= MAX_IMAGE_PIXELS or any(each in data for each in PACKED):
         return None
     try:
         pixels = kornia_rs.io.decode_image_png_u8(data, (height, width), "mono")  # (height, width, 1)
