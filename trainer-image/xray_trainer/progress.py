@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
@@ -35,6 +35,12 @@ METRICS: Mapping[str, Tuple[str, str]] = {
     "validation_auroc_macro": ("xray_trainer_validation_auroc_macro", "Latest macro AUROC on validation images."),
     "images_prepared": ("xray_trainer_images_prepared", "Images that preparation has cached, or found cached."),
     "images_rejected": ("xray_trainer_images_rejected", "Images that preparation left out."),
+    "archives_read": ("xray_trainer_archives_read", "Archives that preparation has read to their end."),
+    "archives": ("xray_trainer_archives", "Archives that preparation reads in all."),
+    "prepared_images_per_second": (
+        "xray_trainer_prepared_images_per_second",
+        "Images prepared per second since the reading began.",
+    ),
     "source_bytes_read": (
         "xray_trainer_source_read_bytes_total",
         "Bytes of archives and image files that preparation has read.",
@@ -66,6 +72,36 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class DataCounts:
+    """How far the reading of a data set is."""
+
+    archives_done: int
+    archives: int
+    images: int
+    expected_images: int
+    bytes_read: int
+    total_bytes: int
+    images_per_second: Optional[float]
+    """None until there is a rate."""
+
+    @property
+    def share(self) -> float:
+        """Of the work: by bytes, whose total is known before all are read."""
+        return min(1.0, self.bytes_read / max(1, self.total_bytes))
+
+    def as_json(self) -> Dict[str, Any]:
+        rate = None if self.images_per_second is None else round(self.images_per_second, 1)
+        return {**asdict(self), "images_per_second": rate}
+
+    def as_metrics(self) -> Dict[str, float]:
+        """Those that `record` does not tell; keys of METRICS."""
+        known: Dict[str, float] = {"archives_read": self.archives_done, "archives": self.archives}
+        if self.images_per_second is not None:
+            known["prepared_images_per_second"] = self.images_per_second
+        return known
+
+
+@dataclass(frozen=True)
 class State:
     """One moment of the container; a change makes a new one."""
 
@@ -82,6 +118,8 @@ class State:
     metrics: Mapping[str, float] = field(default_factory=dict)
     trained: Mapping[str, int] = field(default_factory=dict)
     """Steps of training; the phases after it keep them."""
+    data: Optional[DataCounts] = None
+    """Of a data set that is being read."""
 
     def as_json(self) -> Dict[str, Any]:
         """The shape of tests/contract/examples/progress.json. The remaining time is null until a rate is known."""
@@ -92,6 +130,7 @@ class State:
             "estimated_remaining_seconds": self.remaining_seconds,
             "step": self.step,
             "total_steps": self.total_steps,
+            "data": self.data.as_json() if self.data else None,
             "metrics": [{"name": name, "value": f"{value:.6g}"} for name, value in self.metrics.items()],
             "checkpoint": self.checkpoint,
             "last_updated_time": timestamp(self.updated_at),
@@ -155,6 +194,20 @@ class Progress:
             self._state = replace(self._state, fraction_found_done=step / max(1, total_steps))
         self.advance(step, total_steps)
 
+    def count_data(self, data: DataCounts, remaining_seconds: Optional[int]) -> None:
+        """Record how far a data set is read, and how long the rest takes, if that is known."""
+        now = self._clock()
+        with self._lock:
+            self._state = replace(
+                self._state,
+                step=data.images,
+                total_steps=data.expected_images,
+                fraction=data.share,
+                remaining_seconds=remaining_seconds,
+                data=data,
+                updated_at=now,
+            )
+
     def saved(self, checkpoint: Optional[Mapping[str, Any]]) -> None:
         """Record the newest checkpoint that is complete on the volume, or that there is none."""
         now = self._clock()
@@ -212,7 +265,8 @@ class _Latest(Collector):
 
     def collect(self) -> Iterator[Metric]:
         state = self._progress.state
-        for key, value in {"progress": state.fraction, **state.trained, **state.metrics}.items():
+        read = state.data.as_metrics() if state.data else {}
+        for key, value in {"progress": state.fraction, **state.trained, **read, **state.metrics}.items():
             name, documentation = METRICS[key]
             family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
             yield family(name, documentation, value=value)

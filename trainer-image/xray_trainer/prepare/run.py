@@ -6,7 +6,6 @@ import logging
 import shutil
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -44,6 +43,7 @@ from xray_trainer.prepare.cache import (
 from xray_trainer.prepare.decode import limit_pillow
 from xray_trainer.prepare.images import UNREADABLE, Collected, collect, require_few_unreadable
 from xray_trainer.prepare.labels import LabelRow, Labels, absent_findings, check_findings, read_labels, summarise
+from xray_trainer.prepare.meter import Meter
 from xray_trainer.prepare.official import OfficialLists, read_official_lists
 from xray_trainer.prepare.rejections import Rejections
 from xray_trainer.prepare.shards import ImageStore, count_positives, write_part
@@ -184,24 +184,6 @@ def _keep_list(rejected: Path, kept: Path) -> None:
     LOG.info("the files that were left out or refused are listed on the cache volume in %s", kept.name)
 
 
-@dataclass
-class _Meter:
-    """Turns bytes read and images done into progress."""
-
-    progress: Progress
-    total_bytes: int
-    expected_images: int
-    bytes_read: int = 0
-
-    def on_bytes(self, count: int) -> None:
-        self.bytes_read += count
-
-    def on_image(self, images: int, rejected: int) -> None:
-        share = min(1.0, self.bytes_read / max(1, self.total_bytes))
-        self.progress.advance(images, max(images, self.expected_images), share)
-        self.progress.record(images_prepared=images, images_rejected=rejected, source_bytes_read=self.bytes_read)
-
-
 def _fill(
     folder: Path,
     dataset: Dataset,
@@ -217,11 +199,11 @@ def _fill(
     needed = COPIES * expected * dataset.stored_size**2
     require_free(dataset.cache_dir, needed, f"cache for about {expected} images")
     cores = available_cores()
-    meter = _Meter(progress, source.total_bytes(), expected)
+    metered = Meter(progress, source.total_bytes(), expected, source.archives, time.monotonic)
     LOG.info("preparing about %d images from %d archives on %d cores", expected, source.archives, cores)
-    with disk_full_reported(f"cache for about {expected} images, {needed} bytes"):
+    with disk_full_reported(f"cache for about {expected} images, {needed} bytes"), metered as meter:
         store = ImageStore(folder / "images.raw", dataset.stored_size)
-        members = source.read(meter.on_bytes)
+        members = meter.follow(source.read(meter.on_bytes))
         collected = collect(members, labels.rows, store, cores, dataset.on_bad_image, rejections, meter.on_image)
         part_of = _split(collected, dataset, lists)
         files, parts = _write_parts(folder, store.finish(), collected, part_of, dataset)
