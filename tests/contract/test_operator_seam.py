@@ -36,6 +36,7 @@ def test_the_config_map_holds_the_run_file_and_the_record_and_nothing_else() -> 
         ("result.json", TrainResult),
         ("error-result.json", ErrorResult),
         ("progress.json", Progress),
+        ("progress-preparing.json", Progress),
     ],
 )
 def test_what_the_trainer_writes_is_read_whole(name: str, model: type[Report]) -> None:

@@ -93,8 +93,9 @@ def test_preparation_answers_in_the_agreed_shape(tmp_path: Path) -> None:
     progress = Progress("Preparing")
     result = prepare(make_run_file(tmp_path), progress)
     assert shape_of(json.loads(encode(result))) == shape_of(example("prepare-result.json"))
-    state = progress.state.as_json()
-    assert state.keys() == example("progress.json").keys()
+    state, agreed = progress.state.as_json(), example("progress-preparing.json")
+    assert state.keys() == agreed.keys()
+    assert shape_of(state["data"]) == shape_of(agreed["data"])
     assert state["phase"] == "Preparing"
     assert state["progress_percentage"] == 100
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from typing import Callable, Optional, Protocol
 
 from xray_trainer.progress import DataCounts
@@ -23,9 +25,9 @@ class Display(Protocol):
         """Give the terminal back."""
 
 
-def open_display(seconds: Callable[[], float]) -> Display:
+def open_display(total_bytes: int, seconds: Callable[[], float]) -> Display:
     """The one that fits where stderr leads."""
-    return Lines(seconds)
+    return Bar(total_bytes) if sys.stderr.isatty() else Lines(seconds)
 
 
 class Lines:
@@ -43,6 +45,28 @@ class Lines:
 
     def close(self) -> None:
         """A log has no end."""
+
+
+class Bar:
+    """By bytes, whose total is known; the images stand behind it."""
+
+    def __init__(self, total_bytes: int) -> None:
+        from tqdm import tqdm  # type: ignore[import-untyped]  # tqdm ships no types
+        from tqdm.contrib.logging import logging_redirect_tqdm  # type: ignore[import-untyped]
+
+        self._open = contextlib.ExitStack()
+        self._open.enter_context(logging_redirect_tqdm())
+        self._bar = self._open.enter_context(tqdm(total=total_bytes, unit="B", unit_scale=True, desc="preparing"))
+
+    def tell(self, counts: DataCounts, remaining_seconds: Optional[int]) -> None:  # noqa: ARG002 (the bar has its own)
+        bar, known = self._bar, (describe_images(counts), describe_rate(counts))
+        bar.total = counts.total_bytes
+        bar.set_description_str(describe_archive(counts) or "preparing", refresh=False)
+        bar.set_postfix_str(", ".join(part for part in known if part), refresh=False)
+        bar.update(counts.bytes_read - bar.n)
+
+    def close(self) -> None:
+        self._open.close()
 
 
 def describe(counts: DataCounts, remaining_seconds: Optional[int]) -> str:

@@ -32,7 +32,7 @@ class Meter:
         self._began = self.seconds()
 
     def __enter__(self) -> Meter:
-        self._display: Display = open_display(self.seconds)
+        self._display: Display = open_display(self.total_bytes, self.seconds)
         return self
 
     def __exit__(
