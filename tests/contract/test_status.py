@@ -34,7 +34,7 @@ RESULT = train_result(adopted=True, resumed_from_step=6)
 SITUATIONS = {
     "refused": Observed(),
     "queued": started(make_pod().unschedulable("0/3 nodes: no ipu " + "x" * 9000)),
-    "preparing": started(make_pod().scheduled(10).prepares(12)),
+    "preparing": started(make_pod().scheduled(10).prepares(12), progress=make_progress("progress-preparing.json")),
     "training": started(TRAINING, progress=make_progress(checkpoint=CHECKPOINT)),
     "failed": started(
         make_pod().scheduled(10).prepared(12, 40, 11, example("error-result.json")), end="BackoffLimitExceeded"

@@ -346,7 +346,9 @@ def _sound(status: Any) -> Raw:
     if not isinstance(status, Mapping):
         return {}
     rows = [row for part in ("conditions", "attempts", "formerRuns") for row in _rows(status.get(part, []))]
-    sections = [status.get(part, {}) for part in ("times", "trainerStatus", "data", "cost", "run", "results")]
+    sections = [
+        status.get(part, {}) for part in ("times", "trainerStatus", "preparation", "data", "cost", "run", "results")
+    ]
     return status if all(isinstance(part, Mapping) for part in rows + sections) else {}
 
 

@@ -88,12 +88,25 @@ class Metric(Report):
     value: Annotated[str, Field(max_length=32)]
 
 
+class DataCounts(Report):
+    """How far a data set is read."""
+
+    archives_done: Count
+    archives: Count
+    images: Count
+    expected_images: Count
+    bytes_read: Count
+    total_bytes: Count
+    images_per_second: Annotated[float, Field(ge=0, le=1e9)] | None = None
+
+
 class Progress(Report):
     """Answer of /progress of the container that runs, `prepare` or `train`."""
 
     phase: Annotated[str, Field(max_length=32)]
     progress_percentage: Annotated[int, Field(ge=0, le=100)] | None = None
     estimated_remaining_seconds: Count | None = None
+    data: DataCounts | None = None
     metrics: Annotated[tuple[Metric, ...], Field(max_length=32)] = ()
     last_updated_time: AwareDatetime | None = None
     checkpoint: SavedCheckpoint | None = None

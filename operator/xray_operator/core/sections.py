@@ -11,7 +11,7 @@ from xray_operator.core.attempts import Attempt, add_seconds, attempt_of, phase_
 from xray_operator.core.cost import NOTHING, Cost, make_cost
 from xray_operator.core.observed import DataJob, Pod, XRayJob, read_time
 from xray_operator.core.plan import Preparation, Snapshot
-from xray_operator.core.reports import PrepareResult, Progress, TrainResult
+from xray_operator.core.reports import DataCounts, PrepareResult, Progress, TrainResult
 from xray_operator.core.situation import Situation
 
 Status = dict[str, Any]
@@ -35,9 +35,38 @@ def tell_absent(findings: Sequence[str]) -> str:
 _COUNTED = {"images", "patients", "trainImages", "validationImages", "testImages", "rejected"}
 
 
-def data_section(result: PrepareResult | None) -> Status | None:
-    if result is None:
-        return None
+def data_section(status: Mapping[str, Any], progress: Progress | None, situation: Situation) -> Status | None:
+    """What was prepared; until that is known, how far the container that prepares is."""
+    if situation.data is not None:
+        return _prepared(situation.data)
+    prepared = prepared_data(status)
+    if prepared or situation.state != names.PREPARING or situation.data_ready:
+        return prepared
+    if progress is not None:
+        return _counted(progress.data) if progress.data else None
+    return dict(status.get("data", {})) if _is_of(status, situation.pod) else None
+
+
+def prepared_data(status: Mapping[str, Any]) -> Status | None:
+    """What an earlier pass learnt of data that are prepared; not how far their preparation was."""
+    data = status.get("data", {})
+    return dict(data) if "digest" in data else None
+
+
+def _counted(counts: DataCounts) -> Status:
+    rate = counts.images_per_second
+    return present(
+        archivesDone=counts.archives_done,
+        archives=counts.archives,
+        images=counts.images,
+        expectedImages=counts.expected_images,
+        bytesRead=counts.bytes_read,
+        totalBytes=counts.total_bytes,
+        imagesPerSecond=None if rate is None else f"{rate:.1f}"[:16],
+    )
+
+
+def _prepared(result: PrepareResult) -> Status:
     return {
         "archives": result.archives,
         "images": result.images,
@@ -181,9 +210,13 @@ def trainer_section(status: Mapping[str, Any], progress: Progress | None, situat
 
 def _known_progress(status: Mapping[str, Any], pod: Pod | None) -> Status:
     """What an earlier pass learnt, unless it was of a pod that is dead or of the container before."""
-    another_pod = pod is not None and status.get("run", {}).get("podName") != pod.name
     another_container = pod is not None and pod.train.started and status.get("state") == names.PREPARING
-    return {} if another_pod or another_container else dict(status.get("trainerStatus", {}))
+    return {} if another_container or not _is_of(status, pod) else dict(status.get("trainerStatus", {}))
+
+
+def _is_of(status: Mapping[str, Any], pod: Pod | None) -> bool:
+    """Whether an earlier pass has seen this pod, and no later one."""
+    return pod is None or status.get("run", {}).get("podName") == pod.name
 
 
 def _progress(progress: Progress) -> Status:

@@ -29,6 +29,7 @@ from xray_operator.core.sections import (
     data_section,
     decimal,
     preparation_section,
+    prepared_data,
     present,
     results_section,
     run_section,
@@ -87,11 +88,11 @@ def halted_status(job: XRayJob, halt: Halt, snapshot: Snapshot | None, now: date
     Args:
         snapshot: what was fixed, if the run had begun.
     """
-    situation = Situation(halt.state, halt.reason, halt.message, data_ready="data" in job.status)
-    data = data_message(job.status.get("data", {}))
+    data = prepared_data(job.status)
+    situation = Situation(halt.state, halt.reason, halt.message, data_ready=data is not None)
     told = _started_on(snapshot) if snapshot else f"flavor {job.spec['flavor']}"
     accepted = conditions.accepted_condition(told, edited(job, snapshot), job.live.rerun)
-    listed = conditions.accepted_conditions(situation, accepted, data, job.live.ready_when)
+    listed = conditions.accepted_conditions(situation, accepted, data_message(data or {}), job.live.ready_when)
     return _waiting(job, halt.state, listed, now)
 
 
@@ -112,12 +113,12 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
     attempts = _attempts(job.status, observed.pods, situation, now)
     cost = make_cost(add_seconds(attempts), batch_job.snapshot.price)
     halt = _halt(job, batch_job, situation, attempts, now)
-    data = data_section(situation.data) or dict(job.status.get("data", {}))
     trainer = trainer_section(job.status, observed.progress, situation)
+    data = data_section(job.status, observed.progress, situation) or {}
     situation = _refine(situation, job, batch_job, observed, halt, trainer or {}, now)
     told = runs_on(batch_job.snapshot, situation.result.device if situation.result else None)
     situation = replace(situation, message=_message(situation, told, data, cost))
-    ready = situation.data_ready or (bool(data) and situation.state in _BETWEEN_PODS)
+    ready = situation.data_ready or ("digest" in data and situation.state in _BETWEEN_PODS)
     listed = conditions.accepted_conditions(
         replace(situation, data_ready=ready),
         conditions.accepted_condition(
@@ -155,7 +156,7 @@ def preparing_status(
     """Of a run whose data a Job of their own prepares, before it has a Job that holds its flavor."""
     data_job = observed.data_job
     situation = assess_preparation(data_job, snapshot.started_at)
-    data = data_section(situation.data) or dict(job.status.get("data", {}))
+    data = data_section(job.status, observed.progress, situation) or {}
     accepted = conditions.accepted_condition(_started_on(snapshot), edited(job, snapshot), snapshot.rerun)
     listed = conditions.accepted_conditions(situation, accepted, data_message(data), job.live.ready_when)
     if is_outdated(data_job, snapshot.started_at):
@@ -192,13 +193,13 @@ _BETWEEN_PODS = (names.QUEUED, names.SUSPENDED, names.STOPPED)
 
 
 def _waiting(job: XRayJob, state: str, listed: Sequence[conditions.Condition], now: datetime) -> Status:
-    kept = ("runsOn", "run", "preparation", "cost", "times", "attempts", "checkpoint", "data", "formerRuns")
+    kept = ("runsOn", "run", "preparation", "cost", "times", "attempts", "checkpoint", "formerRuns")
     return {
         "observedGeneration": job.generation,
         "rerun": job.live.rerun,
         "state": state,
         "conditions": conditions.render_conditions(listed, job.status.get("conditions", []), job.generation, now),
-    } | {section: job.status[section] for section in kept if section in job.status}
+    } | present(data=prepared_data(job.status), **{section: job.status.get(section) for section in kept})
 
 
 def _refine(

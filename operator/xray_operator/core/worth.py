@@ -15,8 +15,14 @@ def is_worth_writing(old: Mapping[str, Any], new: Status, refresh_seconds: float
     """Whether new says more than old, beyond clocks that have run on for less than refresh_seconds."""
     if _without_clocks(old) != _without_clocks(new):
         return True
-    ran_on = new.get("cost", {}).get("heldSeconds", 0) - old.get("cost", {}).get("heldSeconds", 0)
+    ran_on = _held_seconds(new) - _held_seconds(old)
     return dict(old) != new and (ran_on >= refresh_seconds or ran_on < 0)
+
+
+def _held_seconds(status: Mapping[str, Any]) -> int:
+    """By the run, and by the preparation that it waits for."""
+    held: int = status.get("cost", {}).get("heldSeconds", 0) + status.get("preparation", {}).get("seconds", 0)
+    return held
 
 
 def _without_clocks(status: Mapping[str, Any]) -> Status:
@@ -25,7 +31,17 @@ def _without_clocks(status: Mapping[str, Any]) -> Status:
     cost = {k: status.get("cost", {}).get(k) for k in ("priced", "currency", "perHour")}
     attempts = [(row["podName"], row.get("finishedAt")) for row in status.get("attempts", ())]
     listed = [_without_numbers(row) for row in status.get("conditions", ())]
-    return dict(status) | {"trainerStatus": trainer, "cost": cost, "attempts": attempts, "conditions": listed}
+    counts = dict.fromkeys(("archivesDone", "images", "bytesRead", "imagesPerSecond"))
+    data, preparation = status.get("data", {}), status.get("preparation", {})
+    return dict(status) | {
+        "trainerStatus": trainer,
+        "cost": cost,
+        "attempts": attempts,
+        "conditions": listed,
+        # until they are over, the share done moves seldom enough to be the news
+        "data": data if "digest" in data else {**data, **counts},
+        "preparation": preparation if "finishedAt" in preparation else {**preparation, "seconds": None, "cost": None},
+    }
 
 
 def _without_numbers(condition: Mapping[str, Any]) -> Status:

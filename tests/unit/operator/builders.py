@@ -214,8 +214,9 @@ def train_result(evaluating: float = 100, **fields: Any) -> str:
     return json.dumps(json.loads(example("result.json")) | {"phases": [phase]} | fields)
 
 
-def make_progress(**fields: Any) -> Progress:
-    progress = read_report(Progress, json.dumps(json.loads(example("progress.json")) | fields))
+def make_progress(name: str = "progress.json", **fields: Any) -> Progress:
+    """What a pod tells: one of the examples, with these fields."""
+    progress = read_report(Progress, json.dumps(json.loads(example(name)) | fields))
     assert progress is not None
     return progress
 

@@ -12,6 +12,7 @@ from tests.unit.operator.builders import (
     CONFIG,
     JOB_NAME,
     UID,
+    JobBuilder,
     PodBuilder,
     created_config_map,
     example,
@@ -19,6 +20,10 @@ from tests.unit.operator.builders import (
     make_pod,
     stored_job,
 )
+from tests.unit.operator.test_preparation import FIXED, data_pod
+from xray_operator.core.manifests import build_config_map, build_data_job
+from xray_operator.core.observed import Observed
+from xray_operator.core.plan import make_plan
 from xray_operator.gather import Gatherer
 from xray_operator.index import Index
 
@@ -28,8 +33,28 @@ IP = "127.66.0.3"
 class OneConfigMap:
     """A server that has the run's record and nothing else."""
 
+    def __init__(self, record: dict[str, Any] | None = None) -> None:
+        self._record = record or created_config_map()
+
     async def get(self, _: str) -> dict[str, Any]:
-        return created_config_map()
+        return self._record
+
+
+async def observe(index: Index, cluster: Any, job: JobBuilder, answer: str) -> Observed:
+    """What is gathered while the pod at IP answers this."""
+
+    async def tell(_: web.Request) -> web.Response:
+        return web.Response(text=example(answer))
+
+    application = web.Application()
+    application.router.add_get("/progress", tell)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, IP, 9400).start()
+    async with aiohttp.ClientSession() as session:
+        observed = await Gatherer(index, cluster, session, CONFIG).observe(job.build())
+    await runner.cleanup()
+    return observed
 
 
 @pytest.mark.parametrize(
@@ -44,22 +69,27 @@ class OneConfigMap:
     ],
 )
 async def test_the_container_that_runs_is_asked(pod: PodBuilder, asked: bool) -> None:
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(text=example("progress.json"))
-
-    application = web.Application()
-    application.router.add_get("/progress", answer)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, IP, 9400).start()
     raw_job, raw_pod = stored_job(), pod.raw()
     raw_pod["status"]["podIP"] = IP
     index = Index(batch_jobs={UID: [raw_job]}, pods={UID: [raw_pod]})
-    cluster: Any = OneConfigMap()
-    async with aiohttp.ClientSession() as session:
-        observed = await Gatherer(index, cluster, session, CONFIG).observe(make_job().build())
-    await runner.cleanup()
+    observed = await observe(index, OneConfigMap(), make_job(), "progress.json")
     assert (observed.progress is not None) == asked
+
+
+async def test_who_waits_for_a_preparation_asks_its_pod() -> None:
+    plan = make_plan(make_job().build().ref, FIXED)
+    assert FIXED.preparation is not None
+    raw_job = build_data_job(plan, FIXED.preparation)
+    raw_job["metadata"] |= {"uid": "data-uid", "resourceVersion": "7"}
+    name = FIXED.preparation.job_name
+    raw_pod = data_pod(prepares=12, ip=IP).raw()
+    raw_pod["metadata"] |= {"namespace": "radiology", "labels": {}}
+    index = Index(batch_jobs={name: [raw_job]}, pods={name: [raw_pod]})
+    began = make_job().status({"rerun": 0, "run": {"jobName": plan.run_name}})
+    observed = await observe(index, OneConfigMap(build_config_map(plan)), began, "progress-preparing.json")
+    assert observed.progress is not None
+    assert observed.progress.data is not None
+    assert observed.progress.data.expected_images == 112120
 
 
 async def test_a_record_that_was_replaced_is_noticed() -> None:

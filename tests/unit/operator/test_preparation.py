@@ -66,12 +66,17 @@ NAME = PREPARATION.job_name
 
 
 def data_pod(
-    *, prepares: float | None = None, ends: float | None = None, code: int = 0, message: str = ""
+    *,
+    prepares: float | None = None,
+    ends: float | None = None,
+    code: int = 0,
+    message: str = "",
+    ip: str = "10.0.0.7",
 ) -> PodBuilder:
     """The preparation's pod: its only container is `prepare`."""
     pod = make_pod("xray-data-pod").scheduled(10).owned_by("data-uid")
     if prepares is not None:
-        pod = pod.prepares(prepares)
+        pod = pod.prepares(prepares, ip)
     if ends is None:
         return pod
     pod = pod.prepared(12, ends, code, message or example("prepare-result.json"))
@@ -175,6 +180,57 @@ def test_progress_of_the_preparation_is_none_of_the_training() -> None:
     prepared = told(decide_first(seen(PREPARED), preparing, now=41))
     assert "trainerStatus" not in prepared
     assert "trainerStatus" not in told(decide_first(replace(started(), snapshot=FIXED), prepared, now=43))
+
+
+def preparing(former: Any = None, now: float = 30, *, answers: bool = True, **fields: Any) -> Decision:
+    """A look at a run while its data is prepared by a pod that tells how far it is."""
+    progress = make_progress("progress-preparing.json", **fields) if answers else None
+    return decide_first(replace(seen(data_job(data_pod(prepares=12))), progress=progress), former, now=now)
+
+
+READ = {
+    "archivesDone": 2,
+    "archives": 12,
+    "images": 21034,
+    "expectedImages": 112120,
+    "bytesRead": 8100000000,
+    "totalBytes": 42000000000,
+    "imagesPerSecond": "94.1",
+}
+
+
+def test_how_far_a_preparation_is_is_told_until_it_is_over() -> None:
+    first = told(preparing())
+    assert first["data"] == READ
+    assert (first["trainerStatus"]["progress"], first["trainerStatus"]["eta"]) == ("19%", "15m57s")
+    assert condition(first, "DataReady")[0] == "False"
+    silent = told(preparing(first, now=70, answers=False))
+    assert silent["data"] == READ, "no answer changes nothing"
+    over = told(decide_first(seen(PREPARED), silent, now=80))
+    assert over["data"].keys() >= {"archives", "images", "digest"}
+    assert not over["data"].keys() & (READ.keys() - {"archives", "images"})
+
+
+def test_another_pod_begins_anew() -> None:
+    first = told(preparing())
+    again = data_job(data_pod(ends=40, code=20), make_pod("second", 41).scheduled(42).owned_by("data-uid").prepares(43))
+    assert "data" not in told(decide_first(seen(again), first, now=50))
+
+
+def test_a_run_that_stands_still_tells_nothing_of_data_that_are_not_ready() -> None:
+    status = told(decide_first(seen(data_job(data_pod(prepares=12))), told(preparing()), suspend=True))
+    assert "data" not in status
+    assert condition(status, "DataReady")[0] == "False"
+
+
+def test_a_look_at_a_preparation_is_worth_a_write_when_the_share_done_or_half_a_minute_has_moved() -> None:
+    first = told(preparing(now=30))
+    counts = json.loads(example("progress-preparing.json"))["data"] | {"images": 21500, "images_per_second": 90.0}
+    assert preparing(first, now=59, data=counts, estimated_remaining_seconds=900).status is None
+    assert told(preparing(first, now=60, data=counts))["data"]["images"] == 21500
+    moved = told(preparing(first, now=35, data=counts, progress_percentage=20))
+    assert (moved["data"]["images"], moved["data"]["imagesPerSecond"]) == (21500, "90.0")
+    assert moved["preparation"]["seconds"] == 25
 
 
 def test_the_queue_begins_when_the_data_are_ready() -> None:
