@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -9,12 +10,14 @@ import pytest
 
 from dev.demo.stack import Kube, Manifest, claim, restricted_pod, run_pod_job
 from tests.e2e.places import CLAIM, folder, tiny_run
-from tests.e2e.waiting import wait_for_end
+from tests.e2e.waiting import until, wait_for_end
 
 pytestmark = pytest.mark.e2e
 
 FLAVOR = "demo-vpod4"
 IMAGES = 400
+RENDERED = 600
+"""That takes long enough to be seen: about 60 ms of a core for each of 1024 x 1024."""
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,26 @@ def test_two_runs_with_the_same_data_prepare_once_and_hold_nothing_meanwhile(kub
     assert costs[1] == "shared"
     assert costs[0].endswith(" USD")
     assert all(status["data"]["images"] == IMAGES for status in statuses.values())
+
+
+def test_every_run_that_waits_for_a_preparation_tells_how_far_it_is(kube: Kube, place: str) -> None:
+    for name in ("patient", "curious"):
+        kube.apply(tiny_run(place, name, FLAVOR, {"synthetic": {"images": RENDERED, "seed": 5}}))
+
+    def seen() -> dict[str, Manifest]:
+        jobs = {name: kube.find("xraytrainingjob", name, place) or {} for name in ("patient", "curious")}
+        told = {name: job.get("status", {}) for name, job in jobs.items()}
+        return told if all("imagesPerSecond" in status.get("data", {}) for status in told.values()) else {}
+
+    for name, status in until("both tell how far the preparation is", seen, 300).items():
+        assert status["state"] == "Preparing"
+        assert 0 < status["data"]["images"] < RENDERED == status["data"]["expectedImages"]
+        assert 0 < status["data"]["bytesRead"] < status["data"]["totalBytes"]
+        assert float(status["data"]["imagesPerSecond"]) > 0
+        assert status["trainerStatus"].keys() >= {"progressPercentage", "estimatedRemainingSeconds"}
+        column = kube.kubectl("get", "xtj", name, "-n", place, "--no-headers").split()[3]
+        assert re.fullmatch(r"\d+%", column)
+    kube.kubectl("delete", "xtj", "patient", "curious", "-n", place)
 
 
 def test_preparing_in_place_costs_idle_accelerators(kube: Kube, place: str) -> None:

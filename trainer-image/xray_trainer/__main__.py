@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import secrets
 import signal
 import sys
 import time
@@ -142,7 +143,7 @@ def _prepare_data(order: DataOrder, progress: Progress) -> Dict[str, Any]:
     from xray_trainer.prepare.run import prepare_order
 
     serve(progress, order.progress_port)
-    return prepare_order(order, progress)
+    return prepare_order(order, secrets.token_hex(8), progress)
 
 
 def _synthesize(options: argparse.Namespace) -> int:

@@ -243,6 +243,13 @@ class RunFile(Section):
     """0 lets the system choose a free port."""
     prepared_by: Optional[str] = None
     """Name of the order by which the data were prepared already; None: this run prepares them itself."""
+    verify: Literal["Sample", "Always"] = "Sample"
+    """Of a cache that is found: the digests of a few files are compared, or of all."""
+
+    @property
+    def sample_seed(self) -> Optional[str]:
+        """Decides which files of a cache that is found are hashed; None: all are."""
+        return None if self.verify == "Always" else self.run.uid
 
     @model_validator(mode="after")
     def _patches_tile(self) -> Self:

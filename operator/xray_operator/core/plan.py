@@ -97,7 +97,7 @@ class JobRef:
         settings = spec.model_dump(
             mode="json", exclude_defaults=True, include={"flavor", "model", "dataset", "training"}
         )
-        for elsewhere in ("cache", "prepare", "prepare_flavor"):
+        for elsewhere in ("cache", "prepare", "prepare_flavor", "verify"):
             settings["dataset"].pop(elsewhere, None)
         settings["dataset"]["source"].get("s3", {}).pop("secret_name", None)
         return _hashed_name(self.name, 12, self.namespace, self.name, spec.rerun, json.dumps(settings, sort_keys=True))
@@ -136,7 +136,7 @@ def plan_preparation(
         claim_uids: of the claims of the source and of the cache: a claim that was made anew holds other data.
         image: of the container, which decides over the cache's format.
     """
-    dataset = spec.dataset.model_dump(mode="json", exclude={"cache", "prepare", "prepare_flavor"})
+    dataset = spec.dataset.model_dump(mode="json", exclude={"cache", "prepare", "prepare_flavor", "verify"})
     places = [claim_uids.get(claim, claim) for claim in spec.data_claims().values()]
     key = json.dumps([dataset, places, image], sort_keys=True)
     return Preparation(

@@ -46,6 +46,7 @@ def build_run_file(plan: Plan) -> dict[str, Any]:
         "max_seconds": None if plan.snapshot.queue_name else plan.spec.limits.run_seconds,
         "output_dir": f"{OUTPUT_MOUNT}/{plan.output_folder}",
         "progress_port": names.PROGRESS_PORT,
+        "verify": plan.spec.dataset.verify,
     } | ({"prepared_by": preparation.job_name} if preparation else {})
 
 

@@ -214,6 +214,7 @@ class Dataset(Part):
     max_bad_percent: int = Field(default=1, ge=0, le=99)
     prepare: Literal["Job", "InitContainer"] | None = None
     prepare_flavor: FlavorName | None = None
+    verify: Literal["Sample", "Always"] = "Sample"
 
     @model_validator(mode="after")
     def _flavor_of_a_job(self) -> Self:

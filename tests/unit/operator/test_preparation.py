@@ -124,6 +124,7 @@ def test_accelerators_are_not_held_while_data_are_prepared() -> None:
         ({"training": {"epochs": 9}}, True),
         ({"flavor": "vpod4-vm"}, True),
         ({"rerun": 3}, True),
+        ({"dataset": DATASET | {"verify": "Always"}}, True),
         ({"dataset": DATASET | {"imageSize": 64}}, False),
         ({"dataset": DATASET | {"split": {"seed": 1}}}, False),
         ({"dataset": {"source": {"pvc": {"claimName": "nih", "path": "other"}}}}, False),

@@ -185,6 +185,7 @@ def test_a_job_that_is_created_again_finds_its_folder_and_no_other_run_does() ->
     dataset = {"source": {"pvc": {"claimName": "nih", "path": "nih"}}}
     again = [folder(uid="v"), folder(suspend=True), folder(limits={"runSeconds": 60}), folder(training={"epochs": 3})]
     again += [folder(checkpoint={"keep": 1}), folder(dataset=dataset | {"cache": {"claimName": "c"}})]
+    again += [folder(dataset=dataset | {"verify": "Always"})]
     assert set(again) == {folder()}
     others = [folder(rerun=1), folder(name="cxr2"), folder(training={"epochs": 4}), folder(flavor="vpod4-vm")]
     others += [folder(dataset=dataset | {"imageSize": 256}), folder(model={"name": "vit"})]

@@ -19,15 +19,17 @@ from tests.unit.trainer.build import (
     label_line,
     make_png,
     make_run_file,
+    run_document,
     write_archive,
     write_data_set,
     write_labels,
 )
+from xray_trainer.config import parse_run_file
 from xray_trainer.dataset import open_part
 from xray_trainer.errors import DataError, DiskFullError
 from xray_trainer.files import ABANDONED_SECONDS, delete_abandoned
 from xray_trainer.prepare import run as prepare_run
-from xray_trainer.prepare.cache import open_prepared
+from xray_trainer.prepare.cache import Prepared, check_prepared, open_prepared
 from xray_trainer.prepare.decode import decode_png
 from xray_trainer.prepare.run import prepare
 from xray_trainer.progress import Progress
@@ -264,18 +266,47 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, damage: str) -> None:
     write_data_set(tmp_path / "nih")
     first = prepare_in(tmp_path)
     file = cache_of(tmp_path) / "train-00000.arrow"
-    content = bytearray(file.read_bytes())
     if damage == "truncate":
-        file.write_bytes(content[:-8])
+        file.write_bytes(file.read_bytes()[:-8])
     elif damage == "flip":
-        content[len(content) // 2] ^= 1
-        file.write_bytes(content)
+        flip_a_byte(file)
     elif damage == "delete":
         file.unlink()
     else:
         (cache_of(tmp_path) / "manifest.json").write_text("{}")
     assert prepare_in(tmp_path) == first
     open_prepared(tmp_path / "out", "seed")
+
+
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def finds_damage(prepared: Prepared, sample_seed: str | None) -> bool:
+    try:
+        check_prepared(prepared, sample_seed)
+    except DataError:
+        return True
+    return False
+
+
+def test_a_byte_that_the_sample_misses_is_found_by_a_run_that_verifies_always(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("xray_trainer.prepare.shards.SHARD_BYTES", 36 * 36)
+    write_data_set(tmp_path / "nih")
+    first = prepare_in(tmp_path)
+    prepared, manifest = open_prepared(tmp_path / "out", "seed")
+    flip_a_byte(prepared.cache / manifest.files[-1].name)
+    uid = next(uid for uid in map(str, range(100)) if not finds_damage(prepared, uid))
+    document = run_document(tmp_path, run={"uid": uid})
+    assert prepare(parse_run_file(document), Progress("Preparing")) == first
+    assert finds_damage(prepared, None)
+    assert prepare(parse_run_file(document | {"verify": "Always"}), Progress("Preparing")) == first
+    assert "its digest differs" in caplog.text
+    assert not finds_damage(prepared, None)
 
 
 def test_two_writers_end_with_one_whole_cache(tmp_path: Path) -> None:

@@ -176,12 +176,13 @@ def test_generated_films_are_found_again_without_making_one(tmp_path: Path, monk
     assert prepared(generated(tmp_path)) == first
 
 
-def ordered(folder: Path, run_file: RunFile) -> tuple[RunFile, dict[str, Any]]:
+def ordered(folder: Path, run_file: RunFile, **fields: Any) -> tuple[RunFile, dict[str, Any]]:
     """What the run is told after an order of its own has prepared its data, and the order's answer."""
     dataset = run_file.dataset.model_dump(mode="json")
     order = {"version": 1, "name": "xray-data-1", "dataset": dataset, "progress_port": 0}
-    answer = prepare_order(parse_data_order(json.dumps(order)), Progress("Preparing"))
-    return parse_run_file(run_document(folder) | {"dataset": dataset, "prepared_by": "xray-data-1"}), answer
+    answer = prepare_order(parse_data_order(json.dumps(order)), "seed", Progress("Preparing"))
+    document = run_document(folder) | {"dataset": dataset, "prepared_by": "xray-data-1"} | fields
+    return parse_run_file(document), answer
 
 
 def test_a_run_finds_what_was_prepared_for_it_and_asks_nobody(server: WebServer, tmp_path: Path) -> None:
@@ -209,3 +210,17 @@ def test_a_run_whose_data_on_a_claim_are_gone_prepares_them(tmp_path: Path) -> N
     run_file, answer = ordered(tmp_path, make_run_file(tmp_path))
     (tmp_path / "cache" / "xray-data-1.json").unlink()
     assert prepared(run_file) == answer
+
+
+def test_a_run_that_verifies_always_prepares_anew_what_a_job_prepared_and_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("xray_trainer.prepare.cache.SAMPLED_FILES", 0)
+    write_data_set(tmp_path / "nih")
+    run_file, answer = ordered(tmp_path, make_run_file(tmp_path), verify="Always")
+    (file,) = (tmp_path / "cache").glob("*/train-00000.arrow")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert prepared(run_file) == answer
+    assert "its digest differs" in caplog.text
+    assert file.read_bytes() == whole

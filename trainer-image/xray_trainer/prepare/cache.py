@@ -162,7 +162,7 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def verify(folder: Path, key: str, sample_seed: str) -> Manifest:
+def verify(folder: Path, key: str, sample_seed: Optional[str]) -> Manifest:
     """The manifest of a cache that is found whole, see `check_files`.
 
     Raises: DataError if it was made for another key or is damaged.
@@ -174,11 +174,11 @@ def verify(folder: Path, key: str, sample_seed: str) -> Manifest:
     return manifest
 
 
-def check_files(folder: Path, manifest: Manifest, sample_seed: str) -> None:
-    """Compare in a moment: the size of every file, the digest of a few.
+def check_files(folder: Path, manifest: Manifest, sample_seed: Optional[str]) -> None:
+    """Compare the size of every file, and the digests of a few, which takes a moment, or of all.
 
     Args:
-        sample_seed: decides which files are hashed; each run should give its own, so that in time all are.
+        sample_seed: decides which files are hashed; each run should give its own, so that in time all are. None: all.
     Raises: DataError naming the file that differs.
     """
     for file in manifest.files:
@@ -186,7 +186,8 @@ def check_files(folder: Path, manifest: Manifest, sample_seed: str) -> None:
         size = path.stat().st_size if path.is_file() else None
         if size != file.bytes:
             raise DataError(f"{path}: {size} bytes; expected {file.bytes}")
-    for file in random.Random(sample_seed).sample(manifest.files, min(SAMPLED_FILES, len(manifest.files))):
+    count = len(manifest.files) if sample_seed is None else min(SAMPLED_FILES, len(manifest.files))
+    for file in random.Random(sample_seed).sample(manifest.files, count):
         if sha256_of(folder / file.name) != file.sha256:
             raise DataError(f"{folder / file.name}: its digest differs; expected {file.sha256}")
 
@@ -216,7 +217,7 @@ def read_prepared(path: Path, expected: str) -> Prepared:
         raise DataError(f"{path}: missing or unreadable; expected {expected}") from error
 
 
-def check_prepared(prepared: Prepared, sample_seed: str) -> Manifest:
+def check_prepared(prepared: Prepared, sample_seed: Optional[str]) -> Manifest:
     """The manifest of what was prepared. Raises: DataError if it is missing, replaced or damaged."""
     manifest = read_manifest(prepared.cache)
     if manifest.digest != prepared.digest:

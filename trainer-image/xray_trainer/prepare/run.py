@@ -68,16 +68,20 @@ def prepare(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
     Raises: ConfigurationError, DataError, DiskFullError, TransportError.
     """
     with disk_full_reported(f"output {run_file.output_dir}"):
-        folder, manifest = _find_ordered(run_file) or prepare_data(run_file.dataset, run_file.run.uid, progress)
+        folder, manifest = _find_ordered(run_file) or prepare_data(run_file.dataset, run_file.sample_seed, progress)
         _tell(manifest, progress)
         run_file.output_dir.mkdir(parents=True, exist_ok=True)
         leave_prepared(run_file.output_dir / PREPARED_FILE, folder, manifest)
     return result_of(manifest)
 
 
-def prepare_order(order: DataOrder, progress: Progress) -> Dict[str, Any]:
-    """The same for every run that needs these data, and leave the way to them under the order's name."""
-    folder, manifest = prepare_data(order.dataset, order.name, progress)
+def prepare_order(order: DataOrder, sample_seed: str, progress: Progress) -> Dict[str, Any]:
+    """The same for every run that needs these data, and leave the way to them under the order's name.
+
+    Args:
+        sample_seed: see prepare_data; the order is the same each time.
+    """
+    folder, manifest = prepare_data(order.dataset, sample_seed, progress)
     _tell(manifest, progress)
     leave_prepared(order_file(order.dataset.cache_dir, order.name), folder, manifest)
     return result_of(manifest)
@@ -93,7 +97,7 @@ def _find_ordered(run_file: RunFile) -> Optional[Tuple[Path, Manifest]]:
         return None
     try:
         prepared = read_prepared(order_file(dataset.cache_dir, name), f"what Job {name} has prepared")
-        manifest = _check_or_discard(prepared, run_file.run.uid)
+        manifest = _check_or_discard(prepared, run_file.sample_seed)
     except DataError as error:
         if dataset.is_remote:
             raise DataError(f"{error}; raise spec.rerun to have it prepared again") from error
@@ -103,7 +107,7 @@ def _find_ordered(run_file: RunFile) -> Optional[Tuple[Path, Manifest]]:
     return prepared.cache, manifest
 
 
-def _check_or_discard(prepared: Prepared, sample_seed: str) -> Manifest:
+def _check_or_discard(prepared: Prepared, sample_seed: Optional[str]) -> Manifest:
     """What is damaged is deleted, so that the next order doesn't take it for whole."""
     try:
         return check_prepared(prepared, sample_seed)
@@ -113,11 +117,11 @@ def _check_or_discard(prepared: Prepared, sample_seed: str) -> Manifest:
         raise
 
 
-def prepare_data(dataset: Dataset, sample_seed: str, progress: Progress) -> Tuple[Path, Manifest]:
+def prepare_data(dataset: Dataset, sample_seed: Optional[str], progress: Progress) -> Tuple[Path, Manifest]:
     """Prepare the data of any run that needs them, or find them prepared.
 
     Args:
-        sample_seed: decides which files of a cache that is there are hashed.
+        sample_seed: decides which files of a cache that is there are hashed; None: all are.
     Returns: the cache folder and what it holds.
     Raises: ConfigurationError, DataError, DiskFullError, TransportError.
     """
@@ -136,7 +140,7 @@ def prepare_data(dataset: Dataset, sample_seed: str, progress: Progress) -> Tupl
     return folder, manifest
 
 
-def _reuse(folder: Path, key: str, sample_seed: str) -> Optional[Manifest]:
+def _reuse(folder: Path, key: str, sample_seed: Optional[str]) -> Optional[Manifest]:
     """The manifest of a cache that is already there and whole; a damaged one is deleted."""
     if not folder.exists():
         return None
