@@ -243,7 +243,8 @@ def table(job: Manifest, watch: Stopwatch) -> str:
     rows = [("STEP", "SECONDS"), *((what, f"{seconds:.0f}") for what, seconds in watch.rows)]
     if preparation := status.get("preparation"):
         rows.append(("  of the job: data prepared, no accelerator held", str(preparation.get("seconds", "?"))))
-    for name, seconds in seconds_of_phases(status).items():
+    for phase, seconds in seconds_of_phases(status).items():
+        name = "verifying" if preparation and phase == "preparing" else phase
         rows.append((f"  of the job: {name}", "?" if seconds is None else str(seconds)))
     rows += [
         ("", ""),

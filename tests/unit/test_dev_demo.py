@@ -54,6 +54,14 @@ def test_phases_stand_in_the_order_in_which_they_were() -> None:
     assert phases == ["queued", "preparing", "training", "evaluating"]
 
 
+def test_what_a_job_has_prepared_is_only_verified_by_the_run() -> None:
+    prepared = STATUS | {"preparation": {"seconds": 30, "cost": "0.01 USD"}}
+    rows = [row for row in table({"status": prepared}, Stopwatch()).splitlines() if row.startswith("  of the job")]
+    told = [re.sub(r"\s{2,}", " | ", row.strip()) for row in rows]
+    assert told[0] == "of the job: data prepared, no accelerator held | 30"
+    assert "of the job: verifying | 8" in told
+
+
 @pytest.mark.parametrize("text", ["abc", "-5", "0", "59", "50001", "1e3", "800.0", "\u0668\u0660\u0660"])
 def test_a_wrong_number_of_xrays_is_refused_with_what_was_expected(text: str) -> None:
     with pytest.raises(ClusterError) as refused:

@@ -123,9 +123,10 @@ def watch_progress(
         known: when it last made progress, as far as anybody knows.
     """
     pod = situation.pod
-    if pod is None or situation.reason != names.TRAINING or pod.train.started is None:
+    began = _working_since(pod, situation.reason) if pod else None
+    if pod is None or began is None:
         return situation
-    still = int((now - max(known or pod.train.started, pod.train.started)).total_seconds())
+    still = int((now - max(known or began, began)).total_seconds())
     if progress is None and still >= SILENT_SECONDS:
         told = f"pod {pod.name} does not answer on port {names.PROGRESS_PORT}; the run goes on"
         return replace(situation, reason=names.PROGRESS_UNKNOWN, message=told)
@@ -133,6 +134,13 @@ def watch_progress(
         told = f"no progress for limits.noProgressSeconds {limits.no_progress_seconds}; see kubectl logs {pod.name}"
         return replace(situation, reason=names.NO_PROGRESS, message=told)
     return situation
+
+
+def _working_since(pod: Pod, reason: str) -> datetime | None:
+    """Begin of the container whose progress counts; None where there is nothing to wait for."""
+    if reason == names.PREPARING:
+        return pod.prepare.started if pod.prepare.running else None
+    return pod.train.started if reason == names.TRAINING else None
 
 
 def _no_pod(job: Job) -> str:

@@ -156,6 +156,8 @@ def preparing_status(
     """Of a run whose data a Job of their own prepares, before it has a Job that holds its flavor."""
     data_job = observed.data_job
     situation = assess_preparation(data_job, snapshot.started_at)
+    trainer = trainer_section(job.status, observed.progress, situation)
+    situation = _watch(situation, job, observed, trainer or {}, now)
     data = data_section(job.status, observed.progress, situation) or {}
     accepted = conditions.accepted_condition(_started_on(snapshot), edited(job, snapshot), snapshot.rerun)
     listed = conditions.accepted_conditions(situation, accepted, data_message(data), job.live.ready_when)
@@ -167,7 +169,7 @@ def preparing_status(
         cost=job.status.get("cost") or cost_section(make_cost(add_seconds(()), snapshot.price)),
         preparation=preparation_section(job, preparation, data_job, now),
         data=data,
-        trainerStatus=None if situation.data_ready else trainer_section(job.status, observed.progress, situation),
+        trainerStatus=None if situation.data_ready else trainer,
     )
 
 
@@ -216,6 +218,12 @@ def _refine(
         return end_for_rerun(situation, job.live.rerun, gone=batch_job.gone)
     if halt is not None:
         return stand_still(situation, halt, observed.pods)
+    return _watch(situation, job, observed, trainer, now)
+
+
+def _watch(
+    situation: Situation, job: XRayJob, observed: Observed, trainer: Mapping[str, Any], now: datetime
+) -> Situation:
     moved = trainer.get("lastUpdatedTime")
     return watch_progress(situation, observed.progress, read_time(moved) if moved else None, job.live.limits, now)
 

@@ -234,6 +234,22 @@ def test_a_look_at_a_preparation_is_worth_a_write_when_the_share_done_or_half_a_
     assert moved["preparation"]["seconds"] == 25
 
 
+@pytest.mark.parametrize(
+    ("now", "answers", "reason"),
+    [(89, True, "Preparing"), (90, True, "NoProgress"), (89, False, "Preparing"), (90, False, "ProgressUnknown")],
+)
+def test_a_preparation_that_does_not_move_is_told_of_and_never_ended(now: float, answers: bool, reason: str) -> None:
+    progress = make_progress("progress-preparing.json", last_updated_time=render_time(at(30))) if answers else None
+    before = told(preparing(last_updated_time=render_time(at(30))))
+    observed = replace(seen(data_job(data_pod(prepares=12))), progress=progress)
+    decision = decide_first(observed, before, now=now, limits={"noProgressSeconds": 60})
+    assert (decision.create, decision.suspend, decision.delete) == (None, None, None)
+    assert told(decision)["state"] == "Preparing"
+    assert condition(told(decision), "Running")[:2] == ("False", reason)
+    assert condition(told(decision), "Stalled")[0] == "False"
+    assert [event for event in reasons(decision) if event == "NoProgress"] == ["NoProgress"] * (reason == "NoProgress")
+
+
 def test_the_queue_begins_when_the_data_are_ready() -> None:
     status = told(decide_first(seen(PREPARED), now=41))
     run = replace(started(make_pod(created=42).scheduled(50)), snapshot=FIXED)
