@@ -127,7 +127,7 @@ class _Jobs(Collector):
         )
         yield _family(
             "xray_training_progress_ratio",
-            "Share done of the present phase of a run that holds its flavor.",
+            "Share done of the present phase of a run that holds its flavor or whose data is prepared.",
             ["namespace", "name"],
             {(namespace, name): done for namespace, name, status in jobs if (done := _progress(status)) is not None},
         )
