@@ -26,7 +26,7 @@ from xray_trainer import __main__ as program
 from xray_trainer.config import RunFile, parse_data_order, parse_run_file
 from xray_trainer.errors import DataError, DiskFullError
 from xray_trainer.prepare import run as prepare_run
-from xray_trainer.prepare.cache import open_prepared
+from xray_trainer.prepare.cache import Manifest, open_prepared, verify
 from xray_trainer.prepare.run import prepare, prepare_order
 from xray_trainer.progress import Progress
 from xray_trainer.synthetic import synthesize
@@ -224,3 +224,21 @@ def test_a_run_that_verifies_always_prepares_anew_what_a_job_prepared_and_is_dam
     assert prepared(run_file) == answer
     assert "its digest differs" in caplog.text
     assert file.read_bytes() == whole
+
+
+def test_a_job_that_prepares_looks_at_other_files_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_data_set(tmp_path / "nih")
+    dataset = make_run_file(tmp_path).dataset.model_dump(mode="json")
+    order = {"version": 1, "name": "xray-data-1", "dataset": dataset, "progress_port": 0}
+    seeds: list[str] = []
+
+    def verify_and_tell(folder: Path, key: str, sample_seed: str) -> Manifest:
+        seeds.append(sample_seed)
+        return verify(folder, key, sample_seed)
+
+    monkeypatch.setattr(prepare_run, "verify", verify_and_tell)
+    for _ in range(3):
+        told = ["--result-file", str(tmp_path / "result.json")]
+        assert program.main(["prepare-data", "--order", json.dumps(order), *told]) == 0
+    assert len(seeds) == 2, "the first one found nothing"
+    assert seeds[0] != seeds[1]
