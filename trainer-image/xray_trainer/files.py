@@ -117,11 +117,13 @@ def _set_aside(folder: Path) -> Path:
     return aside
 
 
-def delete_abandoned(parent: Path, now_seconds: float) -> int:
-    """Delete temporary folders to which nobody has written for ABANDONED_SECONDS. Returns: their number."""
+def delete_abandoned(
+    parent: Path, now_seconds: float, prefix: str = TEMPORARY_PREFIX, after_seconds: float = ABANDONED_SECONDS
+) -> int:
+    """Delete folders whose names begin with `prefix` and to which nobody has written for so long. Returns: their number."""
     deleted = 0
-    for folder in parent.glob(f"{TEMPORARY_PREFIX}*"):
-        if now_seconds - _last_written(folder) > ABANDONED_SECONDS:
+    for folder in parent.glob(f"{prefix}*"):
+        if now_seconds - _last_written(folder) > after_seconds:
             shutil.rmtree(folder, ignore_errors=True)  # another process may be deleting it too
             deleted += 1
     return deleted

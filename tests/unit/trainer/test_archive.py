@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.trainer.build import FAILS_ON_READ, make_png, refuse, write_archive
 from xray_trainer.errors import DataError
-from xray_trainer.prepare.archive import Limits, find_sources, read_archive, read_members
+from xray_trainer.prepare.archive import Limits, find_sources, read_archive
 
 NAME = "00012345_001.png"
 
@@ -49,7 +49,7 @@ def test_archives_come_before_loose_files_in_order_of_names(tmp_path: Path) -> N
         (tmp_path / "images" / name).write_bytes(b"y")
     read_bytes: list[int] = []
     sources = find_sources(tmp_path)
-    members = list(read_members(sources, read_bytes.append))
+    members = [member for bundle in sources.bundles() for member in bundle.read(read_bytes.append)]
     places = [(found.place, found.ordinal, found.name) for found in members]
     assert places == [
         ("images_001.tar.gz", 1, "1.png"),

@@ -109,7 +109,7 @@ def test_a_folder_has_archives_and_loose_images_and_tables(
     assert [file.name for file in layout.sources.archives] == [ARCHIVE]
     assert [file.name for file in layout.sources.files] == [image_name(99)]
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {LABELS_FILE, "test_list.txt"}
-    members = list(layout.read(lambda _: None))
+    members = [member for bundle in layout.bundles() for member in bundle.read(lambda _: None)]
     assert (members[-1].name, members[-1].data) == (image_name(99), make_png())
     assert layout.describe()[-1] == {"name": "images/", "files": 1, "bytes": len(make_png())}
 
@@ -168,7 +168,7 @@ def test_an_image_that_is_gone_is_told_without_its_name(
     layout = open_it(tmp_path, server)
     bucket.delete_file(f"xrays/sets/nih/images/{image_name(87654321)}")
     with pytest.raises(ConfigurationError, match="images/: file 1 is not there") as caught:
-        list(layout.read(lambda _: None))
+        [member for bundle in layout.bundles() for member in bundle.read(lambda _: None)]
     assert "87654321" not in str(caught.value)
 
 

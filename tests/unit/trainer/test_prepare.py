@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import threading
 from pathlib import Path
@@ -63,7 +64,24 @@ def test_the_cache_holds_every_image_with_its_labels_once(tmp_path: Path) -> Non
     assert everything["ordinal"].to_pylist() == list(range(20))
     for ordinal in range(len(names)):
         assert everything["image"][ordinal].as_py() == decode_png(make_png(ordinal), 36).pixels
+    assert set(zip(everything["split"].to_pylist(), everything["ordinal"].to_pylist(), strict=True)) == {
+        (part, ordinal) for part, table in tables.items() for ordinal in table["ordinal"].to_pylist()
+    }
     assert everything["finding_Mass"].to_pylist() == [int(ordinal % 4 == 2) for ordinal in range(20)]
+
+
+def test_a_patient_is_known_again_and_by_nobody_s_name(tmp_path: Path) -> None:
+    names = write_data_set(tmp_path / "nih")
+    prepare_in(tmp_path)
+    everything = pa.concat_tables(
+        [read_part(cache_of(tmp_path), part) for part in ("train", "validation", "test")]
+    ).sort_by("ordinal")
+    token_of = dict(zip(names, everything["patient"].to_pylist(), strict=True))
+    patients = {name[:8] for name in names}
+    assert {len({token_of[name] for name in names if name[:8] == patient}) for patient in patients} == {1}
+    assert len(set(token_of.values())) == len(patients)
+    plain = {hashlib.blake2b(f"{int(patient)}".encode(), digest_size=8).hexdigest() for patient in patients}
+    assert not plain & set(token_of.values()), "a digest without a key is found by trying all numbers"
 
 
 def test_datasets_maps_the_files_as_they_are(tmp_path: Path) -> None:
@@ -86,7 +104,7 @@ def test_a_finding_may_be_called_as_any_column_is(tmp_path: Path) -> None:
     result = prepare_in(tmp_path, dataset={"findings": findings})
     cache = cache_of(tmp_path)
     dataset = Dataset.from_file(str(cache / "train-00000.arrow"))
-    assert len(dataset.column_names) == 5
+    assert len(dataset.column_names) == 7
     prepared, manifest = open_prepared(tmp_path / "out", "seed")
     for part in ("train", "validation", "test"):
         labels = open_part(prepared.cache, manifest, part, 32).labels
@@ -177,10 +195,10 @@ def test_what_is_left_out_is_listed_by_ordinal_and_reason(tmp_path: Path, caplog
     result = prepare_in(tmp_path)
     assert (result["images"], result["rejected"]) == (10, 4)
     assert rejected_rows(tmp_path) == [
+        ["images_001.tar.gz", "11", f"images/{image_name(11)}", "unreadable", "not a PNG file"],
         ["images_001.tar.gz", "12", f"images/{image_name(1)}", "twice present", ""],
         ["images_001.tar.gz", "13", f"images/{image_name(99)}", "no label row", ""],
         ["images_001.tar.gz", "14", "images/README.txt", "not named .png", ""],
-        ["images_001.tar.gz", "11", f"images/{image_name(11)}", "unreadable", "not a PNG file"],
     ]
     assert "left out: images_001.tar.gz: member 13: no label row" in caplog.messages
     manifest = json.loads((cache_of(tmp_path) / "manifest.json").read_text())
@@ -340,7 +358,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing_behind(tmp_path: Path, mo
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepare_run, "write_part", full)
+    monkeypatch.setattr(prepare_run, "write_shards", full)
     with pytest.raises(DiskFullError, match="no space left"):
         prepare_in(tmp_path)
     assert list((tmp_path / "cache").iterdir()) == []

@@ -157,7 +157,7 @@ def test_a_disk_that_fills_up_tells_the_bytes_that_it_takes(tmp_path: Path, monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepare_run, "write_part", full)
+    monkeypatch.setattr(prepare_run, "write_shards", full)
     with pytest.raises(DiskFullError, match="20 images, 51840 bytes: no space left"):
         prepared(make_run_file(tmp_path))
 

@@ -10,7 +10,7 @@ from typing import Dict, List, Mapping, Set
 
 from xray_trainer.doctor.header import png_mode
 from xray_trainer.errors import DataError
-from xray_trainer.prepare.archive import IMAGES_FOLDER, Member, Sources, read_members
+from xray_trainer.prepare.archive import IMAGES_FOLDER, Member, Sources
 from xray_trainer.prepare.labels import LabelRow
 
 LOG = logging.getLogger(__name__)
@@ -43,21 +43,17 @@ def look_through(sources: Sources, rows: Mapping[str, LabelRow]) -> Found:
     """Read all archives and loose files; one that is damaged is told in `problems`, and the next is read."""
     found = Found(len(sources.archives), sources.total_bytes())
     owner_of: Dict[bytes, str] = {}
-    for source in _one_by_one(sources):
-        try:
-            for member in read_members(source, _ignore_bytes):
-                _look_at(member, rows, owner_of, found)
-        except DataError as error:
-            found.problems.append(str(error))
-    return found
-
-
-def _one_by_one(sources: Sources) -> List[Sources]:
     LOG.info(
         "reading %d archives and %d files in %s/: %.1f GB",
         *(len(sources.archives), len(sources.files), IMAGES_FOLDER, sources.total_bytes() / 1e9),
     )
-    return [Sources([archive], []) for archive in sources.archives] + [Sources([], sources.files)]
+    for bundle in sources.bundles():
+        try:
+            for member in bundle.read(_ignore_bytes):
+                _look_at(member, rows, owner_of, found)
+        except DataError as error:
+            found.problems.append(str(error))
+    return found
 
 
 def _ignore_bytes(count: int) -> None:

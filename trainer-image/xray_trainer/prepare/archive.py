@@ -100,6 +100,51 @@ class Archive(Protocol):
     def stat(self) -> HasSize: ...
 
 
+class Bundle(Protocol):
+    """Files of a source that are read one after the other: those of an archive, or the loose ones."""
+
+    @property
+    def is_archive(self) -> bool: ...
+
+    def total_bytes(self) -> int: ...
+
+    def read(self, on_bytes: OnBytes, after: int = 0) -> Iterator[Member]:
+        """The files behind the one with ordinal `after`, without folders.
+
+        Raises: DataError if an archive is unreadable, truncated, damaged or hostile, or a file can't be read; the message
+            names archive and ordinal.
+        """
+
+
+@dataclass(frozen=True)
+class PackedFiles:
+    """An archive."""
+
+    path: Archive
+    is_archive = True
+
+    def total_bytes(self) -> int:
+        return self.path.stat().st_size
+
+    def read(self, on_bytes: OnBytes, after: int = 0) -> Iterator[Member]:
+        return read_archive(self.path, on_bytes, after=after)
+
+
+@dataclass(frozen=True)
+class LooseFiles:
+    """The files of a folder."""
+
+    files: Sequence[Archive]
+    is_archive = False
+
+    def total_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.files)
+
+    def read(self, on_bytes: OnBytes, after: int = 0) -> Iterator[Member]:
+        for ordinal, path in enumerate(self.files[after:], start=after + 1):
+            yield _read_file(path, ordinal, on_bytes, Limits())
+
+
 @dataclass(frozen=True)
 class Sources:
     """Where the images are."""
@@ -107,8 +152,13 @@ class Sources:
     archives: Sequence[Archive]
     files: Sequence[Archive]
 
+    def bundles(self) -> List[Bundle]:
+        """Archives first."""
+        packed: List[Bundle] = [PackedFiles(path) for path in self.archives]
+        return [*packed, LooseFiles(self.files)] if self.files else packed
+
     def total_bytes(self) -> int:
-        return sum(path.stat().st_size for path in (*self.archives, *self.files))
+        return sum(bundle.total_bytes() for bundle in self.bundles())
 
 
 def find_sources(root: Path, limits: Limits = Limits()) -> Sources:
@@ -140,20 +190,8 @@ def _some(paths: Iterator[Path], limit: int, what: str) -> List[Path]:
     return found
 
 
-def read_members(sources: Sources, on_bytes: OnBytes, limits: Limits = Limits()) -> Iterator[Member]:
-    """All files of the sources, archives first.
-
-    Raises: DataError if an archive is unreadable, truncated, damaged or hostile; the message names archive and member
-        ordinal.
-    """
-    for archive in sources.archives:
-        yield from read_archive(archive, on_bytes, limits)
-    for ordinal, path in enumerate(sources.files, start=1):
-        yield _read_file(path, ordinal, on_bytes, limits)
-
-
-def read_archive(path: Archive, on_bytes: OnBytes, limits: Limits = Limits()) -> Iterator[Member]:
-    """Files of one .tar.gz in stored order; folders are passed over. Raises: DataError as read_members."""
+def read_archive(path: Archive, on_bytes: OnBytes, limits: Limits = Limits(), after: int = 0) -> Iterator[Member]:
+    """Files of one .tar.gz in stored order, see Bundle."""
     done = 0
     try:
         with path.open("rb") as raw, gzip.GzipFile(mode="rb", fileobj=_Counting(raw, on_bytes)) as unzipped:
@@ -162,7 +200,7 @@ def read_archive(path: Archive, on_bytes: OnBytes, limits: Limits = Limits()) ->
                 for info in _infos(archive):
                     _check(info, path.name, done + 1, limits)
                     file.allow(info.size, "content")
-                    if not info.isdir():
+                    if done >= after and not info.isdir():
                         yield Member(path.name, done + 1, info.name, _content(archive, info))
                     done += 1
                     file.allow(limits.header_bytes, "headers", member=done + 1)

@@ -10,22 +10,23 @@ import hashlib
 import json
 import random
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from xray_trainer import __version__
 from xray_trainer.config import Dataset
 from xray_trainer.errors import DataError
 from xray_trainer.files import sha256_of, sync_folder, write_json
-from xray_trainer.findings import NO_FINDING, OTHER_SPELLINGS
 from xray_trainer.prepare.labels import Labels
 from xray_trainer.prepare.official import OfficialLists
 from xray_trainer.prepare.shards import ShardFile
 from xray_trainer.prepare.split import PARTS
 from xray_trainer.result import VERSION
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 """Raised when the same sources and settings give other files."""
 MANIFEST = "manifest.json"
 PREPARED_FILE = "prepared.json"
@@ -52,6 +53,8 @@ class Manifest(BaseModel):
     format_version: int
     key: str
     settings: Dict[str, Any]
+    versions: Dict[str, str]
+    """Of the libraries that made it; other ones may decode or scale a hair differently."""
     sources: List[Dict[str, Any]]
     files: List[ShardFile]
     parts: Dict[str, Part]
@@ -102,28 +105,15 @@ def result_of(manifest: Manifest) -> Dict[str, Any]:
     }
 
 
-def cache_settings(dataset: Dataset, labels: Labels) -> Dict[str, Any]:
+def cache_settings(dataset: Dataset) -> Dict[str, Any]:
     """What decides over the cache's content beside the sources."""
-    rules = _later_rules(dataset, labels)
     return {
         "format_version": CACHE_FORMAT,
         "findings": list(dataset.findings),
         "labels": dataset.labels.model_dump(exclude={"file"}),
         "split": dataset.split.model_dump(),
         "stored_size": dataset.stored_size,
-        **({"rules": rules} if rules else {}),
     }
-
-
-def _later_rules(dataset: Dataset, labels: Labels) -> List[str]:
-    """What this format didn't do from its beginning and does to these data: all others keep their key."""
-    respelt = {OTHER_SPELLINGS[finding] for finding in dataset.findings if finding in OTHER_SPELLINGS}
-    rules = {
-        "stratified by finding": dataset.split.by == "Patient",
-        "No Finding where there is no other": NO_FINDING in dataset.findings,
-        "second spellings": any(respelt & row.findings for row in labels.rows.values()),
-    }
-    return [rule for rule, applies in rules.items() if applies]
 
 
 def cache_key(dataset: Dataset, identity: List[Any], labels: Labels, lists: Optional[OfficialLists]) -> str:
@@ -132,7 +122,7 @@ def cache_key(dataset: Dataset, identity: List[Any], labels: Labels, lists: Opti
     Digest in hex of what the source says of its files, content of the labels file and of the official lists (if the split
     takes them), settings and format version.
     """
-    document = {"files": identity, "labels": labels.sha256, "settings": cache_settings(dataset, labels)}
+    document = {"files": identity, "labels": labels.sha256, "settings": cache_settings(dataset)}
     if lists is not None:
         document["lists"] = lists.sha256
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
@@ -146,6 +136,14 @@ def content_digest(files: List[ShardFile]) -> str:
     """`sha256:` digest over names and digests of the Arrow files."""
     lines = "".join(f"{file.name} {file.sha256}\n" for file in files)
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+
+
+def installed_versions() -> Dict[str, str]:
+    """Of this package and of what decodes, scales and writes."""
+    return {
+        "xray-trainer": __version__,
+        **{name: version(name) for name in ("kornia-rs", "numpy", "pillow", "pyarrow")},
+    }
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -6,15 +6,20 @@ import logging
 from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Callable, Deque, Iterable, List, Mapping, Optional, Set, Tuple
+from itertools import count, islice
+from pathlib import PurePosixPath
+from typing import Deque, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Union
+
+import numpy as np
 
 from xray_trainer.config import OnBadImage
 from xray_trainer.errors import DataError
-from xray_trainer.prepare.archive import Member
+from xray_trainer.prepare.archive import Bundle, Member
 from xray_trainer.prepare.decode import DecodedImage, UnreadableImageError, decode_png, memory_to_decode
 from xray_trainer.prepare.labels import LabelRow
+from xray_trainer.prepare.meter import Meter
 from xray_trainer.prepare.rejections import Rejection, Rejections
-from xray_trainer.prepare.shards import ImageStore
+from xray_trainer.prepare.staging import Shard, Staging
 
 LOG = logging.getLogger(__name__)
 
@@ -34,74 +39,210 @@ WAITING_BYTES = 256 << 20
 
 @dataclass
 class Collected:
-    """What the pass found; rows of `images` are those of the store."""
+    """What the pass found; images in the order of the source."""
 
     rejections: Rejections
     images: List[Tuple[str, LabelRow]] = field(default_factory=list)
+    shards: List[Shard] = field(default_factory=list)
     modes: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """An image that is being decoded."""
+    """A file whose turn comes: an image that is being decoded, or what is left out, and why."""
 
     member: Member
-    row: LabelRow
     memory_bytes: int
-    decoded: Future[DecodedImage]
+    outcome: Union[Future[DecodedImage], str]
 
 
 def collect(
-    members: Iterable[Member],
+    bundles: Sequence[Bundle],
     rows: Mapping[str, LabelRow],
-    store: ImageStore,
+    staging: Staging,
     cores: int,
     on_bad_image: OnBadImage,
     rejections: Rejections,
-    on_image: Callable[[int, int], None],
+    meter: Meter,
 ) -> Collected:
-    """Decode all labelled images into the store, in the order of the source whatever the number of cores.
+    """Decode all labelled images into shards, in the order of the source whatever the number of cores. Shards that an
+    earlier attempt has left are taken as they are, and bundles that it had finished are not even opened.
 
-    Pillow releases Python's lock while it decodes and scales, so threads use all cores.
+    Decoders release Python's lock, so threads use all cores.
 
     Args:
         rejections: gets what is left out.
-        on_image: called with the images done and the files left out so far.
     Raises: DataError if too many images are unreadable or none is left.
     """
-    collected = Collected(rejections)
-    waiting: Deque[_Waiting] = deque()
-    seen: Set[str] = set()
-
-    def is_full(more_bytes: int) -> bool:
-        taken = sum(each.memory_bytes for each in waiting)
-        return bool(waiting) and (len(waiting) >= WAITING_PER_CORE * cores or taken + more_bytes > WAITING_BYTES)
-
-    def take_oldest() -> None:
-        _take(waiting.popleft(), store, on_bad_image, collected)
-        on_image(len(collected.images), rejections.count())
-
     with ThreadPoolExecutor(cores, thread_name_prefix="decode") as pool:
-        for member in members:
-            reason = _reason_to_reject(member, rows, seen)
-            if reason is not None:
-                rejections.add(Rejection(member.place, member.ordinal, member.path, reason))
-                continue
-            seen.add(member.name)
-            memory_bytes = memory_to_decode(member.data)
-            while is_full(memory_bytes):
-                take_oldest()
-            decoded = pool.submit(decode_png, member.data, store.side)
-            waiting.append(_Waiting(member, rows[member.name], memory_bytes, decoded))
-        while waiting:
-            take_oldest()
+        collector = _Collector(rows, staging, pool, cores, on_bad_image, rejections, meter)
+        for number, bundle in enumerate(bundles):
+            collector.collect(number, bundle)
+        collected = collector.finish()
     _refuse_empty(collected)
     require_few_unreadable(rejections.counts, len(collected.images), on_bad_image, rejections.first(UNREADABLE))
     rejections.log()
     return collected
 
 
-def _reason_to_reject(member: Member, rows: Mapping[str, LabelRow], seen: Set[str]) -> Optional[str]:
+class _Collector:
+    """Carries the pass from bundle to bundle."""
+
+    def __init__(
+        self,
+        rows: Mapping[str, LabelRow],
+        staging: Staging,
+        pool: ThreadPoolExecutor,
+        cores: int,
+        on_bad_image: OnBadImage,
+        rejections: Rejections,
+        meter: Meter,
+    ) -> None:
+        self._names = list(rows)
+        self._row_of = {name: row for row, name in enumerate(self._names)}
+        self._labels = list(rows.values())
+        self._staging = staging
+        self._pool = pool
+        self._waiting_files = WAITING_PER_CORE * cores
+        self._on_bad_image = on_bad_image
+        self._rejections = rejections
+        self._meter = meter
+        self._collected = Collected(rejections)
+        self._seen: Set[str] = set()
+        self._places: List[Tuple[int, int]] = []
+        self._writing: Optional[Future[None]] = None
+        self._archives_done = 0
+
+    def collect(self, number: int, bundle: Bundle) -> None:
+        """Decode what is not there yet of the bundle with this number."""
+        found = self._take_up(number)
+        after, ends = (found[-1].last, found[-1].ends) if found else (0, False)
+        members = bundle.read(self._meter.on_bytes, after)  # opened with the first that is asked for
+        if ends:
+            self._meter.on_bytes(bundle.total_bytes())
+        for place in count(len(found)):
+            if ends:
+                break
+            shard = self._decode(islice(members, self._staging.shard_files), after)
+            self._write((number, place), shard)
+            after, ends = shard.last, shard.ends
+        self._archives_done += bundle.is_archive
+        self._meter.on_archive(self._archives_done)
+
+    def finish(self) -> Collected:
+        """What was found, now that all of it is on disk."""
+        if self._writing is not None:
+            self._writing.result()
+        for place in self._places:
+            shard = self._staging.find(*place)
+            if shard is None:
+                raise FileNotFoundError("a shard has vanished")  # with the folder: another preparation is over
+            self._collected.shards.append(shard)
+        return self._collected
+
+    def _take_up(self, bundle: int) -> List[Shard]:
+        """Take what an earlier attempt has left of a bundle."""
+        found = self._staging.find_all(bundle)
+        for number, shard in enumerate(found):
+            self._add((bundle, number), shard)
+            self._seen.update(self._names[row] for row in shard.rows)
+            for rejection in shard.rejections:
+                self._rejections.add(rejection)
+                if rejection.reason == UNREADABLE:
+                    self._seen.add(PurePosixPath(rejection.path).name)
+        if found:
+            self._meter.on_found(len(self._collected.images))
+        return found
+
+    def _add(self, place: Tuple[int, int], shard: Shard) -> None:
+        self._collected.images += [(self._names[row], self._labels[row]) for row in shard.rows]
+        self._collected.modes += shard.modes
+        self._places.append(place)
+
+    def _write(self, place: Tuple[int, int], shard: Shard) -> None:
+        """While the next one is decoded; two are in memory at most."""
+        if self._writing is not None:
+            self._writing.result()
+        self._add(place, shard)
+        self._writing = self._pool.submit(self._staging.write, *place, shard)
+
+    def _decode(self, members: Iterator[Member], after: int) -> Shard:
+        """The next files of a bundle."""
+        filling = _Filling(self._staging.shard_files, self._staging.side**2)
+        waiting: Deque[_Waiting] = deque()
+        for member in members:
+            filling.last = member.ordinal
+            filling.files += 1
+            memory_bytes = memory_to_decode(member.data)
+            while self._is_full(waiting, memory_bytes):
+                self._take(waiting.popleft(), filling)
+            waiting.append(_Waiting(member, memory_bytes, self._begin(member)))
+        while waiting:
+            self._take(waiting.popleft(), filling)
+        return filling.finish(after)
+
+    def _is_full(self, waiting: Deque[_Waiting], more_bytes: int) -> bool:
+        taken = sum(each.memory_bytes for each in waiting)
+        return bool(waiting) and (len(waiting) >= self._waiting_files or taken + more_bytes > WAITING_BYTES)
+
+    def _begin(self, member: Member) -> Union[Future[DecodedImage], str]:
+        reason = _reason_to_reject(member, self._row_of, self._seen)
+        if reason is not None:
+            return reason
+        self._seen.add(member.name)
+        return self._pool.submit(decode_png, member.data, self._staging.side)
+
+    def _take(self, waiting: _Waiting, filling: _Filling) -> None:
+        """Files are taken in their order, so that the list of those left out doesn't tell of the number of cores."""
+        member = waiting.member
+        if isinstance(waiting.outcome, str):
+            self._reject(Rejection(member.place, member.ordinal, member.path, waiting.outcome), filling)
+            return
+        try:
+            decoded = waiting.outcome.result()
+        except UnreadableImageError as error:
+            rejection = Rejection(member.place, member.ordinal, member.path, UNREADABLE, str(error))
+            self._reject(rejection, filling)
+            if self._on_bad_image.mode == "Fail":
+                raise DataError(f"{rejection.sentence()}; expected a PNG image, for onBadImage is Fail") from error
+            return
+        filling.add(self._row_of[member.name], decoded)
+        self._meter.on_image(len(self._collected.images) + len(filling.rows), self._rejections.count())
+
+    def _reject(self, rejection: Rejection, filling: _Filling) -> None:
+        self._rejections.add(rejection)
+        filling.rejections.append(rejection)
+
+
+class _Filling:
+    """A shard that is being filled."""
+
+    def __init__(self, files: int, image_bytes: int) -> None:
+        self.files = 0
+        """Looked at."""
+        self.last = 0
+        self.rows: List[int] = []
+        self.rejections: List[Rejection] = []
+        self._modes: Counter[str] = Counter()
+        self._pixels = np.empty((files, image_bytes), dtype=np.uint8)
+
+    def add(self, row: int, decoded: DecodedImage) -> None:
+        self._pixels[len(self.rows)] = np.frombuffer(decoded.pixels, dtype=np.uint8)
+        self.rows.append(row)
+        self._modes[decoded.mode] += 1
+
+    def finish(self, after: int) -> Shard:
+        return Shard(
+            last=self.last or after,
+            ends=self.files < len(self._pixels),
+            rows=np.array(self.rows, dtype=np.int32),
+            pixels=self._pixels[: len(self.rows)],
+            modes=self._modes,
+            rejections=self.rejections,
+        )
+
+
+def _reason_to_reject(member: Member, rows: Mapping[str, int], seen: Set[str]) -> Optional[str]:
     if not member.name.lower().endswith(".png"):
         return NOT_A_PNG_NAME
     if member.name in seen:
@@ -109,21 +250,6 @@ def _reason_to_reject(member: Member, rows: Mapping[str, LabelRow], seen: Set[st
     if member.name not in rows:
         return NO_LABEL_ROW
     return None
-
-
-def _take(waiting: _Waiting, store: ImageStore, on_bad_image: OnBadImage, collected: Collected) -> None:
-    member = waiting.member
-    try:
-        decoded = waiting.decoded.result()
-    except UnreadableImageError as error:
-        rejection = Rejection(member.place, member.ordinal, member.path, UNREADABLE, str(error))
-        collected.rejections.add(rejection)
-        if on_bad_image.mode == "Fail":
-            raise DataError(f"{rejection.sentence()}; expected a PNG image, for onBadImage is Fail") from error
-        return
-    store.append(decoded.pixels)
-    collected.images.append((member.name, waiting.row))
-    collected.modes[decoded.mode] += 1
 
 
 def require_few_unreadable(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import functools
+import hashlib
 import logging
 import re
 from collections import Counter
@@ -19,7 +20,7 @@ from typing import Dict, FrozenSet, Iterator, List, Optional, Sequence, TextIO, 
 
 from xray_trainer.config import LabelsFile
 from xray_trainer.errors import ConfigurationError, DataError
-from xray_trainer.files import sha256_of, unreadable
+from xray_trainer.files import READ_BYTES, sha256_of, unreadable
 from xray_trainer.findings import has_finding, parse_findings
 from xray_trainer.prepare.records import read_records
 
@@ -65,6 +66,12 @@ class Labels:
     """Image name -> its row."""
     sha256: str
     """Digest of the file in hex."""
+    patient_key: bytes
+    """Key of the digests that stand for patients, see `patient_token`: nobody has it who doesn't have the file."""
+
+    def patient_token(self, patient: str) -> str:
+        """What stands for a patient in the cache: tells who is the same, and nobody who it is. 16 hexadecimal digits."""
+        return hashlib.blake2b(patient.encode(), key=self.patient_key, digest_size=8).hexdigest()
 
 
 def read_labels(path: Path, columns: LabelsFile) -> Labels:
@@ -82,7 +89,16 @@ def read_labels(path: Path, columns: LabelsFile) -> Labels:
                 f"{path.name}: line {line}: an image of an earlier line with other values; expected one line per image"
             )
     with _told_as_data_error(path, columns):
-        return Labels(rows, sha256_of(path).partition(":")[2])
+        return Labels(rows, sha256_of(path).partition(":")[2], _patient_key(path))
+
+
+def _patient_key(path: Path) -> bytes:
+    """Not the file's plain digest, which lists of files tell."""
+    digest = hashlib.blake2b(person=b"patient tokens", digest_size=32)
+    with path.open("rb") as file:
+        for piece in iter(lambda: file.read(READ_BYTES), b""):
+            digest.update(piece)
+    return digest.digest()
 
 
 def read_rows(path: Path, columns: LabelsFile) -> Iterator[Tuple[int, str, LabelRow]]:

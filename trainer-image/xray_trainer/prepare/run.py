@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xray_trainer.config import DataOrder, Dataset, RunFile
-from xray_trainer.errors import DataError
+from xray_trainer.errors import ConfigurationError, DataError, DiskFullError
 from xray_trainer.files import (
     delete_abandoned,
     discard,
@@ -24,6 +23,7 @@ from xray_trainer.files import (
 from xray_trainer.findings import multi_hot
 from xray_trainer.prepare.cache import (
     CACHE_FORMAT,
+    MANIFEST,
     PREPARED_FILE,
     Manifest,
     Part,
@@ -33,6 +33,7 @@ from xray_trainer.prepare.cache import (
     check_prepared,
     content_digest,
     folder_of,
+    installed_versions,
     leave_prepared,
     order_file,
     publish,
@@ -46,10 +47,11 @@ from xray_trainer.prepare.labels import LabelRow, Labels, absent_findings, check
 from xray_trainer.prepare.meter import Meter
 from xray_trainer.prepare.official import OfficialLists, read_official_lists
 from xray_trainer.prepare.rejections import Rejections
-from xray_trainer.prepare.shards import ImageStore, count_positives, write_part
+from xray_trainer.prepare.shards import Rows, ShardFile, count_positives, write_shards
 from xray_trainer.prepare.sources.choice import open_source
 from xray_trainer.prepare.sources.source import Source
 from xray_trainer.prepare.split import PARTS, count_leaked, split_digest, split_images
+from xray_trainer.prepare.staging import StagedImages, Staging, delete_abandoned_staging, delete_staging
 from xray_trainer.progress import Progress
 from xray_trainer.resources import available_cores
 
@@ -134,6 +136,7 @@ def prepare_data(dataset: Dataset, sample_seed: Optional[str], progress: Progres
         folder = folder_of(dataset.cache_dir, key)
         manifest = _reuse(folder, key, sample_seed)
         if manifest is not None:
+            delete_staging(dataset.cache_dir, key)  # its preparation may have been killed before it came to that
             require_few_unreadable(manifest.rejected, manifest.images, dataset.on_bad_image)
         else:
             manifest = _build(dataset, source, labels, lists, key, folder, progress)
@@ -163,23 +166,48 @@ def _build(
     folder: Path,
     progress: Progress,
 ) -> Manifest:
-    dataset.cache_dir.mkdir(parents=True, exist_ok=True)
+    """What is decoded outlives whatever ends the preparation, unless the source or the disk is to blame."""
     delete_abandoned(dataset.cache_dir, time.time())
-    temporary = make_temporary_folder(dataset.cache_dir)
+    delete_abandoned_staging(dataset.cache_dir, time.time())
+    staging = Staging(dataset.cache_dir, key, dataset.stored_size)
+    try:
+        manifest = _make(dataset, source, labels, lists, key, folder, staging, progress)
+    except (ConfigurationError, DataError, DiskFullError):
+        delete_staging(dataset.cache_dir, key)
+        raise
+    except FileNotFoundError:  # whoever is over deletes the shards of all others with its own
+        if not (folder / MANIFEST).exists():
+            raise
+        manifest = None
+    delete_staging(dataset.cache_dir, key)
+    if manifest is None:
+        LOG.info("cache %s was finished by another preparation meanwhile", folder.name)
+    return manifest or verify(folder, key, sample_seed=key)
+
+
+def _make(
+    dataset: Dataset,
+    source: Source,
+    labels: Labels,
+    lists: Optional[OfficialLists],
+    key: str,
+    folder: Path,
+    staging: Staging,
+    progress: Progress,
+) -> Optional[Manifest]:
+    """The manifest of what is now the cache; None if another preparation was first."""
+    temporary = make_temporary_folder(staging.folder)
     kept = dataset.cache_dir / f"{folder.name}-{REJECTED}"
     try:
         with Rejections(temporary / REJECTED) as rejections:
-            manifest = _fill(temporary, dataset, source, labels, lists, key, rejections, progress)
+            manifest = _fill(temporary, dataset, source, labels, lists, key, rejections, staging, progress)
         kept.unlink(missing_ok=True)
-        if publish(temporary, manifest, folder):
-            return manifest
+        return manifest if publish(temporary, manifest, folder) else None
     except BaseException as error:  # whatever ends the preparation, even a signal: its folder goes
         if isinstance(error, DataError) and rejections.count():
             _keep_list(temporary / REJECTED, kept)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    LOG.info("cache %s was finished by another preparation meanwhile", folder.name)
-    return verify(folder, key, sample_seed=key)
 
 
 def _keep_list(rejected: Path, kept: Path) -> None:
@@ -196,23 +224,23 @@ def _fill(
     lists: Optional[OfficialLists],
     key: str,
     rejections: Rejections,
+    staging: Staging,
     progress: Progress,
 ) -> Manifest:
     """Write everything but the manifest into `folder`, if there is room for it."""
     expected = source.estimate(len(labels.rows))
-    needed = COPIES * expected * dataset.stored_size**2
+    needed = COPIES * expected * dataset.stored_size**2 - staging.bytes()
     require_free(dataset.cache_dir, needed, f"cache for about {expected} images")
     cores = available_cores()
     metered = Meter(progress, source.total_bytes(), expected, source.archives, time.monotonic)
     LOG.info("preparing about %d images from %d archives on %d cores", expected, source.archives, cores)
     with disk_full_reported(f"cache for about {expected} images, {needed} bytes"), metered as meter:
-        store = ImageStore(folder / "images.raw", dataset.stored_size)
-        members = meter.follow(source.read(meter.on_bytes))
-        collected = collect(members, labels.rows, store, cores, dataset.on_bad_image, rejections, meter.on_image)
+        bundles = source.bundles()
+        collected = collect(bundles, labels.rows, staging, cores, dataset.on_bad_image, rejections, meter)
         part_of = _split(collected, dataset, lists)
-        files, parts = _write_parts(folder, store.finish(), collected, part_of, dataset)
-        store.delete()
-    return _make_manifest(dataset, source, labels, key, collected, part_of, files, parts)
+        rows = _rows_of(collected, part_of, labels, dataset.findings)
+        files = write_shards(folder, StagedImages(collected.shards), rows, dataset.findings, PARTS, cores)
+    return _make_manifest(dataset, source, labels, key, collected, part_of, rows, files)
 
 
 def _split(collected: Collected, dataset: Dataset, lists: Optional[OfficialLists]) -> Dict[str, str]:
@@ -230,22 +258,21 @@ def _split(collected: Collected, dataset: Dataset, lists: Optional[OfficialLists
     return part_of
 
 
-def _write_parts(
-    folder: Path, images: NDArray[np.uint8], collected: Collected, part_of: Dict[str, str], dataset: Dataset
-) -> Tuple[List[Any], Dict[str, Part]]:
-    labels = np.stack([multi_hot(row.findings, dataset.findings) for _, row in collected.images])
-    part_of_row = np.array([part_of[name] for name, _ in collected.images])
-    files: List[Any] = []
-    parts: Dict[str, Part] = {}
-    for part in PARTS:
-        ordinals = np.flatnonzero(part_of_row == part).astype(np.int32)
-        files += write_part(folder, part, ordinals, images, labels, dataset.findings)
-        parts[part] = Part(
-            images=len(ordinals),
-            patients=len({row.patient for name, row in collected.images if part_of[name] == part}),
-            positives=count_positives(labels[ordinals], dataset.findings),
-        )
-    return files, parts
+def _rows_of(collected: Collected, part_of: Dict[str, str], labels: Labels, findings: List[str]) -> Rows:
+    return Rows(
+        labels=np.stack([multi_hot(row.findings, findings) for _, row in collected.images]),
+        patients=[labels.patient_token(row.patient) for _, row in collected.images],
+        parts=[part_of[name] for name, _ in collected.images],
+    )
+
+
+def _describe_part(part: str, rows: Rows, findings: List[str]) -> Part:
+    chosen = np.array(rows.parts) == part
+    return Part(
+        images=int(chosen.sum()),
+        patients=len(set(np.array(rows.patients)[chosen])),
+        positives=count_positives(rows.labels[chosen], findings),
+    )
 
 
 def _make_manifest(
@@ -255,27 +282,28 @@ def _make_manifest(
     key: str,
     collected: Collected,
     part_of: Dict[str, str],
-    files: List[Any],
-    parts: Dict[str, Part],
+    rows: Rows,
+    files: List[ShardFile],
 ) -> Manifest:
-    rows = [row for _, row in collected.images]
+    seen = [row for _, row in collected.images]
     rejected = dict(sorted(collected.rejections.counts.items()))
     return Manifest(
         format_version=CACHE_FORMAT,
         key=key,
-        settings=cache_settings(dataset, labels),
+        settings=cache_settings(dataset),
+        versions=installed_versions(),
         sources=source.describe(),
         files=files,
-        parts=parts,
+        parts={part: _describe_part(part, rows, dataset.findings) for part in PARTS},
         archives=source.archives,
-        images=len(rows),
-        patients=len({row.patient for row in rows}),
+        images=len(seen),
+        patients=len(set(rows.patients)),
         rejected=rejected,
-        rows_without_image=len(labels.rows) - len(rows) - rejected.get(UNREADABLE, 0),
+        rows_without_image=len(labels.rows) - len(seen) - rejected.get(UNREADABLE, 0),
         absent_findings=absent_findings(labels, dataset.findings),
-        other_findings=_count_other_findings(rows, dataset.findings),
+        other_findings=_count_other_findings(seen, dataset.findings),
         modes=dict(sorted(collected.modes.items())),
-        subjects=summarise(rows),
+        subjects=summarise(seen),
         digest=content_digest(files),
         split_digest=split_digest(part_of),
     )

@@ -1,21 +1,19 @@
-"""Writing the cache's files: first all images one after the other, then Arrow files by part.
-
-Which part an image belongs to is known only when all images are: the shares are of readable images. So the images
-wait, scaled, in one plain file, and are gathered from there.
-"""
+"""Writing the cache's files: Arrow, by part, of images that wait in the staging folder."""
 
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, Iterator, List, Sequence
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
 from numpy.typing import NDArray
 
 from xray_trainer.files import sha256_of
+from xray_trainer.prepare.staging import StagedImages
 
 SHARD_BYTES = 64 << 20
 """Target size of an Arrow file: large enough to read in one go, small enough to check a few of many in a moment."""
@@ -24,6 +22,8 @@ BATCH_ROWS = 256
 
 IMAGE_COLUMN = "image"
 ORDINAL_COLUMN = "ordinal"
+PATIENT_COLUMN = "patient"
+SPLIT_COLUMN = "split"
 
 
 @dataclass(frozen=True)
@@ -37,95 +37,87 @@ class ShardFile:
     sha256: str
 
 
-class ImageStore:
-    """The images of one preparation in a plain file: stored_size² bytes each, in the order of `append`."""
+@dataclass(frozen=True)
+class Rows:
+    """What is known of the images beside their pixels, in the order of the source."""
 
-    def __init__(self, path: Path, stored_size: int) -> None:
-        self.side = stored_size
-        self._path = path
-        self._image_bytes = stored_size**2
-        self._file = path.open("wb")
-        self.count = 0
-
-    def append(self, pixels: bytes) -> int:
-        """Add one image. Returns: its ordinal, from 0. Raises: ValueError if it has the wrong size."""
-        if len(pixels) != self._image_bytes:
-            raise ValueError(f"image of {len(pixels)} bytes; expected {self._image_bytes}")
-        self._file.write(pixels)
-        self.count += 1
-        return self.count - 1
-
-    def finish(self) -> NDArray[np.uint8]:
-        """All images, (count, stored_size²) uint8, mapped and not read."""
-        self._file.close()
-        return np.memmap(self._path, dtype=np.uint8, mode="r", shape=(self.count, self._image_bytes))
-
-    def delete(self) -> None:
-        self._file.close()
-        self._path.unlink()
+    labels: NDArray[np.int8]
+    """(n_images, n_findings), 0 or 1."""
+    patients: Sequence[str]
+    """What stands for each image's patient."""
+    parts: Sequence[str]
+    """Each image's part of the split."""
 
 
 def finding_column(finding: str) -> str:
-    """Name of a finding's column: the finding may be called `image` or `ordinal` itself."""
+    """Name of a finding's column: the finding may be called as any other column itself."""
     return f"finding_{finding}"
 
 
 def make_schema(findings: Sequence[str]) -> pa.Schema:
-    """Flat columns that every version of `datasets` since 2 maps: the image, one int8 per finding, the ordinal."""
+    """Flat columns that every version of `datasets` since 2 maps."""
     labels = [pa.field(finding_column(finding), pa.int8()) for finding in findings]
-    return pa.schema([pa.field(IMAGE_COLUMN, pa.binary()), *labels, pa.field(ORDINAL_COLUMN, pa.int32())])
+    told = [
+        pa.field(ORDINAL_COLUMN, pa.int32()),
+        pa.field(PATIENT_COLUMN, pa.string()),
+        pa.field(SPLIT_COLUMN, pa.string()),
+    ]
+    return pa.schema([pa.field(IMAGE_COLUMN, pa.binary()), *labels, *told])
 
 
-def write_part(
-    folder: Path,
-    part: str,
-    ordinals: NDArray[np.int32],
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int8],
-    findings: Sequence[str],
+def write_shards(
+    folder: Path, images: StagedImages, rows: Rows, findings: Sequence[str], parts: Sequence[str], cores: int
 ) -> List[ShardFile]:
-    """Write the images of one part as `{part}-00000.arrow` and so on, flushed to disk.
+    """Write all images as `{part}-00000.arrow` and so on, flushed to disk.
 
     Args:
-        ordinals: (n,) images of this part, as rows of the next two.
-        images: (n_images, stored_size²) uint8.
-        labels: (n_images, n_findings) int8, 0 or 1.
+        parts: in whose order the files are told.
     """
-    shard_rows = max(1, SHARD_BYTES // images.shape[1])
-    shards = [ordinals[first : first + shard_rows] for first in range(0, len(ordinals), shard_rows)]
-    written = []
-    for number, rows in enumerate(shards):
-        path = folder / f"{part}-{number:05d}.arrow"
-        _write_stream(path, rows, images, labels, findings)
-        written.append(ShardFile(path.name, part, len(rows), path.stat().st_size, sha256_of(path)))
-    return written
-
-
-def _write_stream(
-    path: Path,
-    ordinals: NDArray[np.int32],
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int8],
-    findings: Sequence[str],
-) -> None:
+    part_of = np.array(rows.parts)
     schema = make_schema(findings)
+
+    def write(part: str, number: int, ordinals: NDArray[np.int32]) -> ShardFile:
+        path = folder / f"{part}-{number:05d}.arrow"
+        _write_stream(path, schema, images, rows, ordinals)
+        return ShardFile(path.name, part, len(ordinals), path.stat().st_size, sha256_of(path))
+
+    with ThreadPoolExecutor(cores, thread_name_prefix="write") as pool:
+        written = [
+            pool.submit(write, part, number, ordinals)
+            for part in parts
+            for number, ordinals in enumerate(
+                _cut(np.flatnonzero(part_of == part).astype(np.int32), images.image_bytes)
+            )
+        ]
+        return [each.result() for each in written]
+
+
+def _cut(ordinals: NDArray[np.int32], image_bytes: int) -> Iterator[NDArray[np.int32]]:
+    """The images of each file."""
+    rows = max(1, SHARD_BYTES // image_bytes)
+    return (ordinals[first : first + rows] for first in range(0, len(ordinals), rows))
+
+
+def _write_stream(path: Path, schema: pa.Schema, images: StagedImages, rows: Rows, ordinals: NDArray[np.int32]) -> None:
     with path.open("wb") as file:
         with pa.ipc.new_stream(file, schema) as writer:
             for first in range(0, len(ordinals), BATCH_ROWS):
-                rows = ordinals[first : first + BATCH_ROWS]
-                writer.write_batch(_make_batch(schema, rows, images[rows], labels[rows]))
+                writer.write_batch(_make_batch(schema, images, rows, ordinals[first : first + BATCH_ROWS]))
         file.flush()
         os.fsync(file.fileno())
 
 
-def _make_batch(
-    schema: pa.Schema, ordinals: NDArray[np.int32], images: NDArray[np.uint8], labels: NDArray[np.int8]
-) -> pa.RecordBatch:
-    offsets = np.arange(len(images) + 1, dtype=np.int32) * np.int32(images.shape[1])
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(images))]
-    columns: List[Any] = [pa.Array.from_buffers(pa.binary(), len(images), buffers)]
+def _make_batch(schema: pa.Schema, images: StagedImages, rows: Rows, ordinals: NDArray[np.int32]) -> pa.RecordBatch:
+    pixels, labels = images.gather(ordinals), rows.labels[ordinals]
+    offsets = np.arange(len(pixels) + 1, dtype=np.int32) * np.int32(pixels.shape[1])
+    columns: List[Any] = [
+        pa.Array.from_buffers(pa.binary(), len(pixels), [None, pa.py_buffer(offsets), pa.py_buffer(pixels)])
+    ]
     columns += [pa.array(np.ascontiguousarray(labels[:, index])) for index in range(labels.shape[1])]
-    columns.append(pa.array(ordinals))
+    columns += [
+        pa.array(ordinals),
+        *(pa.array([of[ordinal] for ordinal in ordinals]) for of in (rows.patients, rows.parts)),
+    ]
     return pa.record_batch(columns, schema=schema)
 
 

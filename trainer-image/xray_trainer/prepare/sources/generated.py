@@ -6,11 +6,11 @@ import multiprocessing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Sequence
 
 from xray_trainer import __version__
 from xray_trainer.config import LabelsFile, Synthetic
-from xray_trainer.prepare.archive import Member, OnBytes
+from xray_trainer.prepare.archive import Bundle, Member, OnBytes
 from xray_trainer.resources import available_cores
 from xray_trainer.synthetic.film import render_png
 from xray_trainer.synthetic.plan import Film, make_plan
@@ -42,10 +42,16 @@ class Generated:
     def estimate(self, label_rows: int) -> int:
         return label_rows
 
-    def read(self, on_bytes: OnBytes) -> Iterator[Member]:
+    is_archive = False
+
+    def bundles(self) -> Sequence[Bundle]:
+        return [self]
+
+    def read(self, on_bytes: OnBytes, after: int = 0) -> Iterator[Member]:
+        films = self.films[after:]
         with multiprocessing.get_context("spawn").Pool(available_cores()) as pool:
-            pngs = pool.imap(partial(render_png, size=self.settings.size), self.films, chunksize=CHUNK)
-            for ordinal, (film, png) in enumerate(zip(self.films, pngs), start=1):
+            pngs = pool.imap(partial(render_png, size=self.settings.size), films, chunksize=CHUNK)
+            for ordinal, (film, png) in enumerate(zip(films, pngs), start=after + 1):
                 on_bytes(len(png))
                 yield Member(PLACE, ordinal, film.name, png)
 

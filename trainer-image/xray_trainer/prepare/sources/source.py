@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Protocol
+from typing import Any, Dict, List, Protocol, Sequence
 
 from xray_trainer.prepare.archive import (
     IMAGES_FOLDER,
     Archive,
-    Limits,
-    Member,
-    OnBytes,
+    Bundle,
     Sources,
     read_archive,
-    read_members,
 )
 
 SAMPLED_MEMBERS = 16
@@ -44,8 +41,8 @@ class Source(Protocol):
     def estimate(self, label_rows: int) -> int:
         """About how many images there are, at least 1 and at most one per row of labels."""
 
-    def read(self, on_bytes: OnBytes) -> Iterator[Member]:
-        """All files of the source, see read_members."""
+    def bundles(self) -> Sequence[Bundle]:
+        """All its files, always in the same order."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +78,13 @@ class Layout:
         in_archives = sum(_estimate_archive(archive) for archive in self.sources.archives)
         return max(1, min(label_rows, in_archives + len(self.sources.files)))
 
-    def read(self, on_bytes: OnBytes) -> Iterator[Member]:
-        return read_members(self.sources, on_bytes)
+    def bundles(self) -> Sequence[Bundle]:
+        return self.sources.bundles()
 
 
 def _estimate_archive(archive: Archive) -> int:
     sizes: List[int] = []
-    for member in read_archive(archive, _ignore_bytes, Limits()):
+    for member in read_archive(archive, _ignore_bytes):
         sizes.append(len(member.data))
         if len(sizes) == SAMPLED_MEMBERS:
             return round(archive.stat().st_size * len(sizes) / max(1, sum(sizes)))

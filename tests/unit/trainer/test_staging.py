@@ -1,0 +1,153 @@
+"""A preparation that was ended goes on at its last whole shard, and comes to the same bytes as one that wasn't."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.trainer.build import image_name, label_line, make_png, make_run_file, write_archive, write_labels
+from xray_trainer.errors import DataError, TransportError
+from xray_trainer.prepare import images as prepare_images
+from xray_trainer.prepare import staging
+from xray_trainer.prepare.archive import Member, OnBytes, PackedFiles
+from xray_trainer.prepare.run import prepare
+from xray_trainer.progress import Progress
+
+PATIENTS = range(1, 25)
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "SHARD_FILES", 4)
+
+
+def write_two_archives(folder: Path) -> None:
+    """12 images each; one that is twice present, one damaged and one without a row in the second."""
+    root = folder / "nih"
+    write_labels(root, [label_line(patient) for patient in PATIENTS])
+    members = [(image_name(patient), make_png(patient)) for patient in PATIENTS]
+    members[13:13] = [(image_name(2), make_png(2)), (image_name(99), make_png(3))]
+    members[18] = (members[18][0], b"<!DOCTYPE html>")
+    for number, part in enumerate((members[:12], members[12:]), start=1):
+        write_archive(root / f"images_00{number}.tar.gz", part)
+
+
+def prepare_in(folder: Path) -> dict[str, Any]:
+    return prepare(make_run_file(folder), Progress("Preparing"))
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder / "cache")): path.read_bytes()
+        for path in (folder / "cache").rglob("*")
+        if path.is_file()
+    }
+
+
+def failing_at(ordinal: int, error: BaseException) -> Callable[..., Iterator[Member]]:
+    """In place of reading: the second archive breaks off at a file."""
+    read = PackedFiles.read
+
+    def reading(bundle: PackedFiles, on_bytes: OnBytes, after: int = 0) -> Iterator[Member]:
+        for member in read(bundle, on_bytes, after):
+            if bundle.path.name == "images_002.tar.gz" and member.ordinal == ordinal:
+                raise error
+            yield member
+
+    return reading
+
+
+@pytest.mark.parametrize("ordinal", [1, 4, 5, 9, 14])
+@pytest.mark.parametrize("error", [TransportError("away"), KeyboardInterrupt()], ids=["away", "stopped"])
+def test_what_goes_on_comes_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ordinal: int, error: BaseException
+) -> None:
+    for run in ("whole", "broken"):
+        write_two_archives(tmp_path / run)
+    expected = prepare_in(tmp_path / "whole")
+    with monkeypatch.context() as broken:
+        broken.setattr(PackedFiles, "read", failing_at(ordinal, error))
+        with pytest.raises(type(error)):
+            prepare_in(tmp_path / "broken")
+    assert any(".staged-" in name for name in content_of(tmp_path / "broken"))
+    assert prepare_in(tmp_path / "broken") == expected
+    assert content_of(tmp_path / "broken") == content_of(tmp_path / "whole")
+
+
+def test_nothing_is_read_or_decoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_two_archives(tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr(PackedFiles, "read", failing_at(9, TransportError("away")))
+        with pytest.raises(TransportError):
+            prepare_in(tmp_path)
+    decoded, opened = [], []
+    decode, read = prepare_images.decode_png, PackedFiles.read
+    monkeypatch.setattr(prepare_images, "decode_png", lambda *given: decoded.append(given) or decode(*given))
+
+    def reading(bundle: PackedFiles, on_bytes: OnBytes, after: int = 0) -> Iterator[Member]:
+        for member in read(bundle, on_bytes, after):
+            opened.append((bundle.path.name, member.ordinal))
+            yield member
+
+    monkeypatch.setattr(PackedFiles, "read", reading)
+    prepare_in(tmp_path)
+    assert opened == [("images_002.tar.gz", ordinal) for ordinal in range(9, 15)]
+    assert len(decoded) == 6
+
+
+def test_a_shard_that_is_not_whole_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for run in ("whole", "broken"):
+        write_two_archives(tmp_path / run)
+    expected = prepare_in(tmp_path / "whole")
+    with monkeypatch.context() as broken:
+        broken.setattr(PackedFiles, "read", failing_at(9, TransportError("away")))
+        with pytest.raises(TransportError):
+            prepare_in(tmp_path / "broken")
+    (folder,) = (tmp_path / "broken" / "cache").glob(".staged-*")
+    shard = folder / "000000-00001.arrow"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    assert prepare_in(tmp_path / "broken") == expected
+
+
+def test_what_a_refused_source_gave_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A digest that comes out wrong at an archive's end speaks against all that was read of it."""
+    write_two_archives(tmp_path)
+    monkeypatch.setattr(PackedFiles, "read", failing_at(14, DataError("another digest than listed")))
+    with pytest.raises(DataError):
+        prepare_in(tmp_path)
+    assert [name for name in content_of(tmp_path) if "rejected" not in name] == []
+
+
+def test_shards_that_a_kill_has_left_go_with_the_next_look(tmp_path: Path) -> None:
+    write_two_archives(tmp_path)
+    first = prepare_in(tmp_path)
+    left = tmp_path / "cache" / f".staged-{json.loads((tmp_path / 'out' / 'prepared.json').read_text())['cache'][-16:]}"
+    left.mkdir()
+    (left / "000000-00000.arrow").write_bytes(b"x")
+    assert prepare_in(tmp_path) == first
+    assert not left.exists()
+
+
+def test_the_list_of_what_is_left_out_is_the_same_on_any_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = []
+    for cores in (1, 3):
+        monkeypatch.setattr("xray_trainer.prepare.run.available_cores", lambda cores=cores: cores)
+        write_two_archives(tmp_path / str(cores))
+        prepare_in(tmp_path / str(cores))
+        contents.append(content_of(tmp_path / str(cores)))
+    assert contents[0] == contents[1]
+
+
+def test_shards_that_nobody_took_up_for_a_day_go(tmp_path: Path) -> None:
+    folder = tmp_path / ".staged-0123"
+    folder.mkdir()
+    (folder / "000000-00000.arrow").write_bytes(b"x")
+    now = (folder / "000000-00000.arrow").stat().st_mtime
+    assert staging.delete_abandoned_staging(tmp_path, now + staging.ABANDONED_SECONDS - 60) == 0
+    assert staging.delete_abandoned_staging(tmp_path, now + staging.ABANDONED_SECONDS + 60) == 1
