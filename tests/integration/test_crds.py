@@ -174,6 +174,7 @@ def test_a_short_manifest_gets_the_tutorials_defaults_and_is_pending_at_once(kub
         "weightDecay": "0",
         "scheduler": "cosine",
         "seed": 1337,
+        "horizontalFlip": False,
     }
     assert got["spec"]["dataset"]["split"]["fractions"] == {"train": "0.7", "validation": "0.1", "test": "0.2"}
     ready = got["status"]["conditions"][0]

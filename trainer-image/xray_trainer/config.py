@@ -203,6 +203,8 @@ class Training(Section):
     weight_decay: float = Field(ge=0, allow_inf_nan=False)
     scheduler: Literal["cosine", "linear", "constant_with_warmup"]
     seed: int = Field(ge=0, lt=2**32)
+    horizontal_flip: bool = False
+    """Whether half of the training images are mirrored, at random."""
 
     @model_validator(mode="after")
     def _batches_multiply(self) -> Self:

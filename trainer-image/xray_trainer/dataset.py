@@ -1,9 +1,10 @@
-"""The cached images as torch datasets: mapped from disk, cropped and normalised one by one."""
+"""The cached images as torch datasets: mapped from disk, and cropped into batches of grey bytes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
@@ -11,61 +12,98 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from xray_trainer.model import normalise
 from xray_trainer.prepare.cache import Manifest
 from xray_trainer.prepare.shards import IMAGE_COLUMN, finding_column
 
+Batch = Dict[str, torch.Tensor]
+"""`pixel_values` (n, 1, image_size, image_size) uint8, for `model.normalise`, and `labels` (n, n_findings) float32, 0 or 1."""
 
-class XrayDataset(Dataset[Dict[str, torch.Tensor]]):
-    """Images of one part.
 
-    Item: `pixel_values` (3, image_size, image_size) float32 in [-1, 1], `labels` (n_findings,) float32, 0 or 1.
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to training images at random, each time anew."""
 
-    Training images are cropped at random, the others in the middle. They are never mirrored: the heart lies on one
-    side, and a mirrored film shows a body that doesn't exist.
+    seed: int
+    flips: bool = False
+    """Whether half of them are mirrored. A mirrored film shows a body that doesn't exist: the heart lies on one side."""
+
+
+class XrayDataset(Dataset[Batch]):
+    """Images of one part, a batch of them at a time: handed on one by one they would take four times as long.
+
+    Training images are cropped at random, the others in the middle.
     """
 
     epoch = 0
     """The pass over the images; each crops them anew."""
 
     def __init__(
-        self, batches: Sequence[pa.RecordBatch], findings: Sequence[str], image_size: int, crop_seed: Optional[int]
+        self,
+        batches: Sequence[pa.RecordBatch],
+        findings: Sequence[str],
+        image_size: int,
+        augmentation: Optional[Augmentation],
     ) -> None:
         """
         Args:
-            crop_seed: decides over the random crops; None crops the middle.
+            augmentation: None crops the middle.
         """
         self._images = [_images_of(batch) for batch in batches]
         self._ends = np.cumsum([len(images) for images in self._images])
         self.labels: NDArray[np.int8] = np.concatenate([_labels_of(batch, findings) for batch in batches])
         self._image_size = image_size
-        self._crop_seed = crop_seed
+        self._room = self._images[0].shape[1] - image_size
+        self._augmentation = augmentation
+        self._drawn_epoch: Optional[int] = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> Dict[str, torch.Tensor]:
-        batch = int(np.searchsorted(self._ends, index, side="right"))
-        first = int(self._ends[batch - 1]) if batch else 0
-        top, left = self._corner(index, len(self._images[batch][0]) - self._image_size)
-        grey = self._images[batch][index - first][top : top + self._image_size, left : left + self._image_size]
-        pixel_values = normalise(torch.from_numpy(np.array(grey)))
-        return {"pixel_values": pixel_values, "labels": torch.from_numpy(self.labels[index].astype(np.float32))}
+    def __getitem__(self, index: int) -> Batch:
+        """One image, without the batch's dimension."""
+        return {name: values[0] for name, values in self.__getitems__([index]).items()}
 
-    def _corner(self, index: int, room: int) -> Tuple[int, int]:
-        """Top and left of an image's crop, of 0 to `room` each."""
-        if self._crop_seed is None:
-            return room // 2, room // 2
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """The images as `collate` hands them on; torch's loader calls this in place of the above."""
+        size = self._image_size
+        pixels = np.empty((len(indices), 1, size, size), dtype=np.uint8)
+        batches = np.searchsorted(self._ends, indices, side="right").tolist()
+        draws = self._draws()[np.asarray(indices)].tolist()
+        for place, (index, batch, (top, left, flips)) in enumerate(zip(indices, batches, draws)):
+            images = self._images[batch]
+            counted_from_its_end = index - int(self._ends[batch])
+            grey = images[counted_from_its_end][top : top + size, left : left + size]
+            pixels[place, 0] = grey[:, ::-1] if flips else grey
+        labels = torch.from_numpy(self.labels[np.asarray(indices)].astype(np.float32))
+        return {"pixel_values": torch.from_numpy(pixels), "labels": labels}
+
+    def _draws(self) -> NDArray[np.int64]:
+        """(n_images, 3): top and left of each image's crop, of 0 to the room that it has, and whether it is mirrored."""
+        if self._drawn_epoch != self.epoch:
+            self._drawn_epoch, self._drawn = self.epoch, self._draw()
+        return self._drawn
+
+    def _draw(self) -> NDArray[np.int64]:
+        if self._augmentation is None:
+            return np.tile([self._room // 2, self._room // 2, 0], (len(self), 1))
         # not from torch's generator: data loaders read ahead, so a resumed run would find it at another place
-        top, left = np.random.default_rng((self._crop_seed, self.epoch, index)).integers(0, room, 2, endpoint=True)
-        return int(top), int(left)
+        random = np.random.default_rng((self._augmentation.seed, self.epoch))
+        bounds = (self._room, self._room, int(self._augmentation.flips))
+        return random.integers(0, bounds, (len(self), 3), endpoint=True)
 
 
-def open_part(cache: Path, manifest: Manifest, part: str, image_size: int, crop_seed: int = 0) -> XrayDataset:
-    """The dataset of `train`, `validation` or `test`; only the training part is cropped at random."""
+def collate(batch: Batch) -> Batch:
+    """What torch's loader does with a batch of an XrayDataset: it is one already."""
+    return batch
+
+
+def open_part(
+    cache: Path, manifest: Manifest, part: str, image_size: int, augmentation: Optional[Augmentation] = None
+) -> XrayDataset:
+    """The dataset of `train`, `validation` or `test`; only the training part is augmented."""
     names = [file.name for file in manifest.files if file.part == part]
     batches = [batch for name in names for batch in _map_batches(cache / name)]
-    return XrayDataset(batches, manifest.settings["findings"], image_size, crop_seed if part == "train" else None)
+    return XrayDataset(batches, manifest.settings["findings"], image_size, augmentation if part == "train" else None)
 
 
 def _map_batches(path: Path) -> List[pa.RecordBatch]:

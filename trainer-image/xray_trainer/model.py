@@ -29,9 +29,9 @@ SAFE_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json"]
 
 
 def normalise(grey: torch.Tensor) -> torch.Tensor:
-    """(H, W) uint8 -> (3, H, W) float32 in [-1, 1], the grey value in all three channels."""
-    scaled = (grey.to(torch.float32) / 255 - PIXEL_MEAN) / PIXEL_STD
-    return scaled.expand(CHANNELS, -1, -1)
+    """(n, 1, H, W) uint8 -> (n, 3, H, W) float32 in [-1, 1], the grey value in all three channels, which are one memory."""
+    scaled = grey.to(torch.float32).mul_(1 / (255 * PIXEL_STD)).sub_(PIXEL_MEAN / PIXEL_STD)
+    return scaled.expand(-1, CHANNELS, -1, -1)
 
 
 def preprocessor_config(stored_size: int, image_size: int) -> Dict[str, Any]:

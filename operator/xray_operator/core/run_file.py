@@ -118,4 +118,5 @@ def _training(plan: Plan) -> dict[str, Any]:
         "weight_decay": float(training.weight_decay),
         "scheduler": training.scheduler,
         "seed": training.seed,
+        "horizontal_flip": training.horizontal_flip,
     }

@@ -232,6 +232,7 @@ class Training(Part):
     weight_decay: Decimal = Field(default=Decimal(0), ge=0)
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     seed: Seed = 1337
+    horizontal_flip: bool = False
 
     @model_validator(mode="after")
     def _whole_number_of_steps(self) -> Self:

@@ -160,7 +160,7 @@ def test_the_saved_processor_does_what_preparation_and_training_do(tmp_path: Pat
     image = tmp_path / "radiograph.png"
     Image.fromarray(noise).save(image)
     stored = np.frombuffer(decode_png(image.read_bytes(), 72).pixels, np.uint8).reshape(72, 72)
-    ours = normalise(torch.from_numpy(stored[4:68, 4:68].copy()))
+    (ours,) = normalise(torch.from_numpy(stored[None, None, 4:68, 4:68].copy()))
     processor = AutoImageProcessor.from_pretrained(tmp_path)  # type: ignore[no-untyped-call]  # transformers' own
     theirs = processor(Image.open(image), return_tensors="pt")["pixel_values"][0]
     assert theirs.shape == ours.shape

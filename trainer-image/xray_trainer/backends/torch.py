@@ -32,7 +32,7 @@ from xray_trainer.backends.callbacks import (
 )
 from xray_trainer.checkpoints import Checkpoint, Checkpoints
 from xray_trainer.config import RunFile
-from xray_trainer.dataset import XrayDataset, open_part
+from xray_trainer.dataset import Augmentation, XrayDataset, collate, open_part
 from xray_trainer.errors import (
     AcceleratorError,
     DivergedError,
@@ -43,7 +43,7 @@ from xray_trainer.errors import (
 )
 from xray_trainer.interruption import Interruption
 from xray_trainer.metrics import auroc, macro
-from xray_trainer.model import make_model
+from xray_trainer.model import make_model, normalise
 from xray_trainer.prepare.cache import Manifest
 from xray_trainer.progress import Progress
 from xray_trainer.resources import available_cores
@@ -97,10 +97,10 @@ def run(
     disable_progress_bar()  # type: ignore[no-untyped-call]  # one for each file that is saved
     settings = run_file.training
     set_seed(settings.seed)
+    augmentation = Augmentation(settings.seed, settings.horizontal_flip)
     try:
         parts = {
-            part: open_part(cache, manifest, part, run_file.dataset.image_size, settings.seed)
-            for part in manifest.parts
+            part: open_part(cache, manifest, part, run_file.dataset.image_size, augmentation) for part in manifest.parts
         }
         model = make_model(run_file.model, run_file.dataset.findings, run_file.dataset.image_size)
         with tempfile.TemporaryDirectory() as scratch:
@@ -157,6 +157,7 @@ def _train(
         args=arguments,
         train_dataset=parts["train"],
         eval_dataset=parts["validation"],
+        data_collator=collate,
         compute_metrics=_validation_metrics,
         callbacks=[
             ProgressCallback(progress, metrics, settings.global_batch_size),
@@ -256,7 +257,7 @@ class _CheckedTrainer(Trainer):
         num_items_in_batch: Union[torch.Tensor, int, None] = None,  # noqa: ARG002 (part of Trainer's signature)
     ) -> Any:
         """Mean binary cross-entropy over images and findings. Raises: DivergedError if it is no finite number."""
-        outputs = model(pixel_values=inputs["pixel_values"])
+        outputs = model(pixel_values=normalise(inputs["pixel_values"]))  # here: bytes go to the device, not floats
         loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits, inputs["labels"])
         if not torch.isfinite(loss):
             self._checkpoints.withdraw(self.state.global_step)  # it holds the weights that led here
