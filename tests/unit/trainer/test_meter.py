@@ -14,8 +14,17 @@ from typing import Any
 
 import pytest
 
-from tests.unit.trainer.build import TRAINER, make_run_file, run_document, write_data_set
-from xray_trainer.prepare.archive import Member
+from tests.unit.trainer.build import (
+    TRAINER,
+    image_name,
+    label_line,
+    make_png,
+    make_run_file,
+    run_document,
+    write_archive,
+    write_data_set,
+    write_labels,
+)
 from xray_trainer.prepare.display import LOG_SECONDS, describe, describe_seconds
 from xray_trainer.prepare.meter import Meter
 from xray_trainer.prepare.run import prepare
@@ -98,25 +107,31 @@ def test_more_than_was_expected_is_never_more_than_all(meter: Meter, clock: Cloc
     assert (counts["progress_percentage"], counts["estimated_remaining_seconds"]) == (100, 0)
 
 
-def member(place: str) -> Member:
-    return Member(place, 1, "00000001_000.png", b"")
+class Listening(Progress):
+    """Keeps the archives done at each image."""
+
+    def __init__(self) -> None:
+        super().__init__("Preparing")
+        self.archives_done: list[int] = []
+
+    def count_data(self, counts: DataCounts, remaining_seconds: int | None) -> None:
+        super().count_data(counts, remaining_seconds)
+        self.archives_done.append(counts.archives_done)
 
 
-def test_an_archive_is_done_when_the_next_place_begins_or_nothing_is_left(meter: Meter) -> None:
-    done = []
-    for _ in meter.follow([member(place) for place in ("a", "a", "b", "images/", "images/")]):
-        meter.on_image(1, rejected=0)
-        done.append(told(meter)["archives_done"])
-    meter.on_image(1, rejected=0)
-    assert done == [0, 0, 1, 2, 2]
-    assert told(meter)["archives_done"] == 3, "the last one held nothing"
-
-
-def test_loose_images_are_no_archive(clock: Clock) -> None:
-    with Meter(Progress("Preparing"), 10, 2, 0, clock) as meter:
-        for _ in meter.follow([member("images/"), member("images/")]):
-            meter.on_image(1, rejected=0)
-        assert told(meter)["archives_done"] == 0
+def test_archives_are_counted_when_they_are_done_and_loose_images_are_none(tmp_path: Path) -> None:
+    root = tmp_path / "nih"
+    write_labels(root, [label_line(patient) for patient in range(1, 8)])
+    pngs = [(image_name(patient), make_png(patient)) for patient in range(1, 8)]
+    write_archive(root / "images_001.tar.gz", pngs[:2])
+    write_archive(root / "images_002.tar.gz", [])
+    write_archive(root / "images_003.tar.gz", pngs[2:4])
+    (root / "images").mkdir()
+    for name, data in pngs[4:]:
+        (root / "images" / name).write_bytes(data)
+    progress = Listening()
+    prepare(make_run_file(tmp_path), progress)
+    assert progress.archives_done == [0, 0, 2, 2, 3, 3, 3]
 
 
 def test_the_log_has_a_line_now_and_then(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Callable, Iterable, Iterator, Optional, Type
+from typing import Callable, Optional, Type
 
-from xray_trainer.prepare.archive import IMAGES_FOLDER, Member
 from xray_trainer.prepare.display import Display, open_display
 from xray_trainer.progress import DataCounts, Progress
 
@@ -61,16 +60,6 @@ class Meter:
         self._images = self._found_images = images
         self._found_bytes = self._bytes_read
         self._began = self.seconds()
-
-    def follow(self, members: Iterable[Member]) -> Iterator[Member]:
-        """The same members, one archive after the other; each archive that they leave behind is counted."""
-        place = None
-        for member in members:
-            if place not in (None, member.place, f"{IMAGES_FOLDER}/"):
-                self.on_archive(min(self._archives_done + 1, self.archives))
-            place = member.place
-            yield member
-        self.on_archive(self.archives)
 
     def _counts(self) -> DataCounts:
         elapsed, images = self.seconds() - self._began, self._images - self._found_images
