@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from xray_trainer.prepare.cache import Manifest
-from xray_trainer.prepare.shards import IMAGE_COLUMN, finding_column
+from xray_trainer.prepare.columns import IMAGE_COLUMN, finding_column
 
 Batch = Dict[str, torch.Tensor]
 """`pixel_values` (n, 1, image_size, image_size) uint8, for `model.normalise`, and `labels` (n, n_findings) float32, 0 or 1."""

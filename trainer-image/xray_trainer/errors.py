@@ -3,6 +3,7 @@
     TrainerError
     ├── ConfigurationError   10  the run file is wrong: the same run can't succeed
     ├── DataError            11  the data are wrong or damaged
+    │   └── MemberError          and one file of theirs tells it
     ├── DivergedError        12  the loss is no longer a number
     ├── DiskFullError        13  a volume has too little room
     ├── OutOfMemoryError     15  the accelerator's or the host's memory doesn't hold the run
@@ -35,6 +36,17 @@ class ConfigurationError(TrainerError):
 class DataError(TrainerError):
     exit_code = 11
     reason = "DataCorrupt"
+
+
+class MemberError(DataError):
+    """A file of a source that ends the preparation. `path` is for the list on the data's own volume, never for a message."""
+
+    def __init__(self, place: str, ordinal: int, path: str, problem: str) -> None:
+        super().__init__(f"{place}: member {ordinal}: {problem}")
+        self.place = place
+        self.ordinal = ordinal
+        self.path = path
+        self.problem = problem
 
 
 class DivergedError(TrainerError):

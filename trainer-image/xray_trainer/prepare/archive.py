@@ -9,19 +9,19 @@ the file that it reads from.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
 import os
 import tarfile
-import zlib
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Callable, Iterator, List, Literal, Optional, Protocol, Sequence, Type, TypeVar
 
+from isal.igzip import BadGzipFile, IGzipFile
+from isal.igzip_lib import IsalError
 from typing_extensions import Self
 
-from xray_trainer.errors import DataError
+from xray_trainer.errors import DataError, MemberError
 from xray_trainer.files import unreadable
 
 IMAGES_FOLDER = "images"
@@ -52,17 +52,6 @@ class Limits:
     of ChestX-ray14 unpack to their own size, and gzip's utmost is a thousand times."""
     files: int = 500_000
     """Archives, and loose files."""
-
-
-class MemberError(DataError):
-    """A member that ends the preparation. `path` is for the list on the data's own volume, never for a message."""
-
-    def __init__(self, place: str, ordinal: int, path: str, problem: str) -> None:
-        super().__init__(f"{place}: member {ordinal}: {problem}")
-        self.place = place
-        self.ordinal = ordinal
-        self.path = path
-        self.problem = problem
 
 
 @dataclass(frozen=True)
@@ -194,7 +183,7 @@ def read_archive(path: Archive, on_bytes: OnBytes, limits: Limits = Limits(), af
     """Files of one .tar.gz in stored order, see Bundle."""
     done = 0
     try:
-        with path.open("rb") as raw, gzip.GzipFile(mode="rb", fileobj=_Counting(raw, on_bytes)) as unzipped:
+        with path.open("rb") as raw, IGzipFile(mode="rb", fileobj=_Counting(raw, on_bytes)) as unzipped:  # type: ignore[no-untyped-call]  # isal
             file = _Bounded(unzipped, path, limits)
             with tarfile.open(fileobj=file, mode="r|", tarinfo=_strict_tar_info(file)) as archive:
                 for info in _infos(archive):
@@ -206,7 +195,7 @@ def read_archive(path: Archive, on_bytes: OnBytes, limits: Limits = Limits(), af
                     file.allow(limits.header_bytes, "headers", member=done + 1)
                 file.allow(limits.trailing_bytes, "padding")
                 _require_end(archive, file)
-    except (EOFError, tarfile.TarError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, tarfile.TarError, IsalError, BadGzipFile) as error:  # type: ignore[misc]  # isal's
         raise DataError(f"{path.name}: after member {done}: {error}; expected a whole .tar.gz archive") from error
     except (ValueError, RecursionError) as error:  # of extended headers, whose text, with names, tarfile quotes
         raise DataError(
@@ -324,7 +313,7 @@ def _of_sound_size(info: Info, file: _Bounded) -> Info:
 class _Bounded(io.RawIOBase):
     """The unpacked archive. tarfile gets from it what the limits allow at this place, and no more."""
 
-    def __init__(self, file: gzip.GzipFile, path: Archive, limits: Limits) -> None:
+    def __init__(self, file: IGzipFile, path: Archive, limits: Limits) -> None:
         super().__init__()
         self.name = path.name
         self.member = 1
@@ -357,20 +346,19 @@ class _Bounded(io.RawIOBase):
         return data
 
 
-class _Counting:
-    """A binary file that tells how many bytes were read."""
+class _Counting(io.RawIOBase):
+    """A binary file that tells how many bytes were read. Archives are read from begin to end only."""
 
     def __init__(self, file: IO[bytes], on_bytes: OnBytes) -> None:
+        super().__init__()
         self._file = file
         self._on_bytes = on_bytes
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
         self._on_bytes(len(data))
-        return data
-
-    def seekable(self) -> bool:
-        return False
-
-    def seek(self, offset: int, whence: int = 0) -> int:  # noqa: ARG002 (gzip wants the method)
-        raise OSError("archives are read from begin to end only")
+        return len(data)

@@ -20,9 +20,9 @@ from xray_trainer import __version__
 from xray_trainer.config import Dataset
 from xray_trainer.errors import DataError
 from xray_trainer.files import sha256_of, sync_folder, write_json
+from xray_trainer.prepare.columns import ShardFile
 from xray_trainer.prepare.labels import Labels
 from xray_trainer.prepare.official import OfficialLists
-from xray_trainer.prepare.shards import ShardFile
 from xray_trainer.prepare.split import PARTS
 from xray_trainer.result import VERSION
 

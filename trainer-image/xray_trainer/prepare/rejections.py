@@ -12,7 +12,7 @@ from typing import Dict, List, Optional, Type
 
 from typing_extensions import Self
 
-from xray_trainer.prepare.archive import MemberError
+from xray_trainer.errors import MemberError
 
 LOG = logging.getLogger(__name__)
 

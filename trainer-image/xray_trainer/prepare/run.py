@@ -41,13 +41,14 @@ from xray_trainer.prepare.cache import (
     result_of,
     verify,
 )
+from xray_trainer.prepare.columns import ShardFile
 from xray_trainer.prepare.decode import limit_pillow
 from xray_trainer.prepare.images import UNREADABLE, Collected, collect, require_few_unreadable
 from xray_trainer.prepare.labels import LabelRow, Labels, absent_findings, check_findings, read_labels, summarise
 from xray_trainer.prepare.meter import Meter
 from xray_trainer.prepare.official import OfficialLists, read_official_lists
 from xray_trainer.prepare.rejections import Rejections
-from xray_trainer.prepare.shards import Rows, ShardFile, count_positives, write_shards
+from xray_trainer.prepare.shards import Rows, count_positives, write_shards
 from xray_trainer.prepare.sources.choice import open_source
 from xray_trainer.prepare.sources.source import Source
 from xray_trainer.prepare.split import PARTS, count_leaked, split_digest, split_images

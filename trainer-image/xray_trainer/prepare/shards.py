@@ -13,28 +13,13 @@ import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
 from numpy.typing import NDArray
 
 from xray_trainer.files import sha256_of
+from xray_trainer.prepare.columns import ShardFile, make_schema
 from xray_trainer.prepare.staging import StagedImages
 
 SHARD_BYTES = 64 << 20
 """Target size of an Arrow file: large enough to read in one go, small enough to check a few of many in a moment."""
 BATCH_ROWS = 256
 """Images per record batch; gathered in memory at once."""
-
-IMAGE_COLUMN = "image"
-ORDINAL_COLUMN = "ordinal"
-PATIENT_COLUMN = "patient"
-SPLIT_COLUMN = "split"
-
-
-@dataclass(frozen=True)
-class ShardFile:
-    """One Arrow file of a part, as the manifest lists it."""
-
-    name: str
-    part: str
-    rows: int
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -47,22 +32,6 @@ class Rows:
     """What stands for each image's patient."""
     parts: Sequence[str]
     """Each image's part of the split."""
-
-
-def finding_column(finding: str) -> str:
-    """Name of a finding's column: the finding may be called as any other column itself."""
-    return f"finding_{finding}"
-
-
-def make_schema(findings: Sequence[str]) -> pa.Schema:
-    """Flat columns that every version of `datasets` since 2 maps."""
-    labels = [pa.field(finding_column(finding), pa.int8()) for finding in findings]
-    told = [
-        pa.field(ORDINAL_COLUMN, pa.int32()),
-        pa.field(PATIENT_COLUMN, pa.string()),
-        pa.field(SPLIT_COLUMN, pa.string()),
-    ]
-    return pa.schema([pa.field(IMAGE_COLUMN, pa.binary()), *labels, *told])
 
 
 def write_shards(
