@@ -37,8 +37,13 @@ test-fast: .venv/ready ## unit and contract tests but the slow ones, and the cov
 gate: .venv/ready ## the proof that training learns, mean of three seeds
 	XRAY_GATE_SEEDS=3 $(PYTEST) tests/gate -s
 
-bench: .venv/ready ## the benchmarks; figures in build/bench
+bench: .venv/ready build/decoders/ready ## the benchmarks; figures in build/bench
 	@set -e; for b in benchmarks/*.py; do PYTHONPATH=.:operator:trainer-image .venv/bin/python $$b; done
+
+build/decoders/ready: benchmarks/decoders.txt .venv/ready
+	.venv/bin/uv venv -q --clear --python .venv/bin/python build/decoders
+	.venv/bin/uv pip sync -q --require-hashes --python build/decoders/bin/python $<
+	touch $@
 
 lint: .venv/ready ## format, lint, types, import rules, generated files
 	.venv/bin/ruff format --check .
@@ -67,6 +72,7 @@ lock: .venv/ready ## write the lock files anew
 	$(LOCK) pyproject.toml trainer-image/pyproject.toml --all-extras --group pyproject.toml:dev \
 		--no-emit-package triton -o requirements-dev.txt
 	$(LOCK) tests/s3/requirements.in -o tests/s3/requirements.txt
+	$(LOCK) benchmarks/decoders.in -o benchmarks/decoders.txt
 
 .venv/ready: requirements-dev.txt
 	$(PYTHON) -m venv .venv

@@ -25,8 +25,8 @@ LOCKS = (
     "trainer-image/requirements/torch.txt",
     "requirements-dev.txt",
 )
-APART = "tests/s3/requirements.txt"
-"""Of an environment of its own, whose packages are not installed here."""
+APART = ("benchmarks/decoders.txt", "tests/s3/requirements.txt")
+"""Of environments of their own, whose packages are not installed here."""
 LEFT_OUT = {"triton"}
 """torch asks for it, and we don't: the Makefile says why."""
 ALONE = {
@@ -144,7 +144,7 @@ def test_a_lock_holds_what_is_asked_for_and_what_that_needs(lock: str) -> None:
     assert differences(asked_for(lock, *projects()), read_lock((REPOSITORY / lock).read_text())) == []
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, APART])
+@pytest.mark.parametrize("lock", [*LOCKS, *APART])
 def test_pip_takes_every_line_of_a_lock(lock: str) -> None:
     entries = read_lock((REPOSITORY / lock).read_text())
     assert entries
@@ -153,7 +153,7 @@ def test_pip_takes_every_line_of_a_lock(lock: str) -> None:
 
 def test_every_lock_that_is_made_is_looked_at() -> None:
     recipe = (REPOSITORY / "Makefile").read_text().split("\nlock:", 1)[1].split("\n\n", 1)[0]
-    assert sorted(re.findall(r" -o (\S+)", recipe)) == sorted([*LOCKS, APART])
+    assert sorted(re.findall(r" -o (\S+)", recipe)) == sorted([*LOCKS, *APART])
     assert set(re.findall(r"--no-emit-package (\S+)", recipe)) == LEFT_OUT
 
 
