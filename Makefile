@@ -64,13 +64,16 @@ generate: .venv/ready ## from the CRDs: the chart's copy and the API reference; 
 LOCK := .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate
 
-# triton (1 GB) compiles GPU kernels for torch.compile, which is not used
+# triton (1 GB) compiles GPU kernels for torch.compile, which is not used; hf-xet (11 MB) brings another protocol for
+# the hub's files, with certificates and proxies of its own
+LEAN := --no-emit-package triton --no-emit-package hf-xet
+
 lock: .venv/ready ## write the lock files anew
 	$(LOCK) pyproject.toml -o operator/requirements.txt
-	$(LOCK) trainer-image/pyproject.toml --extra prepare -o trainer-image/requirements/prepare.txt
-	$(LOCK) trainer-image/pyproject.toml --extra torch --no-emit-package triton -o trainer-image/requirements/torch.txt
+	$(LOCK) trainer-image/pyproject.toml --extra prepare $(LEAN) -o trainer-image/requirements/prepare.txt
+	$(LOCK) trainer-image/pyproject.toml --extra torch $(LEAN) -o trainer-image/requirements/torch.txt
 	$(LOCK) pyproject.toml trainer-image/pyproject.toml --all-extras --group pyproject.toml:dev \
-		--no-emit-package triton -o requirements-dev.txt
+		$(LEAN) -o requirements-dev.txt
 	$(LOCK) tests/s3/requirements.in -o tests/s3/requirements.txt
 	$(LOCK) benchmarks/decoders.in -o benchmarks/decoders.txt
 
