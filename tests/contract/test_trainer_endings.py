@@ -33,11 +33,6 @@ def document(prepared: Path, tmp_path: Path) -> dict[str, Any]:
     return {**run_document(prepared), "output_dir": str(tmp_path / "out")}
 
 
-def from_hub(document: dict[str, Any]) -> dict[str, Any]:
-    model = {"path": None, "hub_name": "example/vit", "revision": None, "config": None}
-    return {**document, "model": model}
-
-
 @pytest.mark.slow
 def test_10_weights_that_are_not_there(document: dict[str, Any], tmp_path: Path) -> None:
     document["model"] = {"path": str(tmp_path), "hub_name": None, "revision": None, "config": None}
@@ -56,6 +51,13 @@ def test_11_a_cache_that_was_damaged(document: dict[str, Any], tmp_path: Path) -
     assert "train-00000.arrow" in result["message"]
 
 
+def test_11_a_hub_model_that_nobody_has_fetched(document: dict[str, Any], tmp_path: Path) -> None:
+    document["model"] = {"path": None, "hub_name": "example/vit", "revision": None, "config": None}
+    code, result = run(tmp_path, "train", document)
+    assert (code, result["reason"]) == (11, "DataCorrupt")
+    assert "prepared-model.json" in result["message"]
+
+
 @pytest.fixture
 def little_memory() -> Iterator[None]:
     """This process gets at most 300 MB more than it has."""
@@ -71,15 +73,6 @@ def test_15_a_model_that_memory_does_not_hold(document: dict[str, Any], tmp_path
     document["model"]["config"] = {"hidden_size": 1280, "layers": 48, "heads": 16, "patch_size": 16}
     code, result = run(tmp_path, "train", document)
     assert (code, result["reason"]) == (15, "OutOfMemory")
-
-
-def test_20_a_hub_that_does_not_answer(
-    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    code, result = run(tmp_path, "train", from_hub(document))
-    assert (code, result["reason"]) == (20, "TransportFailed")
 
 
 def test_21_a_gpu_that_is_paid_for_and_absent(document: dict[str, Any], tmp_path: Path) -> None:

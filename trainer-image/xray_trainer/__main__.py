@@ -1,4 +1,4 @@
-"""Command line: `python3 -m xray_trainer prepare | prepare-data | train | synthesize | doctor`.
+"""Command line: `python3 -m xray_trainer prepare | prepare-data | prepare-model | train | synthesize | doctor`.
 
 Installed as a package, `xray-prepare doctor` is the same as the last.
 
@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from xray_trainer.config import DataOrder, parse_data_order, parse_labels_file, read_run_file
+from xray_trainer.config import RunFile, parse_data_order, parse_labels_file, parse_model_order, read_run_file
 from xray_trainer.errors import StoppedError, TrainerError
 from xray_trainer.findings import NIH_FINDINGS, SEPARATOR
 from xray_trainer.finished import find_finished
@@ -29,6 +29,8 @@ LOG = logging.getLogger("xray_trainer")
 
 TERMINATION_LOG = Path("/dev/termination-log")
 """Where Kubernetes reads the termination message; the default only if it is there."""
+ORDERED = ("prepare-data", "prepare-model")
+"""Commands that serve several runs, and so have no run file."""
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -60,11 +62,12 @@ def make_parser() -> argparse.ArgumentParser:
     for name, text in (
         ("prepare", "read, check, scale and split the X-rays of a run"),
         ("prepare-data", "the same for every run that needs them"),
+        ("prepare-model", "fetch a hub model for every run that needs it"),
         ("train", "train on the prepared X-rays"),
     ):
         command = commands.add_parser(name, help=text)
-        if name == "prepare-data":
-            command.add_argument("--order", required=True, help="JSON that describes the data")
+        if name in ORDERED:
+            command.add_argument("--order", required=True, help="JSON that describes what to prepare")
         else:
             command.add_argument("--run-file", type=Path, required=True, help="JSON file that describes the run")
         default = TERMINATION_LOG if TERMINATION_LOG.exists() else None
@@ -121,8 +124,8 @@ def describe_unexpected(error: BaseException, with_text: bool) -> str:
 
 def _run(options: argparse.Namespace, progress: Progress, stop: StopSignal) -> Dict[str, Any]:
     """The command's result. Its module is imported only if it is needed: torch takes long, preparation has none."""
-    if options.command == "prepare-data":
-        return _prepare_data(parse_data_order(options.order), progress)
+    if options.command in ORDERED:
+        return _prepare_ordered(options, progress)
     run_file = read_run_file(options.run_file)
     if options.command == "train":
         _log_to_file(run_file.output_dir / "train.log")
@@ -131,17 +134,30 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopSignal) -> D
         return finished
     serve(progress, run_file.progress_port)
     if options.command == "prepare":
-        from xray_trainer.prepare.run import prepare
-
-        return prepare(run_file, progress)
+        return _prepare(run_file, progress)
     from xray_trainer.train import train
 
     return train(run_file, progress, stop)
 
 
-def _prepare_data(order: DataOrder, progress: Progress) -> Dict[str, Any]:
+def _prepare(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
+    from xray_trainer.prepare.model import prepare_model
+    from xray_trainer.prepare.run import prepare
+
+    model = prepare_model(run_file)  # first: it is soon known to be wrong
+    return {**prepare(run_file, progress), **model}
+
+
+def _prepare_ordered(options: argparse.Namespace, progress: Progress) -> Dict[str, Any]:
+    if options.command == "prepare-model":
+        from xray_trainer.prepare.model import prepare_model_order
+
+        model_order = parse_model_order(options.order)
+        serve(progress, model_order.progress_port)
+        return prepare_model_order(model_order, progress)
     from xray_trainer.prepare.run import prepare_order
 
+    order = parse_data_order(options.order)
     serve(progress, order.progress_port)
     return prepare_order(order, secrets.token_hex(8), progress)
 

@@ -75,10 +75,13 @@ class _UnusableError(Exception):
     """Why a folder can't be trained from."""
 
 
-def training_digest(run_file: RunFile, data_digest: str, split_digest: str) -> str:
+def training_digest(run_file: RunFile, data_digest: str, split_digest: str, commit: Optional[str] = None) -> str:
     """`sha256:` digest of what decides over the weights; a checkpoint is continued only under the same.
 
     Which resource, node and folder a run belongs to makes no difference, nor how often it is saved.
+
+    Args:
+        commit: of the hub model that it starts from; None if it starts from none.
     """
     settings = {
         "model": run_file.model.model_dump(mode="json"),
@@ -86,6 +89,7 @@ def training_digest(run_file: RunFile, data_digest: str, split_digest: str) -> s
         "findings": run_file.dataset.findings,
         "training": run_file.training.model_dump(mode="json"),
         "data": [data_digest, split_digest],
+        **({"commit": commit} if commit else {}),
     }
     return "sha256:" + hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 

@@ -245,6 +245,8 @@ class RunFile(Section):
     """0 lets the system choose a free port."""
     prepared_by: Optional[str] = None
     """Name of the order by which the data were prepared already; None: this run prepares them itself."""
+    model_prepared_by: Optional[str] = None
+    """The same of the hub model."""
     verify: Literal["Sample", "Always"] = "Sample"
     """Of a cache that is found: the digests of a few files are compared, or of all."""
 
@@ -263,14 +265,28 @@ class RunFile(Section):
         return self
 
 
-class DataOrder(Section):
+class Order(Section):
     """What is to be prepared for every run that needs it: what a preparation of its own is told."""
 
     version: Literal[1]
     name: str = Field(pattern=r"^[a-z0-9-]{1,63}$")
     """Under which the runs find what was prepared."""
-    dataset: Dataset
     progress_port: int = Field(ge=0, le=65535)
+
+
+class DataOrder(Order):
+    """Data."""
+
+    dataset: Dataset
+
+
+class ModelOrder(Order):
+    """A model of the hub."""
+
+    hub_name: str
+    revision: Optional[str]
+    """Branch, tag or commit; None for main."""
+    cache_dir: Path
 
 
 def read_run_file(path: Path) -> RunFile:
@@ -312,6 +328,12 @@ def parse_data_order(text: str) -> DataOrder:
     """The order from its JSON. Raises: ConfigurationError naming every wrong field at once."""
     with _told_at_once("data order"):
         return DataOrder.model_validate_json(text)
+
+
+def parse_model_order(text: str) -> ModelOrder:
+    """The order from its JSON. Raises: ConfigurationError naming every wrong field at once."""
+    with _told_at_once("model order"):
+        return ModelOrder.model_validate_json(text)
 
 
 def _describe(item: Mapping[str, Any]) -> str:

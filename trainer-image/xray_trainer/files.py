@@ -131,7 +131,7 @@ def delete_abandoned(
 
 def _last_written(folder: Path) -> float:
     try:
-        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+        return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
     except FileNotFoundError:  # deleted under our feet: nothing left to do
         return time.time()
 

@@ -23,7 +23,7 @@ MAX_BYTES = 1 << 20
 """Many times a report of 32 findings."""
 PREPARED_KEY = "prepared"
 """Key under which result.json carries what `prepare` answered."""
-REPORT_KEYS = frozenset({"weights", "run_file", "data", "versions", PREPARED_KEY})
+REPORT_KEYS = frozenset({"weights", "run_file", "model", "data", "versions", PREPARED_KEY})
 """What result.json holds beside the termination message of `train`."""
 PLACES = ("root", "cache_dir")
 """Settings of the data set that tell where it lies."""

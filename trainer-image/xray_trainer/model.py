@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Tuple
 
 import torch
 from safetensors import SafetensorError
@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import ViTConfig, ViTForImageClassification
 
 from xray_trainer.config import Model, VitConfig
-from xray_trainer.errors import ConfigurationError, TransportError
+from xray_trainer.errors import ConfigurationError
 
 PIXEL_MEAN = 0.5
 PIXEL_STD = 0.5
@@ -24,8 +24,6 @@ HEAD = "classifier."
 """Prefix of the tensors that fit one set of findings; all others come from the weights."""
 NAMED_TENSORS = 3
 """Tensors that a message names of those that don't fit; the others are counted."""
-SAFE_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json"]
-"""All that is fetched from the hub: never pickles."""
 
 
 def normalise(grey: torch.Tensor) -> torch.Tensor:
@@ -58,12 +56,14 @@ def preprocessor_config(stored_size: int, image_size: int) -> Dict[str, Any]:
 def make_model(model: Model, findings: List[str], image_size: int) -> ViTForImageClassification:
     """A ViT with one output per finding, for multi-label classification.
 
-    Raises: ConfigurationError if the weights are missing, are no ViT, don't fit or can't take the image size;
-        TransportError if the hub doesn't answer.
+    Args:
+        model: a folder or a configuration.
+    Raises: ConfigurationError if the weights are missing, are no ViT, don't fit or can't take the image size.
     """
     if model.config is not None:
         return ViTForImageClassification(_small_config(model.config, findings, image_size))
-    return _pretrained(_weights_folder(model), findings, image_size)
+    assert model.path is not None
+    return _pretrained(model.path, findings, image_size)
 
 
 def _label_settings(findings: List[str]) -> Dict[str, Any]:
@@ -85,35 +85,6 @@ def _small_config(size: VitConfig, findings: List[str], image_size: int) -> ViTC
         image_size=image_size,
         **_label_settings(findings),
     )
-
-
-def _weights_folder(model: Model) -> Path:
-    if model.path is not None:
-        return model.path
-    if model.hub_name is None:
-        raise ConfigurationError("run file: model: expected one of path, hub_name, config")
-    return _fetch(model.hub_name, model.revision)
-
-
-def _fetch(hub_name: str, revision: Optional[str]) -> Path:
-    """The hub model's folder in the local hub cache, fetched if need be."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    name = f"model {hub_name} at revision {revision or 'main'}"
-    try:
-        return Path(snapshot_download(hub_name, revision=revision, allow_patterns=SAFE_FILES))
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ConfigurationError(f"{name}: not on the hub; expected an existing model and revision") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise TransportError(
-            f"{name}: the hub did not answer ({type(error).__name__}); expected it to be reachable"
-        ) from error
 
 
 def _pretrained(folder: Path, findings: List[str], image_size: int) -> ViTForImageClassification:

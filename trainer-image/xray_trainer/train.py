@@ -17,7 +17,7 @@ import numpy as np
 
 from xray_trainer import __version__
 from xray_trainer.checkpoints import CHECKPOINTS_FOLDER, Checkpoints, training_digest
-from xray_trainer.config import RunFile, as_json
+from xray_trainer.config import Model, RunFile, as_json
 from xray_trainer.files import (
     delete_abandoned,
     disk_full_reported,
@@ -30,6 +30,7 @@ from xray_trainer.finished import MODEL_FOLDER, PREPARED_KEY, RESULT, WEIGHTS
 from xray_trainer.interruption import Interruption, StopSignal
 from xray_trainer.metrics import auroc, bce_from_logits, loss_floor, macro
 from xray_trainer.prepare.cache import Manifest, Prepared, open_prepared, result_of
+from xray_trainer.prepare.pinned import PinnedModel, open_pinned
 from xray_trainer.progress import Phase, Progress
 from xray_trainer.result import VERSION
 
@@ -58,7 +59,7 @@ def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = 
     Returns: the document for the termination message.
     Raises: TrainerError, see backends/torch.py and prepare/cache.py.
     """
-    set_environment(os.environ, offline=run_file.model.hub_name is None)
+    set_environment(os.environ)
     from xray_trainer.backends import torch as backend
     from xray_trainer.backends.callbacks import MetricsFile
     from xray_trainer.report import write_learning_rate_curve, write_loss_curve
@@ -67,37 +68,39 @@ def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = 
     with disk_full_reported(f"output {output}"):
         delete_abandoned(output, time.time())
         prepared, manifest = open_prepared(output, sample_seed=run_file.run.uid)
+        model = open_pinned(run_file)
         metrics = MetricsFile(output / "metrics.jsonl")
-        digest = training_digest(run_file, prepared.digest, prepared.split_digest)
+        digest = training_digest(run_file, prepared.digest, prepared.split_digest, model.commit if model else None)
         checkpoints = Checkpoints(output / CHECKPOINTS_FOLDER, run_file.checkpoint.keep, digest, versions())
         interruption = Interruption(progress, run_file.max_seconds, signal or StopSignal())
-        outcome = backend.run(run_file, prepared.cache, manifest, progress, metrics, checkpoints, interruption)
+        from_folder = _on_disk(run_file, model)
+        outcome = backend.run(from_folder, prepared.cache, manifest, progress, metrics, checkpoints, interruption)
         model_digest = save_model(outcome, run_file, output / MODEL_FOLDER)
         figures = evaluate(outcome, manifest)
         _log_figures(figures, metrics, outcome.steps)
         write_loss_curve(output / "loss.png", metrics.rows, figures["loss_floor"])
         write_learning_rate_curve(output / "learning_rate.png", metrics.rows)
         result = make_result(outcome, figures, model_digest, progress.finish())
-        write_json(output / RESULT, {**result, **describe(run_file, prepared, manifest)})
+        write_json(output / RESULT, {**result, **describe(run_file, prepared, manifest, model)})
         sync_folder(output)
         shutil.rmtree(output / CHECKPOINTS_FOLDER, ignore_errors=True)
     return result
 
 
-def set_environment(environment: MutableMapping[str, str], offline: bool) -> None:
-    """Settings that the libraries read when they are imported.
-
-    Args:
-        offline: no network is needed, so none may be used.
-    """
+def set_environment(environment: MutableMapping[str, str]) -> None:
+    """Settings that the libraries read when they are imported."""
+    environment["HF_HUB_OFFLINE"] = "1"  # `prepare` has fetched what there is to fetch
     environment["HF_HUB_DISABLE_TELEMETRY"] = "1"
     environment["DO_NOT_TRACK"] = "1"
     environment["DISABLE_KUBEFLOW_INTEGRATION"] = "TRUE"  # it would report even where report_to is "none"
     environment["TOKENIZERS_PARALLELISM"] = "false"
     environment["TRANSFORMERS_VERBOSITY"] = "error"
     environment["CUDA_VISIBLE_DEVICES"] = "0"  # two would train on twice the batch that was asked for
-    if offline:
-        environment["HF_HUB_OFFLINE"] = "1"
+
+
+def _on_disk(run_file: RunFile, model: Optional[PinnedModel]) -> RunFile:
+    """The run file with the folder of the fetched model in place of its name."""
+    return run_file if model is None else run_file.model_copy(update={"model": Model(path=model.folder)})
 
 
 def save_model(outcome: Outcome, run_file: RunFile, folder: Path) -> str:
@@ -154,9 +157,10 @@ def make_result(
     }
 
 
-def describe(run_file: RunFile, prepared: Prepared, manifest: Manifest) -> Dict[str, Any]:
+def describe(run_file: RunFile, prepared: Prepared, manifest: Manifest, model: Optional[PinnedModel]) -> Dict[str, Any]:
     """What somebody needs to judge and repeat the run, and what `prepare` answered; goes into result.json beside the
     result. The keys are finished.REPORT_KEYS."""
+    fetched = {"model": model.as_json()} if model else {}
     return {
         "weights": "after the last epoch",
         "run_file": as_json(run_file),
@@ -168,7 +172,8 @@ def describe(run_file: RunFile, prepared: Prepared, manifest: Manifest) -> Dict[
             "rejected": manifest.rejected,
         },
         "versions": versions(),
-        PREPARED_KEY: result_of(manifest),
+        **fetched,
+        PREPARED_KEY: {**result_of(manifest), **fetched},
     }
 
 

@@ -224,7 +224,7 @@ def check_prepared(prepared: Prepared, sample_seed: Optional[str]) -> Manifest:
     return manifest
 
 
-def publish(temporary: Path, manifest: Manifest, final: Path) -> bool:
+def publish(temporary: Path, manifest: BaseModel, final: Path) -> bool:
     """Write the manifest and rename the folder to its place.
 
     Returns: False if another preparation was first; the caller's folder is then deleted.
