@@ -15,20 +15,20 @@ from xray_operator.cluster.progress import fetch_progress
 from xray_operator.config import OperatorConfig
 from xray_operator.core.admission import find_flavor, find_prepare_flavor
 from xray_operator.core.observed import (
-    DataJob,
     Job,
     JobHandle,
     Observed,
     Pod,
+    SharedJob,
     Unreadable,
     Volume,
     XRayJob,
     controller_uid,
     may_hold,
-    read_data_job,
     read_handle,
     read_job,
     read_pods,
+    read_shared_job,
     read_volume,
 )
 from xray_operator.core.plan import Snapshot, read_snapshot
@@ -76,9 +76,15 @@ class Gatherer:
     async def observe_recorded(self, job: XRayJob, snapshot: Snapshot) -> Observed:
         """What decides about a run that is fixed and has no Job."""
         former = await self._former_pods(job, snapshot.spec)
-        data_job = self._data_job(job, snapshot.preparation.job_name) if snapshot.preparation else None
-        progress = await self._progress(data_job.pods[-1]) if data_job and data_job.pods else None
-        return Observed(snapshot=snapshot, former_pods=former, data_job=data_job, progress=progress)
+        found = (self._shared_job(job, preparation.job_name) for preparation in snapshot.preparations)
+        shared_jobs = [shared for shared in found if shared]
+        at_work = next((shared.pods[-1] for shared in shared_jobs if shared.pods and not shared.complete), None)
+        return Observed(
+            snapshot=snapshot,
+            former_pods=former,
+            shared_jobs={shared.name: shared for shared in shared_jobs},
+            progress=await self._progress(at_work) if at_work else None,
+        )
 
     def _batch_job(self, job: XRayJob) -> tuple[Raw, JobHandle] | None:
         """The Job of a former run, while there is one; else that of the run that is wanted."""
@@ -140,9 +146,9 @@ class Gatherer:
         spec = parse_part(JobSpec, job.spec, "spec", names.SPEC_INVALID)
         return observed if isinstance(spec, list) else await self._look_around(job, spec, observed)
 
-    def _data_job(self, job: XRayJob, name: str) -> DataJob | None:
+    def _shared_job(self, job: XRayJob, name: str) -> SharedJob | None:
         raws = [raw for raw in self.index.batch_jobs.get(name, ()) if raw["metadata"]["namespace"] == job.ref.namespace]
-        return read_data_job(raws[0], self.index.pods.get(name, ())) if raws else None
+        return read_shared_job(raws[0], self.index.pods.get(name, ())) if raws else None
 
     async def _look_around(self, job: XRayJob, spec: JobSpec, observed: Observed) -> Observed:
         flavor = find_flavor(spec, observed)

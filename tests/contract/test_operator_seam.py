@@ -9,7 +9,15 @@ import pytest
 from tests.unit.operator.builders import EXAMPLES, example, make_job, make_run
 from xray_operator.core.manifests import build_config_map
 from xray_operator.core.plan import read_snapshot
-from xray_operator.core.reports import ErrorResult, PrepareResult, Progress, Report, TrainResult, read_report
+from xray_operator.core.reports import (
+    ErrorResult,
+    ModelResult,
+    PrepareResult,
+    Progress,
+    Report,
+    TrainResult,
+    read_report,
+)
 from xray_operator.core.run_file import build_run_file
 from xray_operator.names import FATAL_EXIT_CODES
 
@@ -33,6 +41,7 @@ def test_the_config_map_holds_the_run_file_and_the_record_and_nothing_else() -> 
     ("name", "model"),
     [
         ("prepare-result.json", PrepareResult),
+        ("model-result.json", ModelResult),
         ("result.json", TrainResult),
         ("error-result.json", ErrorResult),
         ("progress.json", Progress),

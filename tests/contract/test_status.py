@@ -23,6 +23,7 @@ from tests.unit.operator.builders import (
     told,
     train_result,
 )
+from tests.unit.operator.test_model_preparation import DATA_READY, MODEL_READY, decide_model, seen_both
 from tests.unit.operator.test_preparation import PREPARED, decide_first, seen
 from xray_operator.core.observed import Observed, Unreadable
 from xray_operator.core.reconcile import reconcile
@@ -65,6 +66,8 @@ def statuses() -> dict[str, Status]:
         "stopped at a limit": write(started(suspended=True), limits={"queueSeconds": 60}),
         "makes no progress": write(silent, limits={"noProgressSeconds": 30}),
         "waits for the training pod": told(decide_first(seen(PREPARED), now=41)),
+        "waits for data and model": told(decide_model(seen_both(), now=30)),
+        "has data and model": told(decide_model(seen_both(data=DATA_READY, model=MODEL_READY), now=46)),
         "gone": write(Observed(unreadable=Unreadable("ConfigMap cxr: gone")), former=written["training"]),
     }
 

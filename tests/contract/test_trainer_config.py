@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.builders import make_job, make_run
+from tests.unit.operator.test_model_preparation import model_plan
 from tests.unit.operator.test_sources import SOURCES, plan_with
 from tests.unit.trainer.build import EXAMPLES, make_run_file, write_data_set
-from xray_operator.core.run_file import build_run_file, render_data_order, render_run_file
-from xray_trainer.config import as_json, parse_data_order, parse_run_file, read_run_file
+from xray_operator.core.run_file import build_run_file, render_order, render_run_file
+from xray_trainer.config import as_json, parse_data_order, parse_model_order, parse_run_file, read_run_file
 from xray_trainer.errors import ConfigurationError, DataError, StoppedError
 from xray_trainer.prepare.run import prepare
 from xray_trainer.progress import Progress
@@ -75,9 +76,22 @@ def test_every_source_is_read_as_the_operator_writes_it(source: dict[str, Any]) 
     assert as_json(run_file) == document
     preparation = plan.snapshot.preparation
     assert preparation is not None
-    order = parse_data_order(render_data_order(plan, preparation.job_name))
+    order = parse_data_order(render_order(plan, preparation))
     assert order.name == run_file.prepared_by
     assert order.dataset == run_file.dataset
+
+
+@pytest.mark.parametrize("revision", [None, "v1"])
+def test_a_hub_model_is_read_as_the_operator_writes_it(revision: str | None) -> None:
+    plan = model_plan(name="example/vit", revision=revision)
+    run_file = parse_run_file(json.loads(render_run_file(plan)))
+    preparation = plan.snapshot.model_preparation
+    assert preparation is not None
+    order = parse_model_order(render_order(plan, preparation))
+    assert order.name == run_file.model_prepared_by
+    assert (order.hub_name, order.revision) == (run_file.model.hub_name, run_file.model.revision)
+    assert (order.hub_name, order.revision) == ("example/vit", revision)
+    assert order.cache_dir == run_file.dataset.cache_dir
 
 
 def test_a_data_set_that_is_not_on_the_claim_is_told_by_the_user_s_own_path(tmp_path: Path) -> None:

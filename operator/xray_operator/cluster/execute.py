@@ -8,7 +8,7 @@ from typing import Any
 from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
 from xray_operator.core.manifests import shared_owner
-from xray_operator.core.observed import DataJob, XRayJob, controller_uid
+from xray_operator.core.observed import SharedJob, XRayJob, controller_uid
 from xray_operator.core.reconcile import Decision
 from xray_operator.core.sections import Status
 from xray_operator.errors import AlreadyExists, Refused
@@ -70,7 +70,7 @@ async def write_down(cluster: Cluster, job: XRayJob, decision: Decision) -> str 
     return await _write_status(cluster, job, decision.status) if decision.status else None
 
 
-async def _join(cluster: Cluster, job: XRayJob, shared: DataJob) -> None:
+async def _join(cluster: Cluster, job: XRayJob, shared: SharedJob) -> None:
     """The list of owners is written whole: nobody else's entry may be lost."""
     owners = [*shared.owners, shared_owner(job.ref)]
     body = {"metadata": {"resourceVersion": shared.resource_version, "ownerReferences": owners}}

@@ -21,7 +21,7 @@ USER: Final = 65532
 GRACE_SECONDS: Final = 120
 """From SIGTERM to SIGKILL: one training step and saving a checkpoint of ViT-base."""
 CA_MOUNT: Final = "/etc/xray-ca"
-_DATA_MOUNTS: Final = (run_file.DATASET_MOUNT, run_file.CACHE_MOUNT, CA_MOUNT, "/tmp", "/dev/shm")
+_CACHE_MOUNTS: Final = (run_file.CACHE_MOUNT, "/tmp", "/dev/shm")
 CREDENTIALS: Final = {
     "AWS_ACCESS_KEY_ID": True,
     "AWS_SECRET_ACCESS_KEY": True,
@@ -69,8 +69,8 @@ def build_job(plan: Plan) -> dict[str, Any]:
     }
 
 
-def build_data_job(plan: Plan, preparation: Preparation) -> dict[str, Any]:
-    """The Job that prepares the data for every run that needs them: one container `prepare`, no accelerator.
+def build_shared_job(plan: Plan, preparation: Preparation) -> dict[str, Any]:
+    """The Job of a preparation, for every run that needs it: one container `prepare`, no accelerator.
 
     Its owners are the resources that wait for it or have used it; the last of them takes it along.
     """
@@ -95,7 +95,7 @@ def build_data_job(plan: Plan, preparation: Preparation) -> dict[str, Any]:
             "backoffLimit": BACKOFF_LIMIT,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": _failure_rules()},
-            "template": {"metadata": _pod_metadata(plan, labels), "spec": _data_pod(plan, preparation)},
+            "template": {"metadata": _pod_metadata(plan, labels), "spec": _shared_pod(plan, preparation)},
         },
     }
 
@@ -162,10 +162,19 @@ def _pod_metadata(plan: Plan, labels: dict[str, str]) -> dict[str, Any]:
 def _run_pod(plan: Plan) -> dict[str, Any]:
     prepare = _run_container(plan, names.PREPARE, plan.snapshot.prepare_image)
     if plan.snapshot.preparation is None:
+        _let_out(plan, prepare)
         _let_read(plan, prepare)
     train = _train_container(plan)
     spec = _pod_spec(plan.snapshot, plan.snapshot, [train], _volumes(plan, prepare, train))
     return spec | {"initContainers": [prepare]}
+
+
+def _let_out(plan: Plan, container: dict[str, Any]) -> None:
+    """Give a container what the administrator's network asks for. Where a Job prepares, the run's own pod needs none."""
+    container["env"] += _network(plan.snapshot.pod)
+    if plan.snapshot.pod.ca_bundle.config_map_name:
+        mount = {"name": "ca-bundle", "mountPath": CA_MOUNT, "readOnly": True}
+        container["volumeMounts"] = [*container["volumeMounts"], mount]
 
 
 def _let_read(plan: Plan, container: dict[str, Any]) -> None:
@@ -187,12 +196,16 @@ def _credentials(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _data_pod(plan: Plan, preparation: Preparation) -> dict[str, Any]:
-    order = run_file.render_data_order(plan, preparation.job_name)
-    mounts = [mount for mount in _mounts(plan, with_dataset=True) if mount["mountPath"] in _DATA_MOUNTS]
+def _shared_pod(plan: Plan, preparation: Preparation) -> dict[str, Any]:
+    of_data = preparation.kind == "data"
+    wanted = (*_CACHE_MOUNTS, run_file.DATASET_MOUNT) if of_data else _CACHE_MOUNTS
+    mounts = [mount for mount in _mounts(plan, with_dataset=True) if mount["mountPath"] in wanted]
+    arguments = [f"prepare-{preparation.kind}", "--order", run_file.render_order(plan, preparation)]
     container = _container(plan.snapshot, names.PREPARE, plan.snapshot.prepare_image, preparation.host)
-    container |= {"args": ["prepare-data", "--order", order], "ports": _ports(), "volumeMounts": mounts}
-    _let_read(plan, container)
+    container |= {"args": arguments, "ports": _ports(), "volumeMounts": mounts}
+    _let_out(plan, container)
+    if of_data:
+        _let_read(plan, container)
     return _pod_spec(plan.snapshot, preparation, [container], _volumes(plan, container))
 
 
@@ -225,6 +238,7 @@ def _pod_spec(
 
 def _train_container(plan: Plan) -> dict[str, Any]:
     container = _run_container(plan, names.TRAIN, plan.snapshot.train_image) | {"ports": _ports()}
+    container["env"].append({"name": "HF_HUB_OFFLINE", "value": "1"})  # `prepare` has fetched what there is to fetch
     if plan.snapshot.resource_name:
         # on the container that uses them; the scheduler holds them for the whole pod anyway
         limits = container["resources"].setdefault("limits", {})
@@ -255,7 +269,6 @@ def _container(snapshot: Snapshot, name: str, image: str, host: Host) -> dict[st
             {"name": "MPLCONFIGDIR", "value": "/tmp/matplotlib"},
             {"name": "PYTHONUNBUFFERED", "value": "1"},
             {"name": "XDG_CACHE_HOME", "value": "/tmp/cache"},
-            *_admin_environment(snapshot.pod),
         ],
         "resources": _resources(host),
         "securityContext": {
@@ -268,7 +281,7 @@ def _container(snapshot: Snapshot, name: str, image: str, host: Host) -> dict[st
     }
 
 
-def _admin_environment(pod: Pod) -> list[dict[str, str]]:
+def _network(pod: Pod) -> list[dict[str, str]]:
     """Proxies are given in both spellings: curl and Python's urllib read the lower case first."""
     bundle = f"{CA_MOUNT}/{pod.ca_bundle.key}" if pod.ca_bundle.config_map_name else ""
     proxies = {"HTTP_PROXY": pod.http_proxy, "HTTPS_PROXY": pod.https_proxy, "NO_PROXY": pod.no_proxy}
@@ -363,8 +376,6 @@ def _mounts(plan: Plan, *, with_dataset: bool) -> list[dict[str, Any]]:
     if spec.model.claim_name:
         model = volumes[spec.model.claim_name]
         mounts.append({"name": model, "mountPath": run_file.MODEL_MOUNT, **read_only})
-    if plan.snapshot.pod.ca_bundle.config_map_name:
-        mounts.append({"name": "ca-bundle", "mountPath": CA_MOUNT, **read_only})
     return [
         *mounts,
         {"name": "run-file", "mountPath": run_file.RUN_FILE_MOUNT, **read_only},

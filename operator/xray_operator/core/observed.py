@@ -129,8 +129,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class DataJob:
-    """The batch/v1 Job that prepares data for every run that needs them."""
+class SharedJob:
+    """The batch/v1 Job of a preparation, which serves every run that needs it."""
 
     name: str
     uid: str
@@ -207,8 +207,8 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     """Oldest first."""
     progress: Progress | None = None
-    data_job: DataJob | None = None
-    """Of the preparation that the run waits for, if it has one of its own."""
+    shared_jobs: Mapping[str, SharedJob] = field(default_factory=dict)
+    """Of the preparations that the run waits for, by name, as far as they are there."""
 
 
 def read_xray_job(raw: Raw) -> XRayJob:
@@ -253,12 +253,12 @@ def read_job(raw: Raw, handle: JobHandle, snapshot: Snapshot) -> Job:
     )
 
 
-def read_data_job(raw: Raw, pods: Iterable[Raw]) -> DataJob:
+def read_shared_job(raw: Raw, pods: Iterable[Raw]) -> SharedJob:
     """The Job of a preparation, and those of these pods that it controls."""
     metadata, held = raw["metadata"], _conditions(raw)
     failed = held.get("Failed", {})
     ends = [c for c in (held.get("Complete", {}), failed) if c.get("status") == "True"]
-    return DataJob(
+    return SharedJob(
         name=metadata["name"],
         uid=metadata["uid"],
         resource_version=metadata["resourceVersion"],
@@ -346,10 +346,11 @@ def _sound(status: Any) -> Raw:
     if not isinstance(status, Mapping):
         return {}
     rows = [row for part in ("conditions", "attempts", "formerRuns") for row in _rows(status.get(part, []))]
-    sections = [
-        status.get(part, {}) for part in ("times", "trainerStatus", "preparation", "data", "cost", "run", "results")
-    ]
+    sections = [status.get(part, {}) for part in _MAPPINGS]
     return status if all(isinstance(part, Mapping) for part in rows + sections) else {}
+
+
+_MAPPINGS = ("times", "trainerStatus", "preparation", "modelPreparation", "data", "model", "cost", "run", "results")
 
 
 def _asked_to_go(metadata: Raw) -> datetime | None:

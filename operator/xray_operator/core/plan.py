@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -33,8 +33,9 @@ class RecordedPod(Pod):
 
 
 class Preparation(Part):
-    """A Job of its own that prepares the data without accelerators, for every run that needs them."""
+    """A Job of its own that prepares without accelerators, for every run that needs the same."""
 
+    kind: Literal["data", "model"] = "data"
     job_name: str
     flavor: str
     host: Host = Host()
@@ -60,13 +61,20 @@ class Snapshot(Part):
     tolerations: tuple[dict[str, Any], ...] = ()
     price: Price | None = None
     preparation: Preparation | None = None
-    """None: the init container prepares in place."""
+    """Of the data; None: the init container prepares in place."""
+    model_preparation: Preparation | None = None
+    """Of the hub model; None: there is none, or the init container fetches it."""
     prepare_image: str
     train_image: str
     pull_policy: str = "IfNotPresent"
     pod: RecordedPod = RecordedPod()
     digest: str = Field(default="", exclude=True)
     """Of the text that it was read from."""
+
+    @property
+    def preparations(self) -> tuple[Preparation, ...]:
+        """All that have to be over before the run's Job comes into being."""
+        return tuple(each for each in (self.preparation, self.model_preparation) if each)
 
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True, exclude_none=True)
@@ -127,26 +135,36 @@ class Plan:
         return self.job.output_folder(self.snapshot.spec)
 
 
-def plan_preparation(
+def plan_preparations(
     spec: JobSpec, flavor_name: str, flavor: FlavorSpec, claim_uids: Mapping[str, str], image: str, now: datetime
-) -> Preparation:
-    """The Job that prepares these data on this flavor; the same for every run that needs the same.
+) -> tuple[Preparation, ...]:
+    """The Jobs that prepare on this flavor; the same for every run that needs the same.
+
+    A run's data and its hub model have a Job each: runs of the same data may start from different models.
 
     Args:
         claim_uids: of the claims of the source and of the cache: a claim that was made anew holds other data.
         image: of the container, which decides over the cache's format.
     """
+
+    def plan(kind: Literal["data", "model"], *what: object) -> Preparation:
+        return Preparation(
+            kind=kind,
+            job_name=_hashed_name(f"xray-{kind}", 12, json.dumps([*what, image], sort_keys=True)),
+            flavor=flavor_name,
+            host=flavor.host,
+            node_selector=flavor.node_selector,
+            tolerations=flavor.tolerations,
+            price=price_in_force(flavor.prices, now),
+        )
+
     dataset = spec.dataset.model_dump(mode="json", exclude={"cache", "prepare", "prepare_flavor", "verify"})
     places = [claim_uids.get(claim, claim) for claim in spec.data_claims().values()]
-    key = json.dumps([dataset, places, image], sort_keys=True)
-    return Preparation(
-        job_name=_hashed_name("xray-data", 12, key),
-        flavor=flavor_name,
-        host=flavor.host,
-        node_selector=flavor.node_selector,
-        tolerations=flavor.tolerations,
-        price=price_in_force(flavor.prices, now),
-    )
+    data = plan("data", dataset, places)
+    if not spec.model.is_of_hub:
+        return (data,)
+    cache = claim_uids.get(spec.cache_claim, spec.cache_claim)
+    return data, plan("model", spec.model.name, spec.model.revision, cache)
 
 
 def take_snapshot(
@@ -155,9 +173,14 @@ def take_snapshot(
     config: OperatorConfig,
     now: datetime,
     queue_name: str | None = None,
-    preparation: Preparation | None = None,
+    preparations: Iterable[Preparation] = (),
 ) -> Snapshot:
-    """Fix what a run that starts now will keep."""
+    """Fix what a run that starts now will keep.
+
+    Args:
+        preparations: of its own, one of a kind; none: the init container prepares.
+    """
+    by_kind = {preparation.kind: preparation for preparation in preparations}
     return Snapshot(
         started_at=now.replace(microsecond=0),
         rerun=spec.rerun,
@@ -171,7 +194,8 @@ def take_snapshot(
         node_selector=flavor.node_selector,
         tolerations=flavor.tolerations,
         price=price_in_force(flavor.prices, now),
-        preparation=preparation,
+        preparation=by_kind.get("data"),
+        model_preparation=by_kind.get("model"),
         prepare_image=config.images.prepare,
         train_image=config.images.torch,
         pull_policy=config.images.pull_policy,

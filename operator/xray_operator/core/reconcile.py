@@ -26,9 +26,9 @@ from xray_operator.core.attempts import attempts_from_status
 from xray_operator.core.conditions import find_condition, tell_edits
 from xray_operator.core.events import build_events
 from xray_operator.core.halt import find_halt
-from xray_operator.core.manifests import build_config_map, build_data_job, build_job
-from xray_operator.core.observed import DataJob, Job, JobHandle, Observed, XRayJob
-from xray_operator.core.plan import Plan, Preparation, Snapshot, make_plan, plan_preparation, take_snapshot
+from xray_operator.core.manifests import build_config_map, build_job, build_shared_job
+from xray_operator.core.observed import Job, JobHandle, Observed, SharedJob, XRayJob
+from xray_operator.core.plan import Plan, Preparation, Snapshot, make_plan, plan_preparations, take_snapshot
 from xray_operator.core.sections import Status
 from xray_operator.core.situation import is_outdated
 from xray_operator.core.spec import JobSpec, Problem, parse_part
@@ -49,9 +49,9 @@ class Decision:
     """What to do, in this order: create, change the Job, post events, write status."""
 
     create: dict[str, Any] | None = None
-    """A ConfigMap (then decide again with its snapshot), the run's Job, or the Job that prepares its data."""
-    join: DataJob | None = None
-    """The preparation that this run waits for beside others: it becomes one of its owners."""
+    """A ConfigMap (then decide again with its snapshot), the run's Job, or a Job that prepares for it."""
+    join: SharedJob | None = None
+    """A preparation that this run waits for beside others: it becomes one of its owners."""
     suspend: bool | None = None
     """What the Job's `suspend` has to become; None: it stays."""
     delete: JobHandle | None = None
@@ -156,11 +156,11 @@ def _start(job: XRayJob, observed: Observed, now: datetime, config: OperatorConf
         return _refuse(job, problems, now, config)
     if halt := find_halt(job.live, ()):
         return _tell(job, halted_status(job, halt, None, now), now, config)
-    preparation = None
+    preparations: tuple[Preparation, ...] = ()
     if isinstance(prepare_flavor, tuple):
         uids = {claim: volume.uid for claim, volume in observed.volumes.items() if volume is not None}
-        preparation = plan_preparation(spec, *prepare_flavor, uids, config.images.prepare, now)
-    snapshot = take_snapshot(spec, flavor, config, now, job.queue_name, preparation)
+        preparations = plan_preparations(spec, *prepare_flavor, uids, config.images.prepare, now)
+    snapshot = take_snapshot(spec, flavor, config, now, job.queue_name, preparations)
     return Decision(create=build_config_map(make_plan(job.ref, snapshot)))
 
 
@@ -173,28 +173,31 @@ def _start_recorded(
     if halt := find_halt(job.live, attempts_from_status(job.status.get("attempts", ()))):
         return _tell(job, halted_status(job, halt, snapshot, now), now, config)
     plan = make_plan(job.ref, snapshot)
-    if snapshot.preparation is not None:
-        waiting = _prepare(job, plan, snapshot.preparation, observed, now, config)
+    if snapshot.preparations:
+        waiting = _prepare(job, plan, observed, now, config)
         if waiting is not None:
             return waiting
     return Decision(create=build_job(plan))
 
 
-def _prepare(
-    job: XRayJob, plan: Plan, preparation: Preparation, observed: Observed, now: datetime, config: OperatorConfig
-) -> Decision | None:
-    """What the preparation wants before the run's flavor is held; None when it is over, and that is written down."""
-    data_job = observed.data_job
-    if data_job is None:
-        return Decision(create=build_data_job(plan, preparation))
-    decision = _tell(job, preparing_status(job, plan.snapshot, preparation, observed, now), now, config)
-    if data_job.deleting:
-        return decision
-    if is_outdated(data_job, plan.snapshot.started_at):
-        return replace(decision, delete=JobHandle(job.ref.namespace, data_job.name, data_job.uid, 0, deleting=False))
-    if not data_job.is_owned_by(job.ref.uid):
-        return replace(decision, join=data_job)
-    return None if data_job.complete and decision.status is None else decision
+def _prepare(job: XRayJob, plan: Plan, observed: Observed, now: datetime, config: OperatorConfig) -> Decision | None:
+    """What the preparations want before the run's flavor is held; None when they are over, and that is written down.
+
+    They go on side by side; here one is made, deleted or joined after the other.
+    """
+    preparations, shared_jobs = plan.snapshot.preparations, observed.shared_jobs
+    for preparation in preparations:
+        if preparation.job_name not in shared_jobs:
+            return Decision(create=build_shared_job(plan, preparation))
+    decision = _tell(job, preparing_status(job, plan.snapshot, observed, now), now, config)
+    ours = [shared_jobs[preparation.job_name] for preparation in preparations]
+    for shared in (each for each in ours if not each.deleting):
+        if is_outdated(shared, plan.snapshot.started_at):
+            return replace(decision, delete=JobHandle(job.ref.namespace, shared.name, shared.uid, 0, deleting=False))
+        if not shared.is_owned_by(job.ref.uid):
+            return replace(decision, join=shared)
+    over = all(shared.complete and not shared.deleting for shared in ours)
+    return None if over and decision.status is None else decision
 
 
 def _refuse(

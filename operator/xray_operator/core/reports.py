@@ -35,6 +35,22 @@ class SavedCheckpoint(Report):
     time: AwareDatetime
 
 
+class FetchedModel(Report):
+    """A hub model, at the commit that its revision meant when it was fetched."""
+
+    name: Annotated[str, Field(max_length=200)]
+    revision: Annotated[str, Field(max_length=64)] | None = None
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    bytes: Count
+
+
+class ModelResult(Report):
+    """Termination message of a model's own preparation after success."""
+
+    exit_code: Annotated[int, Field(ge=0, le=0)]
+    model: FetchedModel
+
+
 class PrepareResult(Report):
     """Termination message of `prepare` after success."""
 
@@ -50,6 +66,8 @@ class PrepareResult(Report):
     split_digest: Digest
     absent_findings: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=32)] = ()
     """Findings of the run that no row of the labels file has: perhaps misspelt."""
+    model: FetchedModel | None = None
+    """None if the run starts from no hub model."""
 
 
 class Finding(Report):

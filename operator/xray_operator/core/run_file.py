@@ -6,11 +6,12 @@ import json
 from typing import Any, Final
 
 from xray_operator import names
-from xray_operator.core.plan import Plan
+from xray_operator.core.plan import Plan, Preparation
 from xray_operator.core.spec import Model, Source
 
 DATASET_MOUNT: Final = "/mnt/dataset"
 CACHE_MOUNT: Final = "/mnt/cache"
+CACHE_DIR: Final = f"{CACHE_MOUNT}/xray-cache"
 OUTPUT_MOUNT: Final = "/mnt/output"
 MODEL_MOUNT: Final = "/mnt/model"
 RUN_FILE_MOUNT: Final = "/etc/xray"
@@ -22,7 +23,7 @@ RUN_FILE: Final = "run.json"
 
 def build_run_file(plan: Plan) -> dict[str, Any]:
     """The run file as a JSON object: version 1, see tests/contract/examples/run.json."""
-    preparation = plan.snapshot.preparation
+    orders = {"prepared_by": plan.snapshot.preparation, "model_prepared_by": plan.snapshot.model_preparation}
     return {
         "version": 1,
         "run": {
@@ -47,16 +48,17 @@ def build_run_file(plan: Plan) -> dict[str, Any]:
         "output_dir": f"{OUTPUT_MOUNT}/{plan.output_folder}",
         "progress_port": names.PROGRESS_PORT,
         "verify": plan.spec.dataset.verify,
-    } | ({"prepared_by": preparation.job_name} if preparation else {})
+    } | {field: order.job_name for field, order in orders.items() if order}
 
 
-def render_data_order(plan: Plan, name: str) -> str:
-    """What a preparation of its own is told, on one line.
-
-    Args:
-        name: of its Job.
-    """
-    order = {"version": 1, "name": name, "dataset": _dataset(plan), "progress_port": names.PROGRESS_PORT}
+def render_order(plan: Plan, preparation: Preparation) -> str:
+    """What a preparation of its own is told, on one line."""
+    if preparation.kind == "model":
+        model = _model(plan.spec.model)
+        what = {"hub_name": model["hub_name"], "revision": model["revision"], "cache_dir": CACHE_DIR}
+    else:
+        what = {"dataset": _dataset(plan)}
+    order = {"version": 1, "name": preparation.job_name, "progress_port": names.PROGRESS_PORT} | what
     return json.dumps(order, sort_keys=True)
 
 
@@ -66,10 +68,9 @@ def render_run_file(plan: Plan) -> str:
 
 
 def _model(model: Model) -> dict[str, Any]:
-    on_claim = model.claim_name is not None
     return {
-        "path": f"{MODEL_MOUNT}/{model.name}" if on_claim else None,
-        "hub_name": None if on_claim else model.name,
+        "path": f"{MODEL_MOUNT}/{model.name}" if model.claim_name else None,
+        "hub_name": model.name if model.is_of_hub else None,
         "revision": model.revision,
         "config": model.config.model_dump() if model.config else None,
     }
@@ -90,7 +91,7 @@ def _dataset(plan: Plan) -> dict[str, Any]:
         },
         "image_size": dataset.image_size,
         "stored_size": plan.stored_size,
-        "cache_dir": f"{CACHE_MOUNT}/xray-cache",
+        "cache_dir": CACHE_DIR,
         "on_bad_image": {"mode": dataset.on_bad_image, "max_share": dataset.max_bad_percent / 100},
     }
 

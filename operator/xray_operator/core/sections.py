@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from xray_operator import names
 from xray_operator.core.attempts import Attempt, add_seconds, attempt_of, phase_ends, render_time
 from xray_operator.core.cost import NOTHING, Cost, make_cost
-from xray_operator.core.observed import DataJob, Pod, XRayJob, read_time
+from xray_operator.core.observed import Pod, SharedJob, XRayJob, read_time
 from xray_operator.core.plan import Preparation, Snapshot
-from xray_operator.core.reports import DataCounts, PrepareResult, Progress, TrainResult
+from xray_operator.core.reports import DataCounts, FetchedModel, PrepareResult, Progress, TrainResult
 from xray_operator.core.situation import Situation
 
 Status = dict[str, Any]
@@ -80,6 +80,10 @@ def _prepared(result: PrepareResult) -> Status:
     } | present(absentFindings=list(result.absent_findings))
 
 
+def model_section(model: FetchedModel | None) -> Status | None:
+    return present(**model.model_dump()) if model else None
+
+
 def results_section(result: TrainResult | None) -> Status | None:
     if result is None:
         return None
@@ -112,21 +116,32 @@ def run_section(job: XRayJob, snapshot: Snapshot, pod: Pod | None) -> Status:
     )
 
 
-def preparation_section(
-    job: XRayJob, preparation: Preparation, data_job: DataJob | None, now: datetime
-) -> Mapping[str, Any] | None:
-    """What the preparation of its own has taken, and what it costs; the first of its owners pays."""
-    recorded: Mapping[str, Any] | None = job.status.get("preparation")
-    attempts = [a for pod in data_job.pods if (a := attempt_of(pod, None, now))] if data_job else []
-    if data_job is None or not attempts:
-        return recorded
+PREPARATIONS: Final = {"data": "preparation", "model": "modelPreparation"}
+"""Kind of a preparation of its own -> its section."""
+
+
+def preparation_sections(
+    job: XRayJob, snapshot: Snapshot, shared_jobs: Mapping[str, SharedJob], now: datetime
+) -> Mapping[str, Any]:
+    """What the preparations of their own have taken, and what they cost; the first owner of each pays."""
+    return {
+        PREPARATIONS[preparation.kind]: _preparation(job, preparation, shared_jobs.get(preparation.job_name), now)
+        or job.status.get(PREPARATIONS[preparation.kind])
+        for preparation in snapshot.preparations
+    }
+
+
+def _preparation(job: XRayJob, preparation: Preparation, shared: SharedJob | None, now: datetime) -> Status | None:
+    attempts = [a for pod in shared.pods if (a := attempt_of(pod, None, now))] if shared else []
+    if shared is None or not attempts:
+        return None
     seconds = add_seconds(attempts)
-    payer = bool(data_job.owners) and data_job.owners[0].get("uid") == job.ref.uid
+    payer = bool(shared.owners) and shared.owners[0].get("uid") == job.ref.uid
     return present(
-        jobName=data_job.name,
+        jobName=shared.name,
         flavor=preparation.flavor,
         startedAt=render_time(attempts[0].started),
-        finishedAt=render_time(data_job.ended) if data_job.ended else None,
+        finishedAt=render_time(shared.ended) if shared.ended else None,
         seconds=sum(seconds.values()),
         cost=make_cost(seconds, preparation.price).display if payer else "shared",
     )
@@ -154,12 +169,13 @@ def cost_section(cost: Cost) -> Status:
 def times_section(
     job: XRayJob, snapshot: Snapshot, attempts: Sequence[Attempt], situation: Situation, now: datetime
 ) -> Status | None:
-    """Queued ends with the first attempt, and begins with the job, the rerun or the data's being prepared; the other
+    """Queued ends with the first attempt, and begins with the job, the rerun or the end of what is prepared before; the other
     phases are of the latest pod, which only verifies what a preparation of its own has left."""
     pod = situation.pod
     begin = snapshot.started_at if snapshot.rerun else job.created
-    if prepared := job.status.get("preparation", {}).get("finishedAt"):
-        begin = read_time(prepared)
+    sections = (job.status.get(section, {}) for section in PREPARATIONS.values())
+    if ends := [section["finishedAt"] for section in sections if "finishedAt" in section]:
+        begin = read_time(max(ends))
     times = {"queued": _span(begin, attempts[0].started if attempts else None)}
     if pod is None or pod.scheduled is None:
         return times if not job.status.get("times", {}).get("preparing") else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -10,12 +10,23 @@ from typing import Final
 from xray_operator import names
 from xray_operator.core.attempts import failure_of
 from xray_operator.core.halt import Halt
-from xray_operator.core.observed import DataJob, Job, Observed, Pod
-from xray_operator.core.reports import PrepareResult, Progress, TrainResult, began, read_report
+from xray_operator.core.observed import Job, Observed, Pod, SharedJob
+from xray_operator.core.plan import Preparation, Snapshot
+from xray_operator.core.reports import (
+    FetchedModel,
+    ModelResult,
+    PrepareResult,
+    Progress,
+    TrainResult,
+    began,
+    read_report,
+)
 from xray_operator.core.spec import Limits
 
 SILENT_SECONDS: Final = 60
 """A trainer that does not answer for so long is told of; it may only be busy."""
+_WORK: Final = {"data": ("prepares the data", "prepared the data"), "model": ("fetches the model", "fetched the model")}
+"""What a preparation of each kind does, and has done."""
 ORDINARY_WAITS: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 
 
@@ -30,6 +41,7 @@ class Situation:
     """The latest attempt."""
     data_ready: bool = False
     data: PrepareResult | None = None
+    model: FetchedModel | None = None
     result: TrainResult | None = None
     evaluating_began: datetime | None = None
     changing: bool = False
@@ -59,34 +71,52 @@ def assess(job: Job, observed: Observed, formerly_evaluating: datetime | None) -
     return _training(pod, observed.progress, formerly_evaluating)
 
 
-def assess_preparation(data_job: DataJob | None, began: datetime) -> Situation:
-    """The situation of a run that waits for its data to be prepared by a Job of their own.
+def assess_preparations(snapshot: Snapshot, shared_jobs: Mapping[str, SharedJob]) -> Situation:
+    """The situation of a run that waits for what Jobs of their own prepare: all of it has to be there.
 
-    Args:
-        began: when the run was fixed: a preparation that had ended before is none of it.
+    A preparation that had ended before the run was fixed is none of it.
     """
-    if data_job is None or data_job.deleting or is_outdated(data_job, began):
-        return Situation(names.PREPARING, names.PREPARING, "waiting for a Job that prepares the data")
-    pod = data_job.pods[-1] if data_job.pods else None
-    if data_job.complete:
-        told = f"Job {data_job.name} has prepared the data"
-        return Situation(names.PREPARING, names.PREPARED, told, pod, True, _data(pod))
-    if data_job.failed:
+    each = [
+        _assess_preparation(preparation, shared_jobs.get(preparation.job_name), snapshot.started_at)
+        for preparation in snapshot.preparations
+    ]
+    failed = [situation for situation in each if situation.state == names.FAILED]
+    waiting = [situation for situation in each if not situation.data_ready]
+    told = failed[:1] or waiting or each
+    return replace(
+        told[0],
+        message="; ".join(situation.message for situation in told),
+        data=next((situation.data for situation in each if situation.data), None),
+        model=next((situation.model for situation in each if situation.model), None),
+    )
+
+
+def _assess_preparation(preparation: Preparation, shared: SharedJob | None, began: datetime) -> Situation:
+    does, has_done = _WORK[preparation.kind]
+    if shared is None or shared.deleting or is_outdated(shared, began):
+        return Situation(names.PREPARING, names.PREPARING, f"waiting for a Job that {does}")
+    pod = shared.pods[-1] if shared.pods else None
+    if shared.complete:
+        told = f"Job {shared.name} has {has_done}"
+        fetched = read_report(ModelResult, pod.prepare.message) if pod and preparation.kind == "model" else None
+        model = fetched.model if fetched else None
+        return Situation(names.PREPARING, names.PREPARED, told, pod, True, _data(pod), model)
+    if shared.failed:
         failure = failure_of(pod) if pod else None
-        reason, told = (failure.reason, failure.message) if failure else (data_job.failed, data_job.failed)
-        return Situation(names.FAILED, reason, f"Job {data_job.name}: {told}", pod)
+        reason, told = (failure.reason, failure.message) if failure else (shared.failed, shared.failed)
+        return Situation(names.FAILED, reason, f"Job {shared.name}: {told}", pod)
     if pod is None or pod.scheduled is None:
         reason = "Unschedulable" if pod and pod.unschedulable else names.PREPARING
-        return Situation(names.PREPARING, reason, f"Job {data_job.name} {_no_node(pod)}", pod)
+        return Situation(names.PREPARING, reason, f"Job {shared.name} {_no_node(pod)}", pod)
     if _to_be_retried(pod):
         return replace(_retrying(pod), state=names.PREPARING)
-    return _preparing(pod)
+    return _preparing(pod, does)
 
 
-def is_outdated(data_job: DataJob | None, began: datetime) -> bool:
-    """Whether it had ended before the run began: what it left may be gone since, so it is made anew; it takes seconds
-    if the data are still there."""
-    return data_job is not None and data_job.ended is not None and data_job.ended <= began
+def is_outdated(shared: SharedJob, began: datetime) -> bool:
+    """Whether it had ended before the run began: what it left may be gone since, or a branch of the hub may have moved,
+    so it is made anew; it takes seconds if all is still there."""
+    return shared.ended is not None and shared.ended <= began
 
 
 def stand_still(situation: Situation, halt: Halt, pods: Sequence[Pod]) -> Situation:
@@ -174,15 +204,15 @@ def _retrying(pod: Pod) -> Situation:
     return Situation(names.QUEUED, reason, told, pod)
 
 
-def _preparing(pod: Pod) -> Situation:
+def _preparing(pod: Pod, does: str = _WORK["data"][0]) -> Situation:
     ready = pod.prepare.exit_code == 0
     name, container = (names.TRAIN, pod.train) if ready else (names.PREPARE, pod.prepare)
     if container.reason in ORDINARY_WAITS or container.started:
         reason = names.PREPARING
-        told = f"pod {pod.name} {'starts to train' if ready else 'prepares the data'}"
+        told = f"pod {pod.name} {'starts to train' if ready else does}"
     else:
         reason, told = container.reason, f"{name} waits: {container.reason}: {container.message}"
-    return Situation(names.PREPARING, reason, told, pod, ready, _data(pod))
+    return Situation(names.PREPARING, reason, told, pod, ready, *_prepared(pod))
 
 
 def _training(pod: Pod, progress: Progress | None, formerly: datetime | None) -> Situation:
@@ -190,7 +220,7 @@ def _training(pod: Pod, progress: Progress | None, formerly: datetime | None) ->
     phases = result.phases if result else progress.phases if progress else ()
     evaluating = began(phases, names.EVALUATING) or formerly
     state = names.EVALUATING if evaluating else names.TRAINING
-    return Situation(state, state, f"pod {pod.name}", pod, True, _data(pod), result, evaluating)
+    return Situation(state, state, f"pod {pod.name}", pod, True, *_prepared(pod), result, evaluating)
 
 
 def _succeeded(pod: Pod | None) -> Situation:
@@ -198,7 +228,7 @@ def _succeeded(pod: Pod | None) -> Situation:
     evaluating = began(result.phases, names.EVALUATING) if result else None
     reason = names.RESULT_UNREAD if result is None else names.ADOPTED if result.adopted else names.COMPLETED
     told = "" if result else "the run completed, but its result could not be read; it is on the output claim"
-    return Situation(names.SUCCEEDED, reason, told, pod, True, _data(pod), result, evaluating)
+    return Situation(names.SUCCEEDED, reason, told, pod, True, *_prepared(pod), result, evaluating)
 
 
 def _failed(job: Job, pod: Pod | None) -> Situation:
@@ -206,10 +236,15 @@ def _failed(job: Job, pod: Pod | None) -> Situation:
     ready = pod is not None and pod.prepare.exit_code == 0
     if failure is None:
         told = f"Job {job.name} failed: {job.failed}"
-        return Situation(names.FAILED, job.failed or names.FAILED, told, pod, ready, _data(pod))
+        return Situation(names.FAILED, job.failed or names.FAILED, told, pod, ready, *_prepared(pod))
     if failure.exit_code == names.LIMIT_EXIT_CODE:
-        return Situation(names.STOPPED, names.RUN_LIMIT_REACHED, failure.message, pod, ready, _data(pod))
-    return Situation(names.FAILED, failure.reason, failure.message, pod, ready, _data(pod))
+        return Situation(names.STOPPED, names.RUN_LIMIT_REACHED, failure.message, pod, ready, *_prepared(pod))
+    return Situation(names.FAILED, failure.reason, failure.message, pod, ready, *_prepared(pod))
+
+
+def _prepared(pod: Pod | None) -> tuple[PrepareResult | None, FetchedModel | None]:
+    data = _data(pod)
+    return data, data.model if data else None
 
 
 def _data(pod: Pod | None) -> PrepareResult | None:

@@ -112,6 +112,11 @@ class Model(Part):
             raise ValueError("revision pins a hub model: it needs name and no claimName")
         return self
 
+    @property
+    def is_of_hub(self) -> bool:
+        """Whether the weights come over the network, to the container that prepares."""
+        return self.name is not None and self.claim_name is None
+
 
 class Pvc(Part):
     claim_name: ClaimName

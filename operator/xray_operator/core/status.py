@@ -20,15 +20,17 @@ from xray_operator.core.attempts import (
 from xray_operator.core.cost import Cost, make_cost
 from xray_operator.core.halt import Halt, find_halt
 from xray_operator.core.observed import Job, Observed, Pod, XRayJob, read_time
-from xray_operator.core.plan import Preparation, Snapshot, edited_fields, runs_on
+from xray_operator.core.plan import Snapshot, edited_fields, runs_on
 from xray_operator.core.sections import (
+    PREPARATIONS,
     Status,
     checkpoint_section,
     cost_section,
     data_message,
     data_section,
     decimal,
-    preparation_section,
+    model_section,
+    preparation_sections,
     prepared_data,
     present,
     results_section,
@@ -39,7 +41,7 @@ from xray_operator.core.sections import (
 from xray_operator.core.situation import (
     Situation,
     assess,
-    assess_preparation,
+    assess_preparations,
     end_for_rerun,
     is_outdated,
     stand_still,
@@ -89,7 +91,8 @@ def halted_status(job: XRayJob, halt: Halt, snapshot: Snapshot | None, now: date
         snapshot: what was fixed, if the run had begun.
     """
     data = prepared_data(job.status)
-    situation = Situation(halt.state, halt.reason, halt.message, data_ready=data is not None)
+    fetched = snapshot is None or snapshot.model_preparation is None or "model" in job.status
+    situation = Situation(halt.state, halt.reason, halt.message, data_ready=data is not None and fetched)
     told = _started_on(snapshot) if snapshot else f"flavor {job.spec['flavor']}"
     accepted = conditions.accepted_condition(told, edited(job, snapshot), job.live.rerun)
     listed = conditions.accepted_conditions(situation, accepted, data_message(data or {}), job.live.ready_when)
@@ -136,7 +139,8 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
         "run": run_section(job, batch_job.snapshot, situation.pod),
         "cost": cost_section(cost),
     } | present(
-        preparation=job.status.get("preparation"),
+        **{section: job.status.get(section) for section in PREPARATIONS.values()},
+        model=model_section(situation.model) or job.status.get("model"),
         times=times_section(job, batch_job.snapshot, attempts, situation, now) or job.status.get("times"),
         attempts=[attempt_to_status(attempt) for attempt in attempts],
         checkpoint=checkpoint_section(
@@ -150,24 +154,22 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
     return Followed(status, halt)
 
 
-def preparing_status(
-    job: XRayJob, snapshot: Snapshot, preparation: Preparation, observed: Observed, now: datetime
-) -> Status:
-    """Of a run whose data a Job of their own prepares, before it has a Job that holds its flavor."""
-    data_job = observed.data_job
-    situation = assess_preparation(data_job, snapshot.started_at)
+def preparing_status(job: XRayJob, snapshot: Snapshot, observed: Observed, now: datetime) -> Status:
+    """Of a run for which Jobs of their own prepare, before it has a Job that holds its flavor."""
+    situation = assess_preparations(snapshot, observed.shared_jobs)
     trainer = trainer_section(job.status, observed.progress, situation)
     situation = _watch(situation, job, observed, trainer or {}, now)
     data = data_section(job.status, observed.progress, situation) or {}
     accepted = conditions.accepted_condition(_started_on(snapshot), edited(job, snapshot), snapshot.rerun)
     listed = conditions.accepted_conditions(situation, accepted, data_message(data), job.live.ready_when)
-    if is_outdated(data_job, snapshot.started_at):
-        data_job = None
+    began = snapshot.started_at
+    of_now = {name: shared for name, shared in observed.shared_jobs.items() if not is_outdated(shared, began)}
     return _waiting(job, situation.state, listed, now) | present(
         runsOn=runs_on(snapshot)[:256],
         run=run_section(job, snapshot, situation.pod),
         cost=job.status.get("cost") or cost_section(make_cost(add_seconds(()), snapshot.price)),
-        preparation=preparation_section(job, preparation, data_job, now),
+        **preparation_sections(job, snapshot, of_now, now),
+        model=model_section(situation.model) or job.status.get("model"),
         data=data,
         trainerStatus=None if situation.data_ready else trainer,
     )
@@ -195,7 +197,7 @@ _BETWEEN_PODS = (names.QUEUED, names.SUSPENDED, names.STOPPED)
 
 
 def _waiting(job: XRayJob, state: str, listed: Sequence[conditions.Condition], now: datetime) -> Status:
-    kept = ("runsOn", "run", "preparation", "cost", "times", "attempts", "checkpoint", "formerRuns")
+    kept = ("runsOn", "run", "cost", "times", "attempts", "checkpoint", "model", "formerRuns", *PREPARATIONS.values())
     return {
         "observedGeneration": job.generation,
         "rerun": job.live.rerun,

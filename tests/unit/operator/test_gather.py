@@ -20,8 +20,9 @@ from tests.unit.operator.builders import (
     make_pod,
     stored_job,
 )
+from tests.unit.operator.test_model_preparation import FIXED as MODEL_FIXED
 from tests.unit.operator.test_preparation import FIXED, data_pod
-from xray_operator.core.manifests import build_config_map, build_data_job
+from xray_operator.core.manifests import build_config_map, build_shared_job
 from xray_operator.core.observed import Observed
 from xray_operator.core.plan import make_plan
 from xray_operator.gather import Gatherer
@@ -79,7 +80,7 @@ async def test_the_container_that_runs_is_asked(pod: PodBuilder, asked: bool) ->
 async def test_who_waits_for_a_preparation_asks_its_pod() -> None:
     plan = make_plan(make_job().build().ref, FIXED)
     assert FIXED.preparation is not None
-    raw_job = build_data_job(plan, FIXED.preparation)
+    raw_job = build_shared_job(plan, FIXED.preparation)
     raw_job["metadata"] |= {"uid": "data-uid", "resourceVersion": "7"}
     name = FIXED.preparation.job_name
     raw_pod = data_pod(prepares=12, ip=IP).raw()
@@ -90,6 +91,25 @@ async def test_who_waits_for_a_preparation_asks_its_pod() -> None:
     assert observed.progress is not None
     assert observed.progress.data is not None
     assert observed.progress.data.expected_images == 112120
+
+
+async def test_once_the_data_are_there_the_pod_that_fetches_the_model_is_asked() -> None:
+    plan = make_plan(make_job().build().ref, MODEL_FIXED)
+    index = Index()
+    for kind, pod in (("data", data_pod(ends=40)), ("model", data_pod(prepares=12, ip=IP))):
+        preparation = next(each for each in MODEL_FIXED.preparations if each.kind == kind)
+        raw_job, raw_pod = build_shared_job(plan, preparation), pod.owned_by(f"{kind}-uid").raw()
+        raw_job["metadata"] |= {"uid": f"{kind}-uid", "resourceVersion": "7"}
+        if kind == "data":
+            row = {"type": "Complete", "status": "True", "lastTransitionTime": "2026-11-22T10:00:40Z"}
+            raw_job["status"] = {"conditions": [row]}
+        raw_pod["metadata"] |= {"namespace": "radiology", "labels": {}}
+        index.batch_jobs[preparation.job_name] = [raw_job]  # type: ignore[index]
+        index.pods[preparation.job_name] = [raw_pod]  # type: ignore[index]
+    began = make_job().status({"rerun": 0, "run": {"jobName": plan.run_name}})
+    observed = await observe(index, OneConfigMap(build_config_map(plan)), began, "progress.json")
+    assert set(observed.shared_jobs) == {preparation.job_name for preparation in MODEL_FIXED.preparations}
+    assert observed.progress is not None
 
 
 async def test_a_record_that_was_replaced_is_noticed() -> None:

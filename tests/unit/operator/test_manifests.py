@@ -106,7 +106,13 @@ def test_the_same_plan_gives_the_same_bytes_and_a_price_changes_nothing_but_the_
     assert build_job(RUNS["devicePlugin"])["spec"] == build_job(other)["spec"]
 
 
-def test_what_the_administrator_sets_reaches_every_container_and_is_fixed_with_the_run() -> None:
+ONLY_TO_REACH = {
+    *("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"),
+    *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "HF_ENDPOINT"),
+}
+
+
+def test_what_the_administrator_sets_is_fixed_with_the_run_and_the_network_is_for_who_prepares() -> None:
     settings = Pod(
         image_pull_secrets=("mirror",),
         priority_class_name="research",
@@ -126,14 +132,18 @@ def test_what_the_administrator_sets_reaches_every_container_and_is_fixed_with_t
     assert template["metadata"]["labels"]["cost-centre"] == "4711"
     assert template["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
     assert {"name": "ca-bundle", "configMap": {"name": "hospital-ca"}} in spec["volumes"]
-    for container in (*spec["initContainers"], *spec["containers"]):
-        environment = {each["name"]: each["value"] for each in container["env"]}
-        assert environment["HTTPS_PROXY"] == environment["https_proxy"] == "http://proxy.example:3128"
-        assert environment["NO_PROXY"] == environment["no_proxy"] == "10.0.0.0/8"
-        assert "HTTP_PROXY" not in environment
-        assert environment["SSL_CERT_FILE"] == environment["REQUESTS_CA_BUNDLE"] == "/etc/xray-ca/bundle.pem"
-        assert environment["HF_ENDPOINT"] == "https://hub.example"
-        assert {"name": "ca-bundle", "mountPath": "/etc/xray-ca", "readOnly": True} in container["volumeMounts"]
+    (prepare,), (train,) = spec["initContainers"], spec["containers"]
+    mount = {"name": "ca-bundle", "mountPath": "/etc/xray-ca", "readOnly": True}
+    environment = {each["name"]: each["value"] for each in prepare["env"]}
+    assert environment["HTTPS_PROXY"] == environment["https_proxy"] == "http://proxy.example:3128"
+    assert environment["NO_PROXY"] == environment["no_proxy"] == "10.0.0.0/8"
+    assert "HTTP_PROXY" not in environment
+    assert environment["SSL_CERT_FILE"] == environment["REQUESTS_CA_BUNDLE"] == "/etc/xray-ca/bundle.pem"
+    assert environment["HF_ENDPOINT"] == "https://hub.example"
+    assert mount in prepare["volumeMounts"]
+    assert {each["name"] for each in train["env"]} & environment.keys() == environment.keys() - ONLY_TO_REACH
+    assert {"name": "HF_HUB_OFFLINE", "value": "1"} in train["env"]
+    assert mount not in train["volumeMounts"]
     assert read_snapshot(build_config_map(run)).pod == run.snapshot.pod, "a later setting changes nothing about the run"
 
 

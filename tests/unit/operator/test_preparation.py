@@ -28,9 +28,9 @@ from tests.unit.operator.builders import (
 )
 from xray_operator import names
 from xray_operator.core.attempts import render_time
-from xray_operator.core.manifests import build_data_job
-from xray_operator.core.observed import DataJob, Observed, Volume, read_data_job
-from xray_operator.core.plan import JobRef, Snapshot, make_plan, plan_preparation, read_snapshot
+from xray_operator.core.manifests import build_shared_job
+from xray_operator.core.observed import Observed, SharedJob, Volume, read_shared_job
+from xray_operator.core.plan import JobRef, Snapshot, make_plan, plan_preparations, read_snapshot
 from xray_operator.core.reconcile import Decision
 from xray_operator.core.spec import FlavorSpec, JobSpec
 
@@ -83,18 +83,18 @@ def data_pod(
     return pod if code else pod.phase("Succeeded")
 
 
-def data_job(*pods: PodBuilder, owners: tuple[str, ...] = (UID,), over: str = "", at_second: float = 40) -> DataJob:
-    raw = build_data_job(make_plan(JobRef("radiology", "cxr", UID), FIXED), PREPARATION)
+def data_job(*pods: PodBuilder, owners: tuple[str, ...] = (UID,), over: str = "", at_second: float = 40) -> SharedJob:
+    raw = build_shared_job(make_plan(JobRef("radiology", "cxr", UID), FIXED), PREPARATION)
     references = [raw["metadata"]["ownerReferences"][0] | {"uid": uid} for uid in owners]
     raw["metadata"] |= {"uid": "data-uid", "resourceVersion": "7", "ownerReferences": references}
     if over:
         row = {"type": over, "status": "True", "reason": over, "lastTransitionTime": render_time(at(at_second))}
         raw["status"] = {"conditions": [row]}
-    return read_data_job(raw, [pod.raw() for pod in pods])
+    return read_shared_job(raw, [pod.raw() for pod in pods])
 
 
-def seen(job: DataJob | None, snapshot: Snapshot = FIXED) -> Observed:
-    return Observed(snapshot=snapshot, data_job=job)
+def seen(*jobs: SharedJob, snapshot: Snapshot = FIXED) -> Observed:
+    return Observed(snapshot=snapshot, shared_jobs={job.name: job for job in jobs})
 
 
 PREPARED = data_job(data_pod(ends=40), over="Complete")
@@ -103,11 +103,12 @@ PREPARED = data_job(data_pod(ends=40), over="Complete")
 def name_for(spec: dict[str, Any], uids: dict[str, str] | None = None, image: str = "prepare:1") -> str:
     typed = JobSpec.model_validate(make_job().spec(dataset=DATASET).spec(**spec).build().spec)
     flavor = FlavorSpec.model_validate(CHEAP)
-    return plan_preparation(typed, "prepare-cpu", flavor, uids or {"nih": "1", "out": "2"}, image, at(1)).job_name
+    preparation, *_ = plan_preparations(typed, "prepare-cpu", flavor, uids or {"nih": "1", "out": "2"}, image, at(1))
+    return preparation.job_name
 
 
 def test_accelerators_are_not_held_while_data_are_prepared() -> None:
-    job = decide_first(seen(None)).create
+    job = decide_first(seen()).create
     assert job is not None
     pod = job["spec"]["template"]["spec"]
     assert [container["name"] for container in pod["containers"]] == ["prepare"]

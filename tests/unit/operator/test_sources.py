@@ -9,8 +9,8 @@ import pytest
 
 from tests.unit.operator.builders import CONFIG, at, make_flavor, make_job, make_run
 from xray_operator import names
-from xray_operator.core.manifests import build_data_job, build_job
-from xray_operator.core.plan import Plan, make_plan, plan_preparation, take_snapshot
+from xray_operator.core.manifests import build_job, build_shared_job
+from xray_operator.core.plan import Plan, make_plan, plan_preparations, take_snapshot
 from xray_operator.core.run_file import build_run_file
 from xray_operator.core.spec import FlavorSpec, JobSpec, Problem, parse_part
 
@@ -43,9 +43,9 @@ def plan_with(source: dict[str, Any], prepare: str) -> Plan:
     if prepare == "InitContainer":
         return make_run(job)
     spec, flavor = JobSpec.model_validate(job.build().spec), FlavorSpec.model_validate(make_flavor("cpu"))
-    preparation = plan_preparation(spec, "cpu", flavor, {}, "prepare:1", at(1))
+    preparations = plan_preparations(spec, "cpu", flavor, {}, "prepare:1", at(1))
     snapshot = take_snapshot(
-        spec, FlavorSpec.model_validate(make_flavor()), CONFIG, at(1), None, preparation=preparation
+        spec, FlavorSpec.model_validate(make_flavor()), CONFIG, at(1), None, preparations=preparations
     )
     return make_plan(job.build().ref, snapshot)
 
@@ -56,7 +56,7 @@ def containers(plan: Plan) -> dict[str, dict[str, Any]]:
     found = {"init": pod["initContainers"][0], "train": pod["containers"][0]}
     preparation = plan.snapshot.preparation
     if preparation is not None:
-        found["job"] = build_data_job(plan, preparation)["spec"]["template"]["spec"]["containers"][0]
+        found["job"] = build_shared_job(plan, preparation)["spec"]["template"]["spec"]["containers"][0]
     return found
 
 
