@@ -137,14 +137,19 @@ PREPARE_FLAVOR: Manifest = {
 """Of the small node that demo and tests have."""
 
 
-def install_chart(kube: Kube, images: Mapping[str, str]) -> None:
-    """CRDs by server-side apply, then the chart; both orders and repeats are fine."""
+def install_chart(kube: Kube, images: Mapping[str, str], **more: Any) -> None:
+    """CRDs by server-side apply, then the chart; both orders and repeats are fine.
+
+    Args:
+        more: values beside the demo's.
+    """
     values = {
         "image": image_value(images["operator"]),
         "trainer": {"prepare": image_value(images["prepare"]), "torch": image_value(images["torch"])},
         "demoFlavor": {"enabled": True},
         "flavors": {"prepare-cpu": PREPARE_FLAVOR},
         "resyncSeconds": 2,
+        **more,
     }
     kube.apply(namespace(SYSTEM_NAMESPACE))
     kube.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds"))

@@ -1,4 +1,4 @@
-"""The Job that prepares data for several runs, on a real control plane; the test plays kubelet."""
+"""The Jobs that prepare data and fetch models for several runs, on a real control plane; the test plays kubelet."""
 
 from __future__ import annotations
 
@@ -67,6 +67,51 @@ async def test_two_jobs_share_a_preparation_and_the_first_pays(
             return await stage.jobs() == []
 
         await until("the last owner has taken the preparation along", gone)
+
+
+MODELS = {"one": "example/small", "two": "example/small", "three": "example/large"}
+
+
+async def create_three(stage: Stage, kubeconfig: Path) -> dict[frozenset[str], str]:
+    """Three jobs with the same data and two models; the jobs that own a Job -> what the Job is for."""
+    claims = [claim(stage.namespace, name) for name in ("nih", "out")]
+    assert apply(kubeconfig, cheap_flavor(), *claims).returncode == 0
+    for name, model in MODELS.items():
+        await stage.life.create(xray_job(stage.namespace, name, dataset=DATASET, model={"name": model}))
+
+    async def owned() -> dict[frozenset[str], str] | None:
+        found = await stage.life.listed(JOBS)
+        owners = {
+            frozenset(owner["name"] for owner in raw["metadata"]["ownerReferences"]): raw["metadata"]["name"]
+            for raw in found
+        }
+        return owners if {len(names) for names in owners} == {1, 2, 3} else None
+
+    return await until("each Job has its owners", owned)
+
+
+async def test_runs_of_the_same_data_and_different_models_share_the_data_alone(
+    kubeconfig: Path, namespace: str, tmp_path: Path
+) -> None:
+    async with operating(kubeconfig, namespace, tmp_path, defaultPrepareFlavor=CHEAP) as stage:
+        owners = await create_three(stage, kubeconfig)
+        assert {names: job[:10] for names, job in owners.items()} == {
+            frozenset({"one", "two", "three"}): "xray-data-",
+            frozenset({"one", "two"}): "xray-model",
+            frozenset({"three"}): "xray-model",
+        }
+        for _ in owners:
+            kubelet = Kubelet(stage.life.cluster, namespace, datetime.now(UTC) - timedelta(seconds=3), stage.life.ip)
+            pod = await kubelet.bind(0)
+            result = "prepare-result.json" if pod.startswith("xray-data-") else "model-result.json"
+            await kubelet.data_ends(2, 0, example(result))
+        told = {name: (await stage.life.reached("Queued", name))["status"] for name in MODELS}
+        assert len(await stage.jobs()) == 6
+        commit = example("model-result.json")["model"]["commit"]
+        assert {(status["model"]["commit"], status["data"]["images"]) for status in told.values()} == {(commit, 748)}
+        shared = {name: status["modelPreparation"]["cost"] == "shared" for name, status in told.items()}
+        assert sorted([shared["one"], shared["two"]]) == [False, True]
+        assert not shared["three"]
 
 
 async def test_a_preparation_that_failed_ends_all_and_a_rerun_makes_it_anew(
