@@ -38,7 +38,7 @@ _OUR_PREFIXES = (f"{GROUP}/", "app.kubernetes.io/", "prometheus.io/")
 
 
 class CaBundle(_Section):
-    """The certificates that training pods trust, from a ConfigMap in each namespace with jobs."""
+    """The certificates that the containers that prepare trust, from a ConfigMap in each namespace with jobs."""
 
     config_map_name: _NameOrNone = ""
     """Empty: the images' own certificates."""
@@ -47,21 +47,22 @@ class CaBundle(_Section):
 
 
 class Pod(_Section):
-    """What the administrator adds to every training pod. What a job says never changes it."""
+    """What the administrator adds to every training pod; the network's part of it, to the containers that prepare. What a job
+    says never changes it."""
 
     image_pull_secrets: tuple[_Name, ...] = ()
     """Names of Secrets that must exist in each namespace with jobs; only kubelet reads them."""
     priority_class_name: _NameOrNone = ""
     """Empty: the cluster's default priority."""
     http_proxy: _Url = ""
-    """HTTP_PROXY of the containers; no password, for everyone who may read pods can read it."""
+    """HTTP_PROXY of the containers that prepare; no password, for everyone who may read pods can read it."""
     https_proxy: _Url = ""
-    """HTTPS_PROXY of the containers."""
+    """HTTPS_PROXY of the containers that prepare."""
     no_proxy: str = Field(default="", max_length=2048)
-    """NO_PROXY of the containers: hosts that are reached without the proxy, separated by commas."""
+    """NO_PROXY of the containers that prepare: hosts that are reached without the proxy, separated by commas."""
     ca_bundle: CaBundle = CaBundle()
     hugging_face_endpoint: _Url = ""
-    """HF_ENDPOINT of the containers: a mirror of the hub. Empty: https://huggingface.co."""
+    """HF_ENDPOINT of the containers that fetch models: a mirror of the hub. Empty: https://huggingface.co."""
     labels: dict[_Key, _LabelValue] = Field(default_factory=dict, max_length=32)
     """Labels beside our own, for cost reports or policies."""
     annotations: dict[_Key, str] = Field(default_factory=dict, max_length=32)

@@ -83,6 +83,7 @@ def test_a_hub_model_is_trained_without_a_network(tmp_path: Path, monkeypatch: p
     before, after = (load_file(folder / "model.safetensors") for folder in (saved, tmp_path / "out" / "model"))
     body = [name for name in before if not name.startswith("classifier.")]
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in body)
+    assert f"model {NAME} at commit {commit}" in (tmp_path / "out" / "train.log").read_text()
     report = json.loads((tmp_path / "out" / "result.json").read_text())
     assert report["model"] == prepared["model"]
     assert run(tmp_path, "prepare", document)[1] == prepared | {"adopted": True}, "also as a finished run answers it"

@@ -209,6 +209,12 @@ def test_answers_of_the_hub_are_told_apart(
     assert "http" not in str(caught.value), "an address may be signed"
 
 
+def test_a_commit_that_the_hub_calls_another_one_is_refused(hub: Hub, tmp_path: Path) -> None:
+    hub.refs[NAME, "0" * 40] = hub.refs[NAME, "main"]
+    with pytest.raises(ConfigurationError, match="what answers is not the hub"):
+        fetch(tmp_path, "0" * 40)
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_a_file_that_is_not_what_the_hub_lists_is_refused(hub: Hub, tmp_path: Path, file: str) -> None:
     hub.faults[file] = ["other"]

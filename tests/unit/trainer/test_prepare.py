@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -372,6 +373,15 @@ def test_only_old_temporary_folders_are_taken_for_abandoned(tmp_path: Path) -> N
     assert delete_abandoned(tmp_path, now + ABANDONED_SECONDS - 60) == 0
     assert delete_abandoned(tmp_path, now + ABANDONED_SECONDS + 60) == 1
     assert not folder.exists()
+
+
+def test_what_is_written_deeper_down_keeps_a_temporary_folder(tmp_path: Path) -> None:
+    download = tmp_path / ".tmp-1" / ".cache" / "download"
+    download.mkdir(parents=True)
+    now = download.stat().st_mtime
+    (download / "model.incomplete").write_bytes(b"x")
+    os.utime(download / "model.incomplete", (now + ABANDONED_SECONDS, now + ABANDONED_SECONDS))
+    assert delete_abandoned(tmp_path, now + ABANDONED_SECONDS + 60) == 0
 
 
 def test_a_cache_that_was_replaced_is_refused_by_the_train_container(tmp_path: Path) -> None:

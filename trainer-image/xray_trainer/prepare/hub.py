@@ -130,7 +130,7 @@ def _fetch(name: str, listing: _Listing, folder: Path, on_share: OnShare) -> Mod
         temporary = make_temporary_folder(folder.parent)
     LOG.info("fetching model %s at commit %s: %d bytes", name, listing.commit, listing.bytes)
     try:
-        with disk_full_reported(purpose, temporary), _told(name, listing.commit):
+        with disk_full_reported(purpose, temporary):
             _download(name, listing, temporary, on_share)
             files = {file.name: _compare(name, temporary / file.name, file) for file in listing.files}
             manifest = ModelManifest(version=VERSION, name=name, commit=listing.commit, files=files)
@@ -144,15 +144,16 @@ def _fetch(name: str, listing: _Listing, folder: Path, on_share: OnShare) -> Mod
 def _download(name: str, listing: _Listing, folder: Path, on_share: OnShare) -> None:
     meter = _meter(listing.bytes, on_share)
     for file in listing.files:
-        hf_hub_download(
-            name,
-            file.name,
-            revision=listing.commit,
-            local_dir=folder,
-            endpoint=_endpoint(),
-            token=False,
-            tqdm_class=meter,
-        )
+        with _told(name, listing.commit):
+            hf_hub_download(
+                name,
+                file.name,
+                revision=listing.commit,
+                local_dir=folder,
+                endpoint=_endpoint(),
+                token=False,
+                tqdm_class=meter,
+            )
     shutil.rmtree(folder / ".cache")  # the library's own notes on what it has fetched
 
 
@@ -182,8 +183,8 @@ def _list(name: str, revision: str) -> _Listing:
     with _told(name, revision):
         api = HfApi(endpoint=_endpoint(), token=False)
         info = api.model_info(name, revision=revision, files_metadata=True, timeout=API_TIMEOUT_SECONDS)
-        if not re.match(COMMIT, info.sha or ""):
-            raise ValueError("no commit")
+        if not re.match(COMMIT, info.sha or "") or (re.match(COMMIT, revision) and info.sha != revision):
+            raise ValueError("no commit, or another one")
         names = [sibling.rfilename for sibling in info.siblings or ()]
         wanted = [sibling for sibling in info.siblings or () if _is_safe(sibling.rfilename)]
         files = [_listed(sibling) for sibling in wanted]

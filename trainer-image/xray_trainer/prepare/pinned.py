@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Dict, Optional
 
@@ -13,6 +14,8 @@ from xray_trainer.errors import DataError
 from xray_trainer.files import sha256_of, write_json
 from xray_trainer.prepare.cache import MANIFEST
 from xray_trainer.result import VERSION
+
+LOG = logging.getLogger(__name__)
 
 PINNED_FILE = "prepared-model.json"
 """In the run's output folder: which model the train container reads, also in later attempts."""
@@ -99,4 +102,5 @@ def open_pinned(run_file: RunFile) -> Optional[PinnedModel]:
         return None
     pinned = read_pinned(run_file.output_dir / PINNED_FILE, "prepare to have run before train")
     check_model(pinned.folder, run_file.model.hub_name, pinned.commit)
+    LOG.info("model %s at commit %s", pinned.name, pinned.commit)
     return pinned
