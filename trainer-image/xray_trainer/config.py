@@ -253,7 +253,7 @@ class RunFile(Section):
     @property
     def sample_seed(self) -> Optional[str]:
         """Decides which files of a cache that is found are hashed; None: all are."""
-        return None if self.verify == "Always" else self.run.uid
+        return None if self.verify == "Always" else f"{self.run.uid}/{self.run.rerun}"
 
     @model_validator(mode="after")
     def _patches_tile(self) -> Self:

@@ -319,13 +319,18 @@ def test_a_byte_that_the_sample_misses_is_found_by_a_run_that_verifies_always(
     first = prepare_in(tmp_path)
     prepared, manifest = open_prepared(tmp_path / "out", "seed")
     flip_a_byte(prepared.cache / manifest.files[-1].name)
-    uid = next(uid for uid in map(str, range(100)) if not finds_damage(prepared, uid))
+    uid = next(uid for uid in map(str, range(100)) if not finds_damage(prepared, f"{uid}/0"))
     document = run_document(tmp_path, run={"uid": uid})
     assert prepare(parse_run_file(document), Progress("Preparing")) == first
     assert finds_damage(prepared, None)
     assert prepare(parse_run_file(document | {"verify": "Always"}), Progress("Preparing")) == first
     assert "its digest differs" in caplog.text
     assert not finds_damage(prepared, None)
+
+
+def test_another_rerun_looks_at_other_files(tmp_path: Path) -> None:
+    seeds = {make_run_file(tmp_path, run={"rerun": rerun}).sample_seed for rerun in range(3)}
+    assert len(seeds) == 3
 
 
 def test_two_writers_end_with_one_whole_cache(tmp_path: Path) -> None:
