@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def write_lists(folder: Path) -> None:
-    rows = read_labels(folder / LABELS_FILE, NIH_COLUMNS).rows
+    rows = read_labels(folder / LABELS_FILE, NIH_COLUMNS, NIH_FINDINGS).rows
     share = OFFICIAL_TEST_SHARE
     parts = split_images(rows, Split(by="Patient", seed=0, train=0.9 - share, validation=0.1, test=share))
     for name, in_test in ((TEST_LIST, True), (TRAIN_VAL_LIST, False)):

@@ -93,6 +93,9 @@ def _add_doctor(doctor: argparse.ArgumentParser) -> None:
     doctor.add_argument("--patient-column", default="Patient ID")
     doctor.add_argument("--label-column", default="Finding Labels")
     doctor.add_argument("--separator", default=SEPARATOR, help="between the findings of a cell")
+    doctor.add_argument("--layout", default="List", help="Columns: each finding has a column of its own")
+    doctor.add_argument("--uncertain", default="Negative", help="Positive: -1 in such a column is taken for 1")
+    doctor.add_argument("--patient-folder", help="folders that this and a number name are the patients")
     doctor.add_argument(
         "--findings", nargs="+", default=NIH_FINDINGS, metavar="FINDING", help="those of NIH if not given"
     )
@@ -181,6 +184,9 @@ def _doctor(options: argparse.Namespace) -> int:
             patient_column=options.patient_column,
             label_column=options.label_column,
             separator=options.separator,
+            layout=options.layout,
+            uncertain=options.uncertain,
+            patient_folder=options.patient_folder,
         )
         return doctor(options.path, columns, options.findings, options.seed, options.json, options.picture)
     except TrainerError as error:

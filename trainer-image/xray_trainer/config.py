@@ -90,6 +90,12 @@ class LabelsFile(Section):
     label_column: str = Field(min_length=1, max_length=128)
     separator: str = Field(min_length=1, max_length=8)
     """Stands between the findings of one cell of the label column."""
+    layout: Literal["List", "Columns"] = "List"
+    """Columns: in place of the label column each finding has one of its own with 1, 0, -1 (uncertain) or nothing."""
+    uncertain: Literal["Negative", "Positive"] = "Negative"
+    """What -1 is taken for."""
+    patient_folder: Optional[str] = Field(default=None, pattern=r"^[A-Za-z][A-Za-z_-]{0,62}$")
+    """In place of the patient column: patients are the folders of the images' paths that this and a number name."""
 
     @model_validator(mode="after")
     def _beside_the_images(self) -> Self:
@@ -309,10 +315,10 @@ def parse_run_file(document: object) -> RunFile:
         return RunFile.model_validate(document)
 
 
-def parse_labels_file(**values: str) -> LabelsFile:
+def parse_labels_file(**values: Optional[str]) -> LabelsFile:
     """What a command line says of a labels file. Raises: ConfigurationError naming every wrong field at once."""
     with _told_at_once("labels file"):
-        return LabelsFile(**values)
+        return LabelsFile.model_validate(values)
 
 
 @contextlib.contextmanager

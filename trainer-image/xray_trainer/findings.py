@@ -38,16 +38,14 @@ SEPARATOR = "|"
 def parse_findings(cell: str, separator: str) -> FrozenSet[str]:
     """Findings named in one cell of the label column, for example `Effusion|Mass`.
 
-    Returns: the names, without `No Finding`; empty for a healthy image.
+    Returns: the names; `No Finding` alone for a healthy image, and never beside others.
     """
     names = (name.strip() for name in cell.split(separator))
-    return frozenset(name for name in names if name and name != NO_FINDING)
+    return frozenset(name for name in names if name and name != NO_FINDING) or frozenset({NO_FINDING})
 
 
 def has_finding(present: FrozenSet[str], finding: str) -> bool:
-    """Whether an image with the findings `present` has this one; it has `No Finding` if it has no other."""
-    if finding == NO_FINDING:
-        return not present
+    """Whether an image with the findings `present` has this one."""
     return finding in present or OTHER_SPELLINGS.get(finding) in present
 
 

@@ -178,6 +178,9 @@ class Labels(Part):
     patient_column: Column = "Patient ID"
     label_column: Column = "Finding Labels"
     separator: Annotated[str, Field(min_length=1, max_length=4)] = "|"
+    layout: Literal["List", "Columns"] = "List"
+    uncertain: Literal["Negative", "Positive"] = "Negative"
+    patient_folder: Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z][A-Za-z_-]*$")] | None = None
     findings: Annotated[tuple[Finding, ...], Field(min_length=1, max_length=32)] = FINDINGS
 
     @model_validator(mode="after")

@@ -157,7 +157,7 @@ def test_a_folder_that_may_not_be_listed_is_not_taken_for_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack(tmp_path / "images_001.tar.gz", member(NAME))
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DataError, match=r"^images/: Permission denied; expected") as caught:
         find_sources(tmp_path)
     assert "00012345" not in str(caught.value)

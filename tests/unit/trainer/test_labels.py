@@ -20,7 +20,7 @@ LINE = "00000013_005.png,Emphysema|Infiltration,5,13,{age},M,AP,2500,2048,0.168,
 
 
 def read_labels(path: Path) -> Labels:
-    return labels_module.read_labels(path, NIH_COLUMNS)
+    return labels_module.read_labels(path, NIH_COLUMNS, NIH_FINDINGS)
 
 
 def other_columns(separator: str = "|", patient_column: str = "subject") -> LabelsFile:
@@ -70,7 +70,7 @@ def test_other_people_s_columns_and_separators_are_those_of_the_run_file(
     tmp_path: Path, header: str, line: str, separator: str
 ) -> None:
     path = write_labels(tmp_path, [line], header)
-    rows = labels_module.read_labels(path, other_columns(separator)).rows
+    rows = labels_module.read_labels(path, other_columns(separator), NIH_FINDINGS).rows
     assert rows.keys() == {"a.png"}
     assert (rows["a.png"].patient, rows["a.png"].findings) == ("anna", {"Mass", "Edema"})
     assert (rows["a.png"].age_years, rows["a.png"].sex, rows["a.png"].view) == (None, "", "")
@@ -78,14 +78,14 @@ def test_other_people_s_columns_and_separators_are_those_of_the_run_file(
 
 def test_images_without_patients_are_patients_of_their_own(tmp_path: Path) -> None:
     path = write_labels(tmp_path, ["a.png,Mass", "b.png,Mass"], "file,diagnoses")
-    rows = labels_module.read_labels(path, other_columns(patient_column="file")).rows
+    rows = labels_module.read_labels(path, other_columns(patient_column="file"), NIH_FINDINGS).rows
     assert {row.patient for row in rows.values()} == {"a.png", "b.png"}
 
 
 def test_a_missing_column_is_answered_by_those_there_are(tmp_path: Path) -> None:
     path = write_labels(tmp_path, ["a.png,1,Mass"], "file,patient number,diagnoses")
     with pytest.raises(DataError) as caught:
-        labels_module.read_labels(path, other_columns())
+        labels_module.read_labels(path, other_columns(), NIH_FINDINGS)
     assert str(caught.value) == (
         f"{LABELS_FILE}: line 1: no column subject; there are file, patient number, diagnoses; "
         "expected file, diagnoses, subject"
@@ -95,14 +95,14 @@ def test_a_missing_column_is_answered_by_those_there_are(tmp_path: Path) -> None
 def test_many_and_long_headings_fit_into_a_message(tmp_path: Path) -> None:
     path = write_labels(tmp_path, [], ",".join(["file", *(["x" * 500] * 500)]))
     with pytest.raises(DataError, match=r"x, \.\.\.; expected file") as caught:
-        labels_module.read_labels(path, other_columns())
+        labels_module.read_labels(path, other_columns(), NIH_FINDINGS)
     assert len(str(caught.value)) < 1200
 
 
 def test_a_row_in_place_of_the_headings_is_not_shown(tmp_path: Path) -> None:
     path = write_labels(tmp_path, ["jones.png,Jones,Mass"], "miller.png,Miller,Mass")
     with pytest.raises(DataError) as caught:
-        labels_module.read_labels(path, other_columns())
+        labels_module.read_labels(path, other_columns(), NIH_FINDINGS)
     assert str(caught.value) == (
         f"{LABELS_FILE}: line 1: no column file, diagnoses, subject; its 3 fields are not shown, they may be a "
         "patient's; expected file, diagnoses, subject"
@@ -144,7 +144,7 @@ def test_what_only_one_patient_has_is_no_answer(tmp_path: Path, cell: str) -> No
 def test_where_no_column_tells_patients_apart_nothing_is_shown(tmp_path: Path) -> None:
     lines = [f"{film}.png,{film},Jane Doe" for film in range(9)]
     columns = other_columns(patient_column="file")
-    labels = labels_module.read_labels(write_labels(tmp_path, lines, "file,subject,diagnoses"), columns)
+    labels = labels_module.read_labels(write_labels(tmp_path, lines, "file,subject,diagnoses"), columns, NIH_FINDINGS)
     with pytest.raises(ConfigurationError, match="has: none to show") as caught:
         check_findings(labels, ["Mass"], columns)
     assert "Jane" not in str(caught.value)
@@ -152,7 +152,7 @@ def test_where_no_column_tells_patients_apart_nothing_is_shown(tmp_path: Path) -
 
 def test_no_finding_is_no_finding(tmp_path: Path) -> None:
     rows = read_labels(write_labels(tmp_path, [label_line(1, findings="No Finding")])).rows
-    assert next(iter(rows.values())).findings == frozenset()
+    assert next(iter(rows.values())).findings == {"No Finding"}
 
 
 def test_no_finding_is_asked_for_like_a_finding(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

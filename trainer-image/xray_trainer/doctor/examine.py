@@ -87,7 +87,7 @@ def count(path: Path, columns: LabelsFile, findings: Sequence[str], seed: int) -
     Raises: DataError if the labels file can't be read or no image is left.
     """
     folder = path if path.is_dir() else path.parent
-    rows, lines = read_table_rows(path / columns.file if path.is_dir() else path, columns)
+    rows, lines = read_table_rows(path / columns.file if path.is_dir() else path, columns, findings)
     problems = _problems_of(lines)
     files = _look_at_files(folder, rows, problems) if path.is_dir() else None
     if files is not None:

@@ -12,6 +12,7 @@ from xray_trainer.doctor.header import png_mode
 from xray_trainer.errors import DataError
 from xray_trainer.prepare.archive import IMAGES_FOLDER, Member, Sources
 from xray_trainer.prepare.labels import LabelRow
+from xray_trainer.prepare.match import RowFinder
 
 LOG = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ class Found:
     archives: int
     bytes: int
     images: Set[str] = field(default_factory=set)
-    """Names of PNG files."""
+    """Images, as the labels file calls them where it has them."""
     modes: Counter[str] = field(default_factory=Counter)
     """Pixel format -> PNG files."""
     not_png: int = 0
@@ -42,6 +43,7 @@ class Found:
 def look_through(sources: Sources, rows: Mapping[str, LabelRow]) -> Found:
     """Read all archives and loose files; one that is damaged is told in `problems`, and the next is read."""
     found = Found(len(sources.archives), sources.total_bytes())
+    finder = RowFinder(rows)
     owner_of: Dict[bytes, str] = {}
     LOG.info(
         "reading %d archives and %d files in %s/: %.1f GB",
@@ -50,7 +52,7 @@ def look_through(sources: Sources, rows: Mapping[str, LabelRow]) -> Found:
     for bundle in sources.bundles():
         try:
             for member in bundle.read(_ignore_bytes):
-                _look_at(member, rows, owner_of, found)
+                _look_at(member, finder, rows, owner_of, found)
         except DataError as error:
             found.problems.append(str(error))
     return found
@@ -60,7 +62,9 @@ def _ignore_bytes(count: int) -> None:
     """Nobody is told of the doctor's progress."""
 
 
-def _look_at(member: Member, rows: Mapping[str, LabelRow], owner_of: Dict[bytes, str], found: Found) -> None:
+def _look_at(
+    member: Member, finder: RowFinder, rows: Mapping[str, LabelRow], owner_of: Dict[bytes, str], found: Found
+) -> None:
     if not member.name.lower().endswith(".png"):
         found.other_files += 1
         return
@@ -69,10 +73,11 @@ def _look_at(member: Member, rows: Mapping[str, LabelRow], owner_of: Dict[bytes,
         found.not_png += 1
         return
     found.modes[mode] += 1
-    found.names_twice += member.name in found.images
-    found.images.add(member.name)
-    row = rows.get(member.name)
-    patient = row.patient if row is not None else ""
+    row = finder.find(member)
+    image = row or member.path
+    found.names_twice += image in found.images
+    found.images.add(image)
+    patient = rows[row].patient if row is not None else ""
     digest = hashlib.sha256(member.data).digest()
     if digest in owner_of:
         found.same_bytes += 1

@@ -60,11 +60,11 @@ class Table:
         return int(self.patients.max()) + 1
 
 
-def read_table_rows(path: Path, columns: LabelsFile) -> Tuple[Dict[str, LabelRow], Lines]:
+def read_table_rows(path: Path, columns: LabelsFile, findings: Sequence[str]) -> Tuple[Dict[str, LabelRow], Lines]:
     """The first row of each image. Raises: DataError as read_labels, but not for images of an earlier line."""
     rows: Dict[str, LabelRow] = {}
     total = contradicting = 0
-    for _, image, row in read_rows(path, columns):
+    for _, image, row in read_rows(path, columns, findings):
         total += 1
         contradicting += rows.setdefault(image, row) != row
     return rows, Lines(total, total - len(rows) - contradicting, contradicting)

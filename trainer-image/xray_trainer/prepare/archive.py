@@ -15,7 +15,7 @@ import tarfile
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Callable, Iterator, List, Literal, Optional, Protocol, Sequence, Type, TypeVar
+from typing import IO, Any, Callable, Iterable, Iterator, List, Literal, Optional, Protocol, Sequence, Type, TypeVar
 
 from isal.igzip import BadGzipFile, IGzipFile
 from isal.igzip_lib import IsalError
@@ -25,10 +25,11 @@ from xray_trainer.errors import DataError, MemberError
 from xray_trainer.files import unreadable
 
 IMAGES_FOLDER = "images"
-"""Folder with loose PNG files, as the original archives unpack to."""
+"""Folder with loose images, as the original archives unpack to; there may be folders in it."""
 ARCHIVE_PATTERN = "images_*.tar.gz"
 
 Info = TypeVar("Info", bound=tarfile.TarInfo)
+Found = TypeVar("Found", Path, str)
 OnBytes = Callable[[int], None]
 """Called with the number of source bytes just read."""
 
@@ -135,6 +136,20 @@ class LooseFiles:
 
 
 @dataclass(frozen=True)
+class LooseFile:
+    """A file below the folder of images, as an Archive. Its name has the folders between."""
+
+    folder: Path
+    name: str
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        return (self.folder / self.name).open(mode)
+
+    def stat(self) -> HasSize:
+        return (self.folder / self.name).stat()
+
+
+@dataclass(frozen=True)
 class Sources:
     """Where the images are."""
 
@@ -155,16 +170,19 @@ def find_sources(root: Path, limits: Limits = Limits()) -> Sources:
 
     Raises: DataError if there are neither or too many, or if the folder of images can't be listed.
     """
-    archives = _some(root.glob(ARCHIVE_PATTERN), limits.files, f"files {ARCHIVE_PATTERN}")
-    files = _files_in(root / IMAGES_FOLDER, limits.files)
+    found = (path for path in root.glob(ARCHIVE_PATTERN) if path.is_file())
+    archives = _some(found, limits.files, f"files {ARCHIVE_PATTERN}")
+    folder = root / IMAGES_FOLDER
+    files = [LooseFile(folder, name) for name in _names_in(folder, limits.files)]
     if not archives and not files:
         raise DataError(f"no {ARCHIVE_PATTERN} and no files in {IMAGES_FOLDER}/; expected chest X-rays in NIH layout")
     return Sources(archives, files)
 
 
-def _files_in(folder: Path, limit: int) -> List[Path]:
+def _names_in(folder: Path, limit: int) -> List[str]:
+    """Of the files below the folder, relative to it."""
     try:
-        return _some(folder.iterdir(), limit, f"files in {IMAGES_FOLDER}/")
+        return _some(_walk(folder), limit, f"files in {IMAGES_FOLDER}/")
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -172,8 +190,21 @@ def _files_in(folder: Path, limit: int) -> List[Path]:
         raise unreadable(f"{IMAGES_FOLDER}/", error) from None
 
 
-def _some(paths: Iterator[Path], limit: int, what: str) -> List[Path]:
-    found = sorted(path for path in islice(paths, limit + 1) if path.is_file())
+def _walk(folder: Path) -> Iterator[str]:
+    """Folders behind links are not entered: they may lead in a circle."""
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        with os.scandir(folder / inside) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{inside}{entry.name}/")
+                elif entry.is_file():
+                    yield f"{inside}{entry.name}"
+
+
+def _some(paths: Iterable[Found], limit: int, what: str) -> List[Found]:
+    found = sorted(islice(paths, limit + 1))
     if len(found) > limit:
         raise DataError(f"more than {limit} {what}; expected at most that")
     return found

@@ -110,7 +110,7 @@ def cache_settings(dataset: Dataset) -> Dict[str, Any]:
     return {
         "format_version": CACHE_FORMAT,
         "findings": list(dataset.findings),
-        "labels": dataset.labels.model_dump(exclude={"file"}),
+        "labels": dataset.labels.model_dump(exclude={"file"}, exclude_defaults=True),
         "split": dataset.split.model_dump(),
         "stored_size": dataset.stored_size,
     }

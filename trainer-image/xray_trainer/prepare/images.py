@@ -7,7 +7,6 @@ from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count, islice
-from pathlib import PurePosixPath
 from typing import Deque, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
@@ -17,6 +16,7 @@ from xray_trainer.errors import DataError
 from xray_trainer.prepare.archive import Bundle, Member
 from xray_trainer.prepare.decode import DecodedImage, UnreadableImageError, decode_png, memory_to_decode
 from xray_trainer.prepare.labels import LabelRow
+from xray_trainer.prepare.match import RowFinder
 from xray_trainer.prepare.meter import Meter
 from xray_trainer.prepare.rejections import Rejection, Rejections
 from xray_trainer.prepare.staging import Shard, Staging
@@ -52,6 +52,8 @@ class _Waiting:
     """A file whose turn comes: an image that is being decoded, or what is left out, and why."""
 
     member: Member
+    image: str
+    """As the labels file calls it; nothing for what is left out."""
     memory_bytes: int
     outcome: Union[Future[DecodedImage], str]
 
@@ -101,6 +103,7 @@ class _Collector:
         self._names = list(rows)
         self._row_of = {name: row for row, name in enumerate(self._names)}
         self._labels = list(rows.values())
+        self._finder = RowFinder(rows)
         self._staging = staging
         self._pool = pool
         self._waiting_files = WAITING_PER_CORE * cores
@@ -149,7 +152,9 @@ class _Collector:
             for rejection in shard.rejections:
                 self._rejections.add(rejection)
                 if rejection.reason == UNREADABLE:
-                    self._seen.add(PurePosixPath(rejection.path).name)
+                    image = self._finder.find(Member(rejection.place, rejection.ordinal, rejection.path, b""))
+                    assert image is not None  # of what has no row nobody knows whether it can be read
+                    self._seen.add(image)
         if found:
             self._meter.on_found(len(self._collected.images))
         return found
@@ -176,7 +181,7 @@ class _Collector:
             memory_bytes = memory_to_decode(member.data)
             while self._is_full(waiting, memory_bytes):
                 self._take(waiting.popleft(), filling)
-            waiting.append(_Waiting(member, memory_bytes, self._begin(member)))
+            waiting.append(self._begin(member, memory_bytes))
         while waiting:
             self._take(waiting.popleft(), filling)
         return filling.finish(after)
@@ -185,12 +190,12 @@ class _Collector:
         taken = sum(each.memory_bytes for each in waiting)
         return bool(waiting) and (len(waiting) >= self._waiting_files or taken + more_bytes > WAITING_BYTES)
 
-    def _begin(self, member: Member) -> Union[Future[DecodedImage], str]:
-        reason = _reason_to_reject(member, self._row_of, self._seen)
-        if reason is not None:
-            return reason
-        self._seen.add(member.name)
-        return self._pool.submit(decode_png, member.data, self._staging.side)
+    def _begin(self, member: Member, memory_bytes: int) -> _Waiting:
+        image, reason = _find_image(member, self._finder, self._seen)
+        if image is None:
+            return _Waiting(member, "", memory_bytes, reason)
+        self._seen.add(image)
+        return _Waiting(member, image, memory_bytes, self._pool.submit(decode_png, member.data, self._staging.side))
 
     def _take(self, waiting: _Waiting, filling: _Filling) -> None:
         """Files are taken in their order, so that the list of those left out doesn't tell of the number of cores."""
@@ -206,7 +211,7 @@ class _Collector:
             if self._on_bad_image.mode == "Fail":
                 raise DataError(f"{rejection.sentence()}; expected a PNG image, for onBadImage is Fail") from error
             return
-        filling.add(self._row_of[member.name], decoded)
+        filling.add(self._row_of[waiting.image], decoded)
         self._meter.on_image(len(self._collected.images) + len(filling.rows), self._rejections.count())
 
     def _reject(self, rejection: Rejection, filling: _Filling) -> None:
@@ -242,14 +247,14 @@ class _Filling:
         )
 
 
-def _reason_to_reject(member: Member, rows: Mapping[str, int], seen: Set[str]) -> Optional[str]:
+def _find_image(member: Member, finder: RowFinder, seen: Set[str]) -> Tuple[Optional[str], str]:
+    """The image as the labels file calls it; or None, and why it is left out."""
     if not member.name.lower().endswith(".png"):
-        return NOT_A_PNG_NAME
-    if member.name in seen:
-        return TWICE
-    if member.name not in rows:
-        return NO_LABEL_ROW
-    return None
+        return None, NOT_A_PNG_NAME
+    image = finder.find(member)
+    if image is None:
+        return None, NO_LABEL_ROW
+    return (None, TWICE) if image in seen else (image, "")
 
 
 def require_few_unreadable(

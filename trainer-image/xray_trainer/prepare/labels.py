@@ -1,6 +1,7 @@
 """The labels file: that of ChestX-ray14 in all the forms in which it is found, and those of other people.
 
-The run file names the columns of images, patients and findings; what a row holds beyond them doesn't matter. Seen of
+The run file names the columns of images, patients and findings; what a row holds beyond them doesn't matter. Findings
+stand in one column, or have a column each as in CheXpert; its patients stand in the paths of the images. Seen of
 ChestX-ray14 in the wild: `Patient Gender` or `Patient Sex`, ages as `58` or `058Y`, a trailing comma on each line, and
 the headings `OriginalImage[Width,Height]` and `OriginalImagePixelSpacing[x,y]`, whose commas make two fields each.
 """
@@ -16,20 +17,24 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, FrozenSet, Iterator, List, Optional, Sequence, TextIO, Tuple
+from typing import Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, TextIO, Tuple
 
 from xray_trainer.config import LabelsFile
 from xray_trainer.errors import ConfigurationError, DataError
 from xray_trainer.files import READ_BYTES, sha256_of, unreadable
-from xray_trainer.findings import has_finding, parse_findings
+from xray_trainer.findings import NO_FINDING, has_finding, parse_findings
 from xray_trainer.prepare.records import read_records
 
 LOG = logging.getLogger(__name__)
 
-AGE_COLUMN = "Patient Age"
-GENDER_COLUMN, SEX_COLUMN = "Patient Gender", "Patient Sex"
-VIEW_COLUMN = "View Position"
+AGE_COLUMNS = ("Patient Age", "Age")
+SEX_COLUMNS = ("Patient Gender", "Patient Sex", "Sex")
+VIEW_COLUMNS = ("View Position", "AP/PA", "Frontal/Lateral")
+"""Names that ChestX-ray14 and CheXpert give them; the first that isn't empty counts. CheXpert's lateral images have nothing
+under AP/PA."""
 FOLLOW_UP_COLUMN = "Follow-up #"
+PRESENT, ABSENT, UNCERTAIN = frozenset({"1", "1.0"}), frozenset({"", "0", "0.0"}), frozenset({"-1", "-1.0"})
+"""What a finding's own column says. Not mentioned in the report is taken for absent, as no finding in a list is."""
 
 MAX_FILE_BYTES = 256 << 20
 """28 times the original file."""
@@ -43,6 +48,8 @@ FORMULA = re.compile(r"[=@]|[+-](?![\d.,]*$)")
 """What a spreadsheet would compute; a number with its sign is none."""
 AGE = re.compile(r"0*(\d{1,3})Y?")
 FOLLOW_UP = re.compile(r"\d{1,6}")
+SMALL_NUMBER = re.compile(r"-?\d(\.\d{1,2})?")
+"""May be told: no patient has it for a number, should it be the wrong column."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class LabelRow:
 
     patient: str
     findings: FrozenSet[str]
+    """Names; `No Finding` among them where the file says that there is none."""
     age_years: Optional[int]
     sex: str
     view: str
@@ -63,7 +71,7 @@ class Labels:
     """The labels file."""
 
     rows: Dict[str, LabelRow]
-    """Image name -> its row."""
+    """Image's name, with folders where the file has them -> its row."""
     sha256: str
     """Digest of the file in hex."""
     patient_key: bytes
@@ -74,21 +82,22 @@ class Labels:
         return hashlib.blake2b(patient.encode(), key=self.patient_key, digest_size=8).hexdigest()
 
 
-def read_labels(path: Path, columns: LabelsFile) -> Labels:
+def read_labels(path: Path, columns: LabelsFile, findings: Sequence[str]) -> Labels:
     """Read the labels file.
 
     Args:
         columns: the names of its columns. Images without a patient may name the image column for both: then each
             image is a patient of its own.
+        findings: those of the run. Where each has a column, only these columns and that of `No Finding` are read.
     Raises: DataError naming file, line and column; never a value, for values belong to patients.
     """
     rows: Dict[str, LabelRow] = {}
-    for line, image, row in read_rows(path, columns):
+    for line, image, row in read_rows(path, columns, findings):
         if rows.setdefault(image, row) != row:
             raise DataError(
                 f"{path.name}: line {line}: an image of an earlier line with other values; expected one line per image"
             )
-    with _told_as_data_error(path, columns):
+    with _told_as_data_error(path, columns, findings):
         return Labels(rows, sha256_of(path).partition(":")[2], _patient_key(path))
 
 
@@ -101,13 +110,13 @@ def _patient_key(path: Path) -> bytes:
     return digest.digest()
 
 
-def read_rows(path: Path, columns: LabelsFile) -> Iterator[Tuple[int, str, LabelRow]]:
+def read_rows(path: Path, columns: LabelsFile, findings: Sequence[str]) -> Iterator[Tuple[int, str, LabelRow]]:
     """Line number, image name and row of each line, images of an earlier line too. Raises: DataError as read_labels."""
     empty = True
-    with _told_as_data_error(path, columns):
+    with _told_as_data_error(path, columns, findings):
         _require_file(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for parsed in _parse(file, path.name, columns):
+            for parsed in _parse(file, path.name, columns, findings):
                 empty = False
                 yield parsed
     if empty:
@@ -115,13 +124,13 @@ def read_rows(path: Path, columns: LabelsFile) -> Iterator[Tuple[int, str, Label
 
 
 @contextlib.contextmanager
-def _told_as_data_error(path: Path, columns: LabelsFile) -> Iterator[None]:
+def _told_as_data_error(path: Path, columns: LabelsFile, findings: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise unreadable(path.name, error) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path.name}: not a CSV file in UTF-8; expected {_wanted(columns)}") from error
+        raise DataError(f"{path.name}: not a CSV file in UTF-8; expected {_wanted(columns, findings)}") from error
 
 
 def absent_findings(labels: Labels, findings: Sequence[str]) -> List[str]:
@@ -136,6 +145,11 @@ def check_findings(labels: Labels, findings: Sequence[str], columns: LabelsFile)
     Raises: ConfigurationError if no row names any of them, for then column, separator or spelling is wrong.
     """
     absent = absent_findings(labels, findings)
+    if len(absent) == len(findings) and columns.layout == "Columns":
+        raise ConfigurationError(
+            f"spec.dataset.labels.findings: {_shown(findings)}: 1 in none of the {len(labels.rows)} rows of {columns.file}; "
+            "expected columns of findings that some images have"
+        )
     if len(absent) == len(findings):
         raise ConfigurationError(
             f"spec.dataset.labels.findings: {_shown(findings)}: in none of the {len(labels.rows)} rows of "
@@ -156,7 +170,8 @@ def _common_names(labels: Labels, columns: LabelsFile) -> List[str]:
         return []
     pairs = {(row.patient, name) for row in labels.rows.values() for name in row.findings}
     patients_with = Counter(name for _, name in sorted(pairs))
-    return [name for name, patients in patients_with.most_common() if patients >= SHOWN_FROM_PATIENTS]
+    often = [name for name, patients in patients_with.most_common() if patients >= SHOWN_FROM_PATIENTS]
+    return [name for name in often if name != NO_FINDING]
 
 
 def _shown(names: Sequence[str]) -> str:
@@ -165,12 +180,22 @@ def _shown(names: Sequence[str]) -> str:
     return f"{', '.join(shown)}{', ...' if len(names) > len(shown) else ''}"
 
 
-def _wanted(columns: LabelsFile) -> str:
-    return f"columns {', '.join(_required(columns))}"
+def _wanted(columns: LabelsFile, findings: Sequence[str]) -> str:
+    return f"columns {_shown(_required(columns, findings))}"
 
 
-def _required(columns: LabelsFile) -> Tuple[str, str, str]:
-    return columns.image_column, columns.label_column, columns.patient_column
+def _required(columns: LabelsFile, findings: Sequence[str]) -> List[str]:
+    """Columns that must be there; `No Finding` need not have one."""
+    image, *others = _filled(columns)
+    of_findings = _without_no_finding(findings) if columns.layout == "Columns" else []
+    return [image, *of_findings, *others]
+
+
+def _filled(columns: LabelsFile) -> List[str]:
+    """Columns that must have a value in each row."""
+    labels = [columns.label_column] if columns.layout == "List" else []
+    patient = [columns.patient_column] if columns.patient_folder is None else []
+    return [columns.image_column, *labels, *patient]
 
 
 def _require_file(path: Path) -> None:
@@ -180,18 +205,28 @@ def _require_file(path: Path) -> None:
         raise DataError(f"{path.name}: {path.stat().st_size} bytes; expected at most {MAX_FILE_BYTES}")
 
 
-def _parse(file: TextIO, name: str, columns: LabelsFile) -> Iterator[Tuple[int, str, LabelRow]]:
+def _parse(
+    file: TextIO, name: str, columns: LabelsFile, findings: Sequence[str]
+) -> Iterator[Tuple[int, str, LabelRow]]:
     records = read_records(file, name)
     _, first = next(records, (1, []))
     header = [heading.strip() for heading in first]
-    _check_columns(header, name, columns)
-    places = _find_places(header, columns)
+    _check_columns(header, name, columns, findings)
+    places = _find_places(header, columns, findings)
+    read_findings, read_patient = _findings_reader(header, columns, findings), _patient_reader(header, columns)
     absent = [""] * len(header)
     for line, fields in records:
         if any(fields):
-            _check_row(fields, places, columns, name, line)
+            _check_row(fields, places, name, line)
             fields += absent  # a row may be shorter than the header
-            yield line, fields[places.image].strip(), _make_row(fields, places, columns.separator)
+            try:
+                yield line, fields[places.image].strip(), _make_row(fields, places, read_findings, read_patient)
+            except _OddCell as error:
+                raise DataError(f"{name}: line {line}: column {error}") from None
+
+
+class _OddCell(Exception):
+    """A cell that makes no sense; the message begins with its column."""
 
 
 @dataclass(frozen=True)
@@ -199,41 +234,84 @@ class _Places:
     """Indices of the fields of a row with empty ones added behind it; the last of them, -1, is that of an absent column."""
 
     image: int
-    patient: int
-    labels: int
+    filled: Tuple[Tuple[str, int], ...]
+    """Columns that can't be empty, with their places."""
+    required: Tuple[str, ...]
     last_required: int
-    age: int
-    gender: int
-    sex: int
-    view: int
+    age: Tuple[int, ...]
+    sex: Tuple[int, ...]
+    view: Tuple[int, ...]
     follow_up: int
 
 
-def _find_places(header: Sequence[str], columns: LabelsFile) -> _Places:
+def _find_places(header: Sequence[str], columns: LabelsFile, findings: Sequence[str]) -> _Places:
     place = {heading: index for index, heading in enumerate(header)}
     nowhere = -1
+    required = _required(columns, findings)
+
+    def among(names: Sequence[str]) -> Tuple[int, ...]:
+        return tuple(place[name] for name in names if name in place) or (nowhere,)
+
     return _Places(
         image=place[columns.image_column],
-        patient=place[columns.patient_column],
-        labels=place[columns.label_column],
-        last_required=max(place[column] for column in _required(columns)),
-        age=place.get(AGE_COLUMN, nowhere),
-        gender=place.get(GENDER_COLUMN, nowhere),
-        sex=place.get(SEX_COLUMN, nowhere),
-        view=place.get(VIEW_COLUMN, nowhere),
+        filled=tuple((column, place[column]) for column in _filled(columns)),
+        required=tuple(required),
+        last_required=max(place[column] for column in required),
+        age=among(AGE_COLUMNS),
+        sex=among(SEX_COLUMNS),
+        view=among(VIEW_COLUMNS),
         follow_up=place.get(FOLLOW_UP_COLUMN, nowhere),
     )
 
 
-def _check_columns(header: Sequence[str], name: str, columns: LabelsFile) -> None:
+_Read = Callable[[Sequence[str]], str]
+_ReadFindings = Callable[[Sequence[str]], FrozenSet[str]]
+
+
+def _findings_reader(header: Sequence[str], columns: LabelsFile, findings: Sequence[str]) -> _ReadFindings:
+    """A function from a row's fields to its findings."""
+    if columns.layout == "List":
+        cell, separator = header.index(columns.label_column), columns.separator
+        return lambda fields: _parse_cell(fields[cell], separator)
+    names = tuple(dict.fromkeys([*findings, NO_FINDING]) if NO_FINDING in header else _without_no_finding(findings))
+    places = [header.index(name) for name in names]
+    positive = PRESENT | UNCERTAIN if columns.uncertain == "Positive" else PRESENT
+    return lambda fields: _parse_cells(names, tuple(fields[place] for place in places), positive)
+
+
+def _without_no_finding(findings: Sequence[str]) -> List[str]:
+    return [finding for finding in findings if finding != NO_FINDING]
+
+
+def _patient_reader(header: Sequence[str], columns: LabelsFile) -> _Read:
+    """A function from a row's fields to its patient."""
+    folder = columns.patient_folder
+    if folder is None:
+        cell = header.index(columns.patient_column)
+        return lambda fields: fields[cell].strip()
+    image, column = header.index(columns.image_column), columns.image_column
+    return lambda fields: _patient_in(fields[image], folder, column)
+
+
+def _patient_in(image: str, folder: str, column: str) -> str:
+    """The last folder of the path that is named so and by a number."""
+    for name in reversed(image.split("/")[:-1]):
+        number = name[len(folder) :]
+        if name.startswith(folder) and number.isdigit() and number.isascii():
+            return name
+    raise _OddCell(f"{column}: no folder named {folder} and a number; expected the patient's, as patientFolder says")
+
+
+def _check_columns(header: Sequence[str], name: str, columns: LabelsFile, findings: Sequence[str]) -> None:
     if header and header[0].startswith("<"):
-        raise DataError(f"{name}: looks like a web page; expected a CSV file with {_wanted(columns)}")
-    required = _required(columns)
+        raise DataError(f"{name}: looks like a web page; expected a CSV file with {_wanted(columns, findings)}")
+    required = _required(columns, findings)
     missing = [column for column in required if column not in header]
     if missing:
         found = _show_headings(header, required)
-        raise DataError(f"{name}: line 1: no column {', '.join(missing)}; {found}; expected {', '.join(required)}")
-    twice = [column for column in required if header.count(column) > 1]
+        expected = _shown(required)
+        raise DataError(f"{name}: line 1: no column {_shown(missing)}; {found}; expected {expected}")
+    twice = [column for column in (*required, NO_FINDING) if header.count(column) > 1]
     if twice:
         raise DataError(f"{name}: line 1: column {', '.join(twice)} more than once; expected each once")
 
@@ -246,36 +324,57 @@ def _show_headings(header: Sequence[str], required: Sequence[str]) -> str:
     return f"there are {_shown(header)}"
 
 
-def _check_row(fields: Sequence[str], places: _Places, columns: LabelsFile, name: str, line: int) -> None:
+def _check_row(fields: Sequence[str], places: _Places, name: str, line: int) -> None:
     if len(fields) <= places.last_required:
-        expected = f"expected at least {', '.join(_required(columns))}"
+        expected = f"expected at least {_shown(places.required)}"
         raise DataError(f"{name}: line {line}: {len(fields)} fields; {expected}")
     if max(map(len, fields)) > MAX_FIELD_CHARACTERS:
         raise DataError(
             f"{name}: line {line}: a field of more than {MAX_FIELD_CHARACTERS} characters; expected shorter ones"
         )
-    for place in (places.image, places.labels, places.patient):
+    for column, place in places.filled:
         if not fields[place] or fields[place].isspace():
-            column = _required(columns)[(places.image, places.labels, places.patient).index(place)]
             raise DataError(f"{name}: line {line}: column {column}: empty; expected a value")
         if FORMULA.match(fields[place].strip()):
-            column = _required(columns)[(places.image, places.labels, places.patient).index(place)]
             raise DataError(f"{name}: line {line}: column {column}: a formula; expected a value")
 
 
-def _make_row(fields: Sequence[str], places: _Places, separator: str) -> LabelRow:
+def _make_row(fields: Sequence[str], places: _Places, read_findings: _ReadFindings, read_patient: _Read) -> LabelRow:
     return LabelRow(
-        patient=fields[places.patient].strip(),
-        findings=_parse_cell(fields[places.labels], separator),
-        age_years=_parse_age(fields[places.age].strip()),
-        sex=fields[places.gender].strip() or fields[places.sex].strip(),
-        view=fields[places.view].strip(),
+        patient=read_patient(fields),
+        findings=read_findings(fields),
+        age_years=_parse_age(_first(fields, places.age)),
+        sex=_first(fields, places.sex),
+        view=_first(fields, places.view),
         follow_up=_parse_follow_up(fields[places.follow_up].strip()),
     )
 
 
+def _first(fields: Sequence[str], places: Sequence[int]) -> str:
+    """The first of the fields that isn't empty."""
+    return next(filter(None, (fields[place].strip() for place in places)), "")
+
+
 _parse_cell = functools.lru_cache(maxsize=4096)(parse_findings)
 """ChestX-ray14 has 836 different cells."""
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _parse_cells(names: Tuple[str, ...], cells: Tuple[str, ...], positive: FrozenSet[str]) -> FrozenSet[str]:
+    """The findings of a row in which each has a cell of its own. Without a cell for `No Finding`, there is none where none
+    of the others is.
+
+    Args:
+        positive: what a cell of a present finding holds.
+    Raises: _OddCell.
+    """
+    values = [cell.strip() for cell in cells]
+    for name, value in zip(names, values):
+        if value not in PRESENT and value not in ABSENT and value not in UNCERTAIN:
+            shown = f'"{value}"' if SMALL_NUMBER.fullmatch(value) else "another value"
+            raise _OddCell(f"{name}: {shown}; expected 1, 0, -1 (uncertain) or nothing")
+    present = frozenset(name for name, value in zip(names, values) if value in positive)
+    return present or frozenset(() if NO_FINDING in names else (NO_FINDING,))
 
 
 @functools.lru_cache(maxsize=1024)

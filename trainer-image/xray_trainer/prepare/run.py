@@ -20,7 +20,7 @@ from xray_trainer.files import (
     make_temporary_folder,
     require_free,
 )
-from xray_trainer.findings import multi_hot
+from xray_trainer.findings import NO_FINDING, multi_hot
 from xray_trainer.prepare.cache import (
     CACHE_FORMAT,
     MANIFEST,
@@ -130,7 +130,7 @@ def prepare_data(dataset: Dataset, sample_seed: Optional[str], progress: Progres
     """
     limit_pillow()
     with disk_full_reported(f"cache {dataset.cache_dir}"), open_source(dataset) as source:
-        labels = read_labels(source.tables / dataset.labels.file, dataset.labels)
+        labels = read_labels(source.tables / dataset.labels.file, dataset.labels, dataset.findings)
         check_findings(labels, dataset.findings, dataset.labels)
         lists = read_official_lists(source.tables) if dataset.split.by == "Official" else None
         key = cache_key(dataset, source.identity(), labels, lists)
@@ -311,7 +311,8 @@ def _make_manifest(
 
 
 def _count_other_findings(rows: List[LabelRow], findings: List[str]) -> Dict[str, int]:
-    return dict(sorted(Counter(name for row in rows for name in row.findings - set(findings)).items()))
+    known = {*findings, NO_FINDING}
+    return dict(sorted(Counter(name for row in rows for name in row.findings - known).items()))
 
 
 def _tell(manifest: Manifest, progress: Progress) -> None:

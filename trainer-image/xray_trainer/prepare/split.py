@@ -15,10 +15,12 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from xray_trainer.config import Split
 from xray_trainer.errors import DataError
+from xray_trainer.findings import NO_FINDING
 from xray_trainer.prepare.labels import LabelRow
 from xray_trainer.prepare.official import OfficialLists
 
 PARTS = ("train", "validation", "test")
+NOT_STRATIFIED = frozenset({NO_FINDING})
 
 Shares = Mapping[str, float]
 """Part -> its share of the images. Only their proportions count."""
@@ -75,7 +77,7 @@ def make_patients(rows: Mapping[str, LabelRow]) -> Dict[str, Unit]:
         if patient is None:
             patient = patients[row.patient] = Unit()
         patient.images += 1
-        for finding in row.findings:
+        for finding in row.findings - NOT_STRATIFIED:
             patient.positives[finding] = patient.positives.get(finding, 0) + 1
     return patients
 
