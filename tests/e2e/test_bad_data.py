@@ -26,7 +26,7 @@ PATIENT = re.compile(r"\d{8}_\d{3}|\b(0000|9999)\d{4}\b")
 REFUSED = [
     ("many-bad", rf": {ARCHIVE}: member 11: not a PNG .*10 of {IMAGES} images are unreadable"),
     ("absent", rf": {ARCHIVE}: member 1: no label row; no usable image is left \({IMAGES} no label row\)"),
-    ("empty", "archives and folders are empty; expected PNG images"),
+    ("empty", "archives and folders are empty; expected PNG or JPEG images"),
     ("no-archive", r"no images_\*\.tar\.gz and no files in images/"),
     ("no-labels", f"{LABELS_FILE}: no such file; expected the labels as a CSV file"),
     (

@@ -19,6 +19,7 @@ from tests.unit.trainer.build import HEADER, LABELS_FILE, image_name, label_line
 
 CANARY = 87654321
 NAME = image_name(CANARY)
+JPEG_NAME = NAME.replace(".png", ".jpg")
 GOOD = 12
 """Images that are as they should be, of as many patients; members 1 to 12 of the archive."""
 ARCHIVE = "images_001.tar.gz"
@@ -59,8 +60,18 @@ def with_member(extra: Callable[[], bytes]) -> Make:
     return lambda root: write_set(root, gzip.compress(good_members() + extra() + END, 1))
 
 
-def with_image(data: Callable[[], bytes]) -> Make:
-    return with_member(lambda: member(data=data()))
+def with_image(data: Callable[[], bytes], name: str = NAME) -> Make:
+    """A set whose last image, of a patient's that has a row, is these bytes."""
+
+    def make(root: Path) -> None:
+        with_member(lambda: member(f"images/{name}", data()))(root)
+        (root / LABELS_FILE).write_text((root / LABELS_FILE).read_text().replace(NAME, name))
+
+    return make
+
+
+def with_jpeg(data: Callable[[], bytes]) -> Make:
+    return with_image(data, JPEG_NAME)
 
 
 def with_labels(content: Callable[[], bytes]) -> Make:
@@ -188,10 +199,23 @@ def two_sizes() -> bytes:
     return small[:33] + large[8:]
 
 
-def other_format(kind: str) -> bytes:
+def other_format(kind: str, mode: str = "L", side: int = 40, **options: object) -> bytes:
     file = io.BytesIO()
-    Image.new("L", (40, 40)).save(file, format=kind)
+    Image.new(mode, (side, side)).save(file, format=kind, **options)
     return file.getvalue()
+
+
+def frame_of(*, height: int = 40, width: int = 40, bits: int = 8, kind: int = 0xC0) -> bytes:
+    """A JPEG's first header, in front of another image."""
+    header = struct.pack(">BBHBHHB", 0xFF, kind, 11, bits, height, width, 1) + b"\1\x11\0"
+    return b"\xff\xd8" + header + other_format("JPEG")[2:]
+
+
+def many_scans() -> bytes:
+    """A progressive JPEG that goes over its pixels again and again."""
+    image = other_format("JPEG", "RGB", side=4096, progressive=True)
+    last = image[image.rindex(b"\xff\xda") : -2]
+    return image[:-2] + last * 10_000 + image[-2:]
 
 
 # labels
@@ -327,5 +351,20 @@ LEFT_OUT: dict[str, tuple[Make, str]] = {
     "FITS": (with_image(lambda: b"SIMPLE  =                    T".ljust(2880)), "not a PNG file"),
     "patient's report": (with_image(lambda: f"{CANARY} has a cough".encode()), "not a PNG file"),
     "no image": (with_image(lambda: b""), "not a PNG file"),
+    "PNG named JPEG": (with_jpeg(make_png), "not a JPEG file of 8 bits but PNG"),
+    "no JPEG": (with_jpeg(lambda: f"{CANARY} has a cough".encode()), "not a JPEG file of 8 bits"),
+    "65535 x 65535 JPEG": (with_jpeg(lambda: frame_of(height=65535, width=65535)), "a JPEG file that tells two sizes"),
+    "JPEG of too many pixels": (with_jpeg(lambda: other_format("JPEG", side=6000)), "more than 33554432 pixels"),
+    "JPEG without pixels": (with_jpeg(lambda: frame_of(height=0, width=0)), "a JPEG file that tells two sizes"),
+    "JPEG of 12 bits": (with_jpeg(lambda: frame_of(bits=12)), "not a JPEG file of 8 bits"),
+    "lossless JPEG": (with_jpeg(lambda: frame_of(kind=0xC3)), "not a JPEG file of 8 bits"),
+    "JPEG of 4 channels": (with_jpeg(lambda: other_format("JPEG", "CMYK")), "a JPEG file of 4 channels"),
+    "JPEG of many scans": (with_jpeg(many_scans), "a JPEG file of more than 64 scans"),
+    "truncated JPEG": (with_jpeg(lambda: other_format("JPEG")[:-60]), "damaged JPEG"),
+    "JPEG of headers only": (with_jpeg(lambda: frame_of()[:20]), "damaged JPEG"),
+    "JPEG with an endless header": (
+        with_jpeg(lambda: b"\xff\xd8" + b"\xff\xe1\0\0" * 10_000_000),
+        "not a JPEG file of 8 bits",
+    ),
 }
 """An image that is counted as rejected, and the good rest is kept. Name -> how it is made, what the list says of it."""

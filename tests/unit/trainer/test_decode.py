@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from tests.unit.trainer.build import make_png
 from xray_trainer.prepare import decode
-from xray_trainer.prepare.decode import UnreadableImageError, decode_png, limit_pillow
+from xray_trainer.prepare.decode import UnreadableImageError, decode_jpeg, decode_png, limit_pillow, memory_to_decode
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +84,41 @@ def test_a_jpeg_named_png_is_refused() -> None:
     Image.open(io.BytesIO(make_png())).save(file, format="JPEG")
     with pytest.raises(UnreadableImageError, match=r"^not a PNG file but JPEG$"):
         decode_png(file.getvalue(), 20)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_gives_the_grey_that_png_gives(mode: str, progressive: bool) -> None:
+    data, smooth = _jpeg(mode, progressive=progressive)
+    decoded = decode_jpeg(data, 20)
+    expected = np.frombuffer(decode_png(smooth, 20).pixels, np.uint8).astype(int)
+    assert np.abs(np.frombuffer(decoded.pixels, np.uint8).astype(int) - expected).max() <= 2
+    assert decoded.mode == mode
+
+
+def test_colours_of_a_jpeg_become_their_luma() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), (255, 0, 0)).save(file, format="JPEG")
+    assert set(decode_jpeg(file.getvalue(), 20).pixels) == {76}  # 0.299 of 255, ITU-R 601
+
+
+def test_what_stands_before_a_jpeg_s_frame_is_passed_over() -> None:
+    data, _ = _jpeg("L", comment=b"c" * 60_000)
+    assert len(decode_jpeg(data[:2] + b"\xff\xff\xff" + data[3:], 20).pixels) == 400
+
+
+def test_a_jpeg_is_counted_with_its_coefficients() -> None:
+    data, _ = _jpeg("L")
+    assert memory_to_decode(data) == len(data) + 40 * 40 * 8
+
+
+def _jpeg(mode: str, **options: object) -> tuple[bytes, bytes]:
+    """A smooth image as JPEG, and the same as PNG."""
+    grey = np.add.outer(np.arange(40), np.arange(40)).astype(np.uint8) * 3
+    jpeg, png = io.BytesIO(), io.BytesIO()
+    Image.fromarray(grey).convert(mode).save(jpeg, format="JPEG", quality=95, **options)
+    Image.fromarray(grey).save(png, format="PNG")
+    return jpeg.getvalue(), png.getvalue()
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked() -> None:

@@ -67,9 +67,9 @@ def test_a_folder_s_images_are_held_against_its_rows(tmp_path: Path) -> None:
     assert files.pop("bytes") > 0
     assert files == {
         "archives": 1,
-        "png": 8,
+        "images": 8,
         "modes": {"I;16": 1, "L": 5, "P": 1, "RGBA": 1},
-        "not_png": 1,
+        "not_images": 1,
         "other_files": 1,
         "names_twice": 1,
         "same_bytes": 2,

@@ -199,7 +199,7 @@ def test_what_is_left_out_is_listed_by_ordinal_and_reason(tmp_path: Path, caplog
         ["images_001.tar.gz", "11", f"images/{image_name(11)}", "unreadable", "not a PNG file"],
         ["images_001.tar.gz", "12", f"images/{image_name(1)}", "twice present", ""],
         ["images_001.tar.gz", "13", f"images/{image_name(99)}", "no label row", ""],
-        ["images_001.tar.gz", "14", "images/README.txt", "not named .png", ""],
+        ["images_001.tar.gz", "14", "images/README.txt", "not named .png or .jpg", ""],
     ]
     assert "left out: images_001.tar.gz: member 13: no label row" in caplog.messages
     manifest = json.loads((cache_of(tmp_path) / "manifest.json").read_text())
@@ -223,7 +223,7 @@ def test_many_unreadable_images_end_the_preparation(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         prepare_in(tmp_path)
     assert str(caught.value).startswith(
-        "images_001.tar.gz: member 1: not a PNG file; expected a PNG image (6 of 26 images are unreadable"
+        "images_001.tar.gz: member 1: not a PNG file; expected a readable image (6 of 26 images are unreadable"
     )
     (kept,) = (tmp_path / "cache").iterdir()
     assert kept.name.endswith("-rejected.csv")
@@ -245,14 +245,14 @@ def test_the_first_bad_image_ends_a_run_that_takes_none(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         prepare_in(tmp_path, dataset={"on_bad_image": {"mode": "Fail", "max_share": 0.5}})
     assert str(caught.value) == (
-        "images_001.tar.gz: member 1: not a PNG file; expected a PNG image, for onBadImage is Fail"
+        "images_001.tar.gz: member 1: not a PNG file; expected a readable image, for onBadImage is Fail"
     )
 
 
 def test_a_cache_that_left_images_out_is_none_for_a_run_that_takes_none(tmp_path: Path) -> None:
     write_with_damage(tmp_path / "nih", good=20, damaged=1)
     prepare_in(tmp_path)
-    with pytest.raises(DataError, match=r"^1 of 21 images are unreadable; none are left out; expected PNG images$"):
+    with pytest.raises(DataError, match=r"^1 of 21 images are unreadable; none are left out; expected readable ones$"):
         prepare_in(tmp_path, dataset={"on_bad_image": {"mode": "Fail", "max_share": 0}})
     assert prepare_in(tmp_path)["images"] == 20
 

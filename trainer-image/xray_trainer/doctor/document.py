@@ -53,9 +53,9 @@ def _describe_files(files: Files) -> Dict[str, Any]:
     return {
         "archives": found.archives,
         "bytes": found.bytes,
-        "png": sum(found.modes.values()),
+        "images": sum(found.modes.values()),
         "modes": dict(sorted(found.modes.items())),
-        "not_png": found.not_png,
+        "not_images": found.not_images,
         "other_files": found.other_files,
         "names_twice": found.names_twice,
         "same_bytes": found.same_bytes,

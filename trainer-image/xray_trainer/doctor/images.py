@@ -8,9 +8,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, Set
 
-from xray_trainer.doctor.header import png_mode
+from xray_trainer.doctor.header import image_mode
 from xray_trainer.errors import DataError
 from xray_trainer.prepare.archive import IMAGES_FOLDER, Member, Sources
+from xray_trainer.prepare.decode import DECODERS
 from xray_trainer.prepare.labels import LabelRow
 from xray_trainer.prepare.match import RowFinder
 
@@ -26,11 +27,11 @@ class Found:
     images: Set[str] = field(default_factory=set)
     """Images, as the labels file calls them where it has them."""
     modes: Counter[str] = field(default_factory=Counter)
-    """Pixel format -> PNG files."""
-    not_png: int = 0
-    """Named .png, and something else by their first bytes."""
+    """Pixel format -> images."""
+    not_images: int = 0
+    """Named .png or .jpg, and something else by their first bytes."""
     other_files: int = 0
-    """Of other names than *.png."""
+    """Of other names than these."""
     names_twice: int = 0
     same_bytes: int = 0
     """Files whose bytes are those of an earlier one, whatever their names."""
@@ -65,12 +66,12 @@ def _ignore_bytes(count: int) -> None:
 def _look_at(
     member: Member, finder: RowFinder, rows: Mapping[str, LabelRow], owner_of: Dict[bytes, str], found: Found
 ) -> None:
-    if not member.name.lower().endswith(".png"):
+    if member.ending not in DECODERS:
         found.other_files += 1
         return
-    mode = png_mode(member.data)
+    mode = image_mode(member.ending, member.data)
     if mode is None:
-        found.not_png += 1
+        found.not_images += 1
         return
     found.modes[mode] += 1
     row = finder.find(member)

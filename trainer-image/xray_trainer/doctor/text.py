@@ -30,11 +30,16 @@ def _summary(document: Document) -> str:
 
 def _files(files: Optional[Mapping[str, Any]]) -> List[List[str]]:
     if files is None:
-        return [["files", "none looked at: images without row, rows without image, PNG modes, equal files not known"]]
+        return [
+            ["files", "none looked at: images without row, rows without image, pixel formats, equal files not known"]
+        ]
     return [
         ["archives", f"{files['archives']:,}; {files['bytes'] / 1e9:.2f} GB with the files in images/"],
-        ["PNG files", f"{files['png']:,}: {_counts(files['modes'])}"],
-        ["other files", f"{files['not_png']:,} named .png that are none, {files['other_files']:,} of other names"],
+        ["images", f"{files['images']:,}: {_counts(files['modes'])}"],
+        [
+            "other files",
+            f"{files['not_images']:,} named .png or .jpg that are none, {files['other_files']:,} of other names",
+        ],
         ["without row", f"{files['images_without_row']:,} images"],
         ["without image", f"{files['rows_without_image']:,} rows"],
         [

@@ -71,6 +71,11 @@ class Member:
     def name(self) -> str:
         return PurePosixPath(self.path).name
 
+    @property
+    def ending(self) -> str:
+        """`.png`, in lower case."""
+        return PurePosixPath(self.path).suffix.lower()
+
 
 class HasSize(Protocol):
     """As much of os.stat_result as is asked for."""
@@ -371,7 +376,7 @@ class _Bounded(io.RawIOBase):
         self._left -= len(data)
         self._here -= len(data)
         if self._left < 0:
-            raise DataError(f"{self.place()}: the archive unpacks to many times its size; expected PNG files")
+            raise DataError(f"{self.place()}: the archive unpacks to many times its size; expected images")
         if self._here < 0:
             raise DataError(f"{self.place()}: more than {self._allowed} bytes of {self._what}; expected at most that")
         return data

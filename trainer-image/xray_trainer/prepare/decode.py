@@ -1,4 +1,4 @@
-"""One PNG file in, one small grey square out.
+"""One PNG or JPEG file in, one small grey square out.
 
 The bytes are foreign: what they may cost is read from their first header before a decoder sees them. What nearly every
 radiograph is, 8-bit grey, goes to the Rust crate png by kornia-rs, which is the fastest that was measured
@@ -10,11 +10,13 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Callable, Mapping, Optional, Tuple
 
 import kornia_rs
 import numpy as np
 from PIL import Image, PngImagePlugin
+
+from xray_trainer.prepare.jpeg import JPEG_SIGNATURE, read_frame
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_IMAGE_PIXELS = 32 << 20
@@ -27,16 +29,24 @@ PACKED = (b"zTXt", b"iTXt", b"iCCP")
 """Chunks that unpack to more than they are, which Pillow bounds and kornia-rs passes over."""
 GREY_BYTES_PER_PIXEL = 2
 BYTES_PER_PIXEL = 8
-"""What Pillow and we hold of an image at most while it is decoded: 1 of 8-bit grey, 5 of colours, 6 of 16-bit grey."""
+"""What Pillow and we hold of an image at most while it is decoded: 1 of 8-bit grey, 5 of colours, 6 of 16-bit grey, 8 of a
+progressive JPEG, whose coefficients are kept to the last scan."""
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+MAX_SCANS = 64
+"""Of a JPEG file. Progressive ones have about 10, and each costs as much as the image has pixels."""
 
-
-OTHER_FORMATS = ((0, b"\xff\xd8\xff", "JPEG"), (0, b"II*\0", "TIFF"), (0, b"MM\0*", "TIFF"), (128, b"DICM", "DICOM"))
+OTHER_FORMATS = (
+    (0, PNG_SIGNATURE, "PNG"),
+    (0, JPEG_SIGNATURE, "JPEG"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (128, b"DICM", "DICOM"),
+)
 """Place and content of the bytes by which other formats of X-rays are known."""
 
 
 class UnreadableImageError(Exception):
-    """The file is no PNG that can be used. The message holds neither its name nor its content."""
+    """The file is no image that can be used. The message holds neither its name nor its content."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +70,17 @@ def memory_to_decode(data: bytes) -> int:
     pixels = width * height
     if not pixels or pixels > MAX_IMAGE_PIXELS:
         return len(data)
+    if data.startswith(JPEG_SIGNATURE):
+        return len(data) + pixels * BYTES_PER_PIXEL
     depth, colour = data[24:26].ljust(2, b"\xff")
     return len(data) + pixels * (GREY_BYTES_PER_PIXEL if depth <= 8 and colour == 0 else BYTES_PER_PIXEL)
 
 
 def _size_of(data: bytes) -> Tuple[int, int]:
-    """Width and height; 0 where the file doesn't begin as a PNG has to."""
+    """Width and height; 0 where the file doesn't begin as a PNG or JPEG has to."""
+    frame = read_frame(data)
+    if frame is not None:
+        return frame.width, frame.height
     if not data.startswith(PNG_SIGNATURE) or data[12:16] != b"IHDR":
         return 0, 0
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
@@ -84,18 +99,47 @@ def decode_png(data: bytes, stored_size: int) -> DecodedImage:
     grey = _decode_grey(data)
     if grey is not None:
         return DecodedImage(_scale(grey, stored_size).tobytes(), "L")
+    return _decode_by_pillow(data, "PNG", stored_size)
+
+
+def decode_jpeg(data: bytes, stored_size: int) -> DecodedImage:
+    """The same for a JPEG of 8 bits; of colours, its luma is taken. There is no checksum in a JPEG: of damage in the middle
+    nobody can know.
+
+    Raises: UnreadableImageError.
+    """
+    frame = read_frame(data)
+    if frame is None:
+        raise UnreadableImageError(f"not a JPEG file of 8 bits{_other_format(data)}")
+    if frame.components not in (1, 3):
+        raise UnreadableImageError(f"a JPEG file of {frame.components} channels")
+    if frame.scans > MAX_SCANS:
+        raise UnreadableImageError(f"a JPEG file of more than {MAX_SCANS} scans")
+    return _decode_by_pillow(data, "JPEG", stored_size)
+
+
+DECODERS: Mapping[str, Callable[[bytes, int], DecodedImage]] = {
+    ".png": decode_png,
+    ".jpg": decode_jpeg,
+    ".jpeg": decode_jpeg,
+}
+"""Ending of an image's name, in lower case -> what decodes it."""
+
+
+def _decode_by_pillow(data: bytes, kind: str, stored_size: int) -> DecodedImage:
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        with Image.open(io.BytesIO(data), formats=[kind]) as image:
             if image.size != _size_of(data):
-                raise UnreadableImageError("a PNG file that tells two sizes")
+                raise UnreadableImageError(f"a {kind} file that tells two sizes")
+            mode = image.mode
+            image.draft("L", image.size)  # libjpeg then gives luma alone
             image.load()
-            pixels = _scale(_to_grey(image), stored_size).tobytes()
-            return DecodedImage(pixels, image.mode)
+            return DecodedImage(_scale(_to_grey(image), stored_size).tobytes(), mode)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImageError(f"more than {MAX_IMAGE_PIXELS} pixels") from error
-    # Pillow signals damaged PNG files by all of these; the decoder itself holds no state of ours
+    # Pillow signals damaged files by all of these; the decoder itself holds no state of ours
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise UnreadableImageError(f"damaged PNG of {len(data)} bytes") from error
+        raise UnreadableImageError(f"damaged {kind} of {len(data)} bytes") from error
 
 
 def _decode_grey(data: bytes) -> Optional[Image.Image]:

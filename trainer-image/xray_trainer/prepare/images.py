@@ -14,7 +14,7 @@ import numpy as np
 from xray_trainer.config import OnBadImage
 from xray_trainer.errors import DataError
 from xray_trainer.prepare.archive import Bundle, Member
-from xray_trainer.prepare.decode import DecodedImage, UnreadableImageError, decode_png, memory_to_decode
+from xray_trainer.prepare.decode import DECODERS, DecodedImage, UnreadableImageError, memory_to_decode
 from xray_trainer.prepare.labels import LabelRow
 from xray_trainer.prepare.match import RowFinder
 from xray_trainer.prepare.meter import Meter
@@ -23,7 +23,7 @@ from xray_trainer.prepare.staging import Shard, Staging
 
 LOG = logging.getLogger(__name__)
 
-NOT_A_PNG_NAME = "not named .png"
+NOT_AN_IMAGE_S_NAME = "not named .png or .jpg"
 TWICE = "twice present"
 NO_LABEL_ROW = "no label row"
 UNREADABLE = "unreadable"
@@ -195,7 +195,8 @@ class _Collector:
         if image is None:
             return _Waiting(member, "", memory_bytes, reason)
         self._seen.add(image)
-        return _Waiting(member, image, memory_bytes, self._pool.submit(decode_png, member.data, self._staging.side))
+        decoded = self._pool.submit(DECODERS[member.ending], member.data, self._staging.side)
+        return _Waiting(member, image, memory_bytes, decoded)
 
     def _take(self, waiting: _Waiting, filling: _Filling) -> None:
         """Files are taken in their order, so that the list of those left out doesn't tell of the number of cores."""
@@ -209,7 +210,7 @@ class _Collector:
             rejection = Rejection(member.place, member.ordinal, member.path, UNREADABLE, str(error))
             self._reject(rejection, filling)
             if self._on_bad_image.mode == "Fail":
-                raise DataError(f"{rejection.sentence()}; expected a PNG image, for onBadImage is Fail") from error
+                raise DataError(f"{rejection.sentence()}; expected a readable image, for onBadImage is Fail") from error
             return
         filling.add(self._row_of[waiting.image], decoded)
         self._meter.on_image(len(self._collected.images) + len(filling.rows), self._rejections.count())
@@ -249,8 +250,8 @@ class _Filling:
 
 def _find_image(member: Member, finder: RowFinder, seen: Set[str]) -> Tuple[Optional[str], str]:
     """The image as the labels file calls it; or None, and why it is left out."""
-    if not member.name.lower().endswith(".png"):
-        return None, NOT_A_PNG_NAME
+    if member.ending not in DECODERS:
+        return None, NOT_AN_IMAGE_S_NAME
     image = finder.find(member)
     if image is None:
         return None, NO_LABEL_ROW
@@ -272,7 +273,9 @@ def require_few_unreadable(
         return
     bound = "none" if fails else f"up to {ALWAYS_SKIPPED_IMAGES} or {on_bad_image.max_share:.0%}"
     found = f"{unreadable} of {total} images are unreadable; {bound} are left out"
-    raise DataError(f"{first.sentence()}; expected a PNG image ({found})" if first else f"{found}; expected PNG images")
+    raise DataError(
+        f"{first.sentence()}; expected a readable image ({found})" if first else f"{found}; expected readable ones"
+    )
 
 
 def _refuse_empty(collected: Collected) -> None:
@@ -280,6 +283,8 @@ def _refuse_empty(collected: Collected) -> None:
         return
     first = collected.rejections.first()
     if first is None:
-        raise DataError("the archives and folders are empty; expected PNG images")
+        raise DataError("the archives and folders are empty; expected PNG or JPEG images")
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(collected.rejections.counts.items()))
-    raise DataError(f"{first.sentence()}; no usable image is left ({counts}); expected PNG images with a label row")
+    raise DataError(
+        f"{first.sentence()}; no usable image is left ({counts}); expected PNG or JPEG images with a label row"
+    )

@@ -18,8 +18,7 @@ class RowFinder:
 
     def __init__(self, rows: Mapping[str, LabelRow]) -> None:
         self._rows = rows
-        self._reversed = sorted(_reverse(image) for image in rows if "/" in image)
-        """Those with folders, the file's name first: what ends alike lies together."""
+        self._by_end = _ByEnd([image for image in rows if "/" in image])
 
     def find(self, member: Member) -> Optional[str]:
         """The image as the labels file calls it; None if it has no row.
@@ -52,8 +51,21 @@ class RowFinder:
     def _longer_than(self, path: str) -> List[str]:
         """Rows that end with the path and have more folders; of many, two."""
         begin = _reverse(path) + "/"
-        place = bisect_left(self._reversed, begin)
-        return [_reverse(image) for image in self._reversed[place : place + 2] if image.startswith(begin)]
+        place = bisect_left(self._by_end, begin)
+        return [image for image in self._by_end.images[place : place + 2] if _reverse(image).startswith(begin)]
+
+
+class _ByEnd:
+    """Paths in the order of their ends, so that those that end alike lie together; a sequence of them reversed."""
+
+    def __init__(self, images: List[str]) -> None:
+        self.images = sorted(images, key=_reverse)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, place: int) -> str:
+        return _reverse(self.images[place])
 
 
 def _reverse(path: str) -> str:
