@@ -18,8 +18,10 @@ import pytest
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from tests.contract.test_examples import example_run_file
 from tests.contract.test_trainer_config import example, shape_of
 from tests.unit.trainer.build import TRAINER, run_document
+from tests.unit.trainer.chexpert import write_set as write_chexpert
 from xray_trainer.__main__ import main
 from xray_trainer.config import read_run_file
 from xray_trainer.files import make_temporary_folder
@@ -254,6 +256,20 @@ def test_preparation_needs_neither_torch_nor_transformers() -> None:
         "import xray_trainer.prepare.run, xray_trainer.synthetic, xray_trainer.__main__"
     )
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(TRAINER)}, check=True)
+
+
+def test_the_example_of_another_layout_is_prepared_and_trained(tmp_path: Path) -> None:
+    """Its labels as the operator hands them on."""
+    dataset = example_run_file("chexpert.yaml")["dataset"]
+    write_chexpert(tmp_path / "cxp", patients=20)
+    chosen = {key: dataset[key] for key in ("labels", "findings")}
+    document = run_document(tmp_path, dataset=chosen | {"root": str(tmp_path / "cxp")})
+    code, prepared = run(tmp_path, "prepare", document)
+    assert (code, prepared["images"], prepared["patients"]) == (0, 60, 20)
+    code, result = run(tmp_path, "train", document)
+    assert code == 0
+    assert [finding["name"] for finding in result["findings"]] == chosen["findings"]
+    assert result["findings_evaluated"] >= 1
 
 
 @pytest.mark.nih_sample

@@ -11,12 +11,16 @@ from tests.unit.trainer.build import LABELS_FILE
 
 
 def write_nih_labels(root: Path) -> Path:
-    """Unpack the labels file into the folder. The package is found and not imported: it would import torchvision."""
+    """Unpack the labels file into the folder."""
+    path = root / LABELS_FILE
+    with gzip.open(package_data(f"{LABELS_FILE}.gz")) as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target)
+    return path
+
+
+def package_data(name: str) -> Path:
+    """A data file of torchxrayvision, which is found and not imported: it would import torchvision."""
     package = importlib.util.find_spec("torchxrayvision")
     assert package is not None, "torchxrayvision is missing; expected it as requirements-dev.txt has it"
     assert package.submodule_search_locations is not None
-    packed = Path(package.submodule_search_locations[0]) / "data" / f"{LABELS_FILE}.gz"
-    path = root / LABELS_FILE
-    with gzip.open(packed) as source, path.open("wb") as target:
-        shutil.copyfileobj(source, target)
-    return path
+    return Path(package.submodule_search_locations[0]) / "data" / name

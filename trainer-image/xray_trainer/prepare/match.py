@@ -7,6 +7,7 @@ before them that an archive or a claim may lack.
 from __future__ import annotations
 
 from bisect import bisect_left
+from pathlib import PurePosixPath
 from typing import Iterator, List, Mapping, Optional
 
 from xray_trainer.prepare.archive import IMAGES_FOLDER, Member, MemberError
@@ -28,7 +29,8 @@ class RowFinder:
         if member.path in self._rows:
             return member.path
         prefix = f"{IMAGES_FOLDER}/"
-        path = member.path[len(prefix) :] if member.path.startswith(prefix) else member.path
+        path = str(PurePosixPath(member.path))  # without the ./ that tar puts before
+        path = path[len(prefix) :] if path.startswith(prefix) else path
         found = [*self._ends_of(path), *self._longer_than(path)]
         if len(found) > 1:
             raise MemberError(

@@ -1,0 +1,39 @@
+"""The manifests in examples/ are what the operator takes, and become run files that the trainer takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.contract.schemas import REPOSITORY
+from tests.unit.operator.builders import make_job, make_run
+from xray_operator import names
+from xray_operator.core.run_file import build_run_file
+from xray_operator.core.spec import JobSpec, parse_part
+from xray_trainer.config import RunFile, parse_run_file
+
+EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
+
+
+def spec_of(path: Path) -> dict[str, Any]:
+    spec: dict[str, Any] = yaml.safe_load(path.read_text())["spec"]
+    return spec
+
+
+def example_run_file(name: str) -> dict[str, Any]:
+    """What the operator writes for the example."""
+    return build_run_file(make_run(make_job().spec(**spec_of(REPOSITORY / "examples" / name))))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_becomes_a_run_file_that_the_trainer_reads(path: Path) -> None:
+    assert isinstance(parse_part(JobSpec, spec_of(path), "spec", names.SPEC_INVALID), JobSpec)
+    assert isinstance(parse_run_file(example_run_file(path.name)), RunFile)
+
+
+def test_chexpert_s_labels_reach_the_trainer() -> None:
+    labels = parse_run_file(example_run_file("chexpert.yaml")).dataset.labels
+    assert (labels.layout, labels.uncertain, labels.patient_folder) == ("Columns", "Positive", "patient")
