@@ -74,7 +74,7 @@ lock: .venv/ready ## write the lock files anew
 	$(LOCK) trainer-image/pyproject.toml --extra torch $(LEAN) -o trainer-image/requirements/torch.txt
 	$(LOCK) pyproject.toml trainer-image/pyproject.toml --all-extras --group pyproject.toml:dev \
 		$(LEAN) -o requirements-dev.txt
-	$(LOCK) tests/s3/requirements.in -o tests/s3/requirements.txt
+	$(LOCK) tests/s3/requirements.in trainer-image/pyproject.toml --extra prepare $(LEAN) -o tests/s3/requirements.txt
 	$(LOCK) benchmarks/decoders.in -o benchmarks/decoders.txt
 
 .venv/ready: requirements-dev.txt

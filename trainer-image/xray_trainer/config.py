@@ -147,6 +147,16 @@ class S3(Section):
     """None for AWS."""
 
 
+class Fsspec(Section):
+    """A folder in a store that fsspec reads, with the layout of a claim's. Protocols that read what lies in the container,
+    or through one another, are none of these; nor does a URL hold a password."""
+
+    url: str = Field(
+        pattern=r"^(abfs|az|ftp|gs|hf|oss|s3|sftp|smb|webhdfs)://"
+        r"[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9.-]*)?(:[0-9]{1,5})?(/[A-Za-z0-9!_.*'()=/@-]*)?$"
+    )
+
+
 class Synthetic(Section):
     """Generated X-rays."""
 
@@ -156,13 +166,14 @@ class Synthetic(Section):
 
 
 class Dataset(Section):
-    """The X-rays, their labels, and where the prepared copy is kept. The images come from exactly one of root, http, s3
-    and synthetic."""
+    """The X-rays, their labels, and where the prepared copy is kept. The images come from exactly one of root, http, s3,
+    fsspec and synthetic."""
 
     root: Optional[Path] = None
     """Folder on a claim."""
     http: Optional[Http] = None
     s3: Optional[S3] = None
+    fsspec: Optional[Fsspec] = None
     synthetic: Optional[Synthetic] = None
     labels: LabelsFile
     findings: List[str] = Field(min_length=1, max_length=32)
@@ -177,13 +188,14 @@ class Dataset(Section):
     @property
     def is_remote(self) -> bool:
         """Whether the images come over the network, perhaps with credentials that not every container has."""
-        return self.http is not None or self.s3 is not None
+        return self.http is not None or self.s3 is not None or self.fsspec is not None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [name for name in ("root", "http", "s3", "synthetic") if getattr(self, name) is not None]
+        sources = ("root", "http", "s3", "fsspec", "synthetic")
+        given = [name for name in sources if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"expected exactly one of root, http, s3, synthetic; found {', '.join(given) or 'none'}")
+            raise ValueError(f"expected exactly one of {', '.join(sources)}; found {', '.join(given) or 'none'}")
         return self
 
     @model_validator(mode="after")

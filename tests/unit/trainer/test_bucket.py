@@ -2,83 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from pyarrow import fs  # type: ignore[import-untyped]  # pyarrow ships no types
 
 from tests.unit.trainer.build import LABELS_FILE, NIH_COLUMNS, image_name, make_png, make_run_file, write_data_set
+from tests.unit.trainer.s3_server import URL, Server, filled, put, serve
 from tests.unit.trainer.web_server import web_server
 from xray_trainer.config import S3, RunFile
 from xray_trainer.errors import ConfigurationError, DataError, TransportError
 from xray_trainer.prepare.run import prepare
-from xray_trainer.prepare.sources.bucket import open_bucket
+from xray_trainer.prepare.sources.bucket import Bucket
 from xray_trainer.prepare.sources.remote import Patience
 from xray_trainer.prepare.sources.source import Layout
+from xray_trainer.prepare.sources.store import open_store
 from xray_trainer.progress import Progress
 
 pytestmark = pytest.mark.slow
 
-SERVER = Path(__file__).parents[2] / "s3"
 ARCHIVE = "images_001.tar.gz"
-URL = "s3://xrays/sets/nih"
 IMPATIENT = Patience(tries=1, timeout_seconds=10)
-
-
-class Server(NamedTuple):
-    endpoint: str
-    key: str
-    secret: str
-
-    def connect(self) -> fs.S3FileSystem:
-        scheme, _, place = self.endpoint.partition("://")
-        return fs.S3FileSystem(
-            access_key=self.key,
-            secret_key=self.secret,
-            region="us-east-1",
-            scheme=scheme,
-            endpoint_override=place,
-            allow_bucket_creation=True,
-            allow_bucket_deletion=True,
-        )
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """Its packages are fetched once and kept in uv's own cache."""
-    command = [str(Path(sys.executable).parent / "uv"), "run", "-q", "--no-project", "--isolated"]
-    command += ["--python", sys.executable, "--with-requirements", str(SERVER / "requirements.txt"), "python"]
-    with subprocess.Popen(
-        [*command, str(SERVER / "server.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
-        yield Server(**json.loads(process.stdout.readline()))
-        process.communicate()
+    with serve() as server:
+        yield server
 
 
 @pytest.fixture
 def bucket(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fs.S3FileSystem]:
     """The set of the folder nih, under URL; the environment has the credentials that a Secret would give."""
     write_data_set(tmp_path / "nih")
-    bucket = server.connect()
-    bucket.create_dir("xrays")
-    for path in (tmp_path / "nih").iterdir():
-        put(bucket, path.name, path.read_bytes())
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret)
-    yield bucket
-    bucket.delete_dir("xrays")
-
-
-def put(bucket: fs.S3FileSystem, name: str, data: bytes) -> None:
-    with bucket.open_output_stream(f"xrays/sets/nih/{name}", compression=None) as file:
-        file.write(data)
+    with filled(server, tmp_path / "nih") as bucket:
+        yield bucket
 
 
 def from_bucket(folder: Path, server: Server, **dataset: Any) -> RunFile:
@@ -87,7 +50,7 @@ def from_bucket(folder: Path, server: Server, **dataset: Any) -> RunFile:
 
 
 def open_it(folder: Path, server: Server, url: str = URL) -> Layout:
-    return open_bucket(S3(url=url, endpoint=server.endpoint), NIH_COLUMNS, folder, IMPATIENT)
+    return open_store(Bucket(S3(url=url, endpoint=server.endpoint), IMPATIENT), NIH_COLUMNS, folder)
 
 
 @pytest.mark.usefixtures("bucket")

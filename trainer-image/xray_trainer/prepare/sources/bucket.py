@@ -11,21 +11,16 @@ import os
 import re
 import urllib.parse
 import urllib.request
-from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
 from typing import IO, Any, Dict, List, Literal, Optional
 
 from pyarrow import NativeFile, fs  # type: ignore[import-untyped]  # pyarrow ships no types
 
-from xray_trainer.config import S3, LabelsFile
+from xray_trainer.config import S3
 from xray_trainer.errors import ConfigurationError, DataError, TrainerError, TransportError
-from xray_trainer.prepare.archive import ARCHIVE_PATTERN, IMAGES_FOLDER, Sources
-from xray_trainer.prepare.labels import MAX_FILE_BYTES
-from xray_trainer.prepare.sources.remote import PATIENCE, Patience, Size, fetch
-from xray_trainer.prepare.sources.source import Layout
+from xray_trainer.prepare.archive import IMAGES_FOLDER, Archive
+from xray_trainer.prepare.sources.remote import PATIENCE, Patience, Size
+from xray_trainer.prepare.sources.store import Listed
 
-LISTS = "*.txt"
-"""Tables beside the labels, such as NIH's lists of the official split."""
 READ_BYTES = 8 << 20
 """Asked for at once: a request takes as long as a few megabytes do."""
 CONNECT_SECONDS = 10
@@ -45,27 +40,34 @@ WRONG = {
 """What no other try mends -> the field that may. All other errors may pass."""
 
 
-def open_bucket(settings: S3, labels: LabelsFile, folder: Path, patience: Patience = PATIENCE) -> Layout:
-    """List the folder, and fetch its tables into `folder`; the images come while they are read.
+class Bucket:
+    """The folder that a URL names, as a Store."""
 
-    Raises: ConfigurationError if bucket or folder can't be listed, DataError if it holds no images, TransportError.
-    """
-    bucket = _connect(settings, patience)
-    base = settings.url.partition("://")[2].rstrip("/")
-    beside = _list(bucket, settings, base)
-    loose = _list(bucket, settings, f"{base}/{IMAGES_FOLDER}", may_lack=True)
-    archives = [info for info in beside if fnmatch(info.base_name, ARCHIVE_PATTERN)]
-    if not archives and not loose:
-        raise DataError(f"{settings.url}: no {ARCHIVE_PATTERN} and nothing in {IMAGES_FOLDER}/; expected NIH layout")
-    for info in beside:
-        if info.base_name == labels.file or fnmatch(info.base_name, LISTS):
-            fetch(_Object(bucket, settings, info), folder, MAX_FILE_BYTES)
-    identity = [[info.base_name, info.size, info.mtime_ns] for info in (*archives, *loose)]
-    sources = Sources(
-        [_Object(bucket, settings, info) for info in archives],
-        [_Object(bucket, settings, info, f"{IMAGES_FOLDER}/: file {ordinal}") for ordinal, info in enumerate(loose, 1)],
-    )
-    return Layout(folder, sources, identity)
+    def __init__(self, settings: S3, patience: Patience = PATIENCE) -> None:
+        self.url = settings.url
+        self._settings = settings
+        self._bucket = _connect(settings, patience)
+        self._base = settings.url.partition("://")[2].rstrip("/")
+
+    def list_beside(self) -> List[Listed]:
+        return self._list(fs.FileSelector(self._base))
+
+    def list_images(self) -> List[Listed]:
+        return self._list(fs.FileSelector(f"{self._base}/{IMAGES_FOLDER}", allow_not_found=True, recursive=True))
+
+    def file(self, listed: Listed, place: str) -> Archive:
+        return _Object(self._bucket, self._settings, listed, place)
+
+    def _list(self, selector: fs.FileSelector) -> List[Listed]:
+        """The objects in a folder, by name."""
+        try:
+            infos = self._bucket.get_file_info(selector)
+        except OSError as error:
+            raise _told(error, self._settings, self.url) from None
+        above = len(selector.base_dir) + 1
+        files = (info for info in infos if info.type == fs.FileType.File)
+        found = [Listed(info.path[above:], info.path, int(info.size), [info.mtime_ns]) for info in files]
+        return sorted(found, key=lambda each: each.name)
 
 
 def _connect(settings: S3, patience: Patience) -> fs.S3FileSystem:
@@ -98,41 +100,32 @@ def _proxy_for(endpoint: urllib.parse.SplitResult) -> Optional[str]:
     return urllib.request.getproxies().get(endpoint.scheme)
 
 
-def _list(bucket: fs.S3FileSystem, settings: S3, path: str, may_lack: bool = False) -> List[fs.FileInfo]:
-    """The objects right in a folder, by name."""
-    try:
-        found = bucket.get_file_info(fs.FileSelector(path, allow_not_found=may_lack))
-    except OSError as error:
-        raise _told(error, settings, settings.url) from None
-    return sorted((info for info in found if info.type == fs.FileType.File), key=lambda info: str(info.path))
-
-
 class _Object:
     """An object of the bucket, which acts like a path that is opened for reading."""
 
-    def __init__(self, bucket: fs.S3FileSystem, settings: S3, info: fs.FileInfo, place: str = "") -> None:
+    def __init__(self, bucket: fs.S3FileSystem, settings: S3, listed: Listed, place: str) -> None:
         """
         Args:
-            place: what messages call it; its name by default, which must not be an image's.
+            place: what messages call it.
         """
-        self.name = PurePosixPath(info.path).name
+        self.name = listed.name
         self._bucket = bucket
         self._settings = settings
-        self._info = info
-        self._place = place or self.name
+        self._listed = listed
+        self._place = place
 
     def stat(self) -> Size:
-        return Size(int(self._info.size))
+        return Size(self._listed.size)
 
     def open(self, mode: Literal["rb"] = "rb") -> IO[bytes]:  # noqa: ARG002 (a path's method has it)
         try:
             # not open_input_stream, which would unpack what is called .gz
-            file = self._bucket.open_input_file(self._info.path)
+            file = self._bucket.open_input_file(self._listed.path)
             size = file.size()
         except OSError as error:
             raise self.told(error) from None
-        if size != self._info.size:
-            raise DataError(f"{self._place}: {size} bytes in the bucket; expected {self._info.size} as it was listed")
+        if size != self._listed.size:
+            raise DataError(f"{self._place}: {size} bytes in the bucket; expected {self._listed.size} as it was listed")
         return io.BufferedReader(_Stream(self, file), READ_BYTES)
 
     def told(self, error: OSError) -> TrainerError:
