@@ -14,6 +14,7 @@ from tests.integration.life import flavor, xray_job
 
 pytestmark = pytest.mark.integration
 CRDS = sorted((REPOSITORY / "crds").glob("*.yaml"))
+EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
 MODEL = {"config": {"hiddenSize": 64, "layers": 2, "heads": 2, "patchSize": 16}}
 
 
@@ -78,10 +79,10 @@ JOBS = [
         'spec.dataset.source.pvc.claimName: Invalid value: "../nih"',
     ),
     ({"dataset": dataset(cache={"claimName": "a..b"})}, 'spec.dataset.cache.claimName: Invalid value: "a..b"'),
-    ({"dataset": {"source": {}}}, f"spec.dataset.source: {HERE}0 of pvc, http, s3 and synthetic are given"),
+    ({"dataset": {"source": {}}}, f"spec.dataset.source: {HERE}0 of pvc, http, s3, fsspec and synthetic are given"),
     (
         {"dataset": {"source": {"pvc": {"claimName": "nih"}, "http": {}}}},
-        f"spec.dataset.source: {HERE}2 of pvc, http, s3 and synthetic are given; expected exactly one",
+        f"spec.dataset.source: {HERE}2 of pvc, http, s3, fsspec and synthetic are given; expected exactly one",
     ),
     ({"dataset": {"source": {"s3": {"url": "https://xrays"}}}}, "spec.dataset.source.s3.url: Invalid value"),
     (
@@ -89,6 +90,12 @@ JOBS = [
         "spec.dataset.source.s3.endpoint",
     ),
     ({"dataset": {"source": {"http": {"configMapName": "a..b"}}}}, "spec.dataset.source.http.configMapName"),
+    ({"dataset": {"source": {"fsspec": {"url": "file:///etc"}}}}, "spec.dataset.source.fsspec.url: Invalid value"),
+    ({"dataset": {"source": {"fsspec": {"url": "zip::gs://xrays/x.zip"}}}}, "spec.dataset.source.fsspec.url"),
+    ({"dataset": {"source": {"fsspec": {"url": "sftp://reader:password@host/x"}}}}, "spec.dataset.source.fsspec.url"),
+    ({"dataset": dataset(labels={"layout": "Rows"})}, 'supported values: "List", "Columns"'),
+    ({"dataset": dataset(labels={"uncertain": "Ignore"})}, 'supported values: "Negative", "Positive"'),
+    ({"dataset": dataset(labels={"patientFolder": "(a+)+"})}, "spec.dataset.labels.patientFolder: Invalid value"),
     ({"dataset": {"source": {"synthetic": {"images": 59}}}}, "should be greater than or equal to 60"),
     (
         {"dataset": {"source": {"pvc": {"claimName": "nih", "path": "a/../../b"}}}},
@@ -146,6 +153,12 @@ def test_a_wrong_flavor_is_refused_at_apply(kubeconfig: Path, spec: dict[str, An
     wrong = flavor("wrong")
     wrong["spec"] = {key: value for key, value in (wrong["spec"] | spec).items() if value is not None}
     assert message in refusal(kubeconfig, wrong)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_taken(kubeconfig: Path, namespace: str, path: Path) -> None:
+    done = kubectl(kubeconfig, "apply", "--dry-run=server", "-n", namespace, "-f", str(path))
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["x", "9", "nih-2017.v2", "x" * 253])

@@ -22,12 +22,13 @@ GRACE_SECONDS: Final = 120
 """From SIGTERM to SIGKILL: one training step and saving a checkpoint of ViT-base."""
 CA_MOUNT: Final = "/etc/xray-ca"
 _CACHE_MOUNTS: Final = (run_file.CACHE_MOUNT, "/tmp", "/dev/shm")
-CREDENTIALS: Final = {
+S3_KEYS: Final = {
     "AWS_ACCESS_KEY_ID": True,
     "AWS_SECRET_ACCESS_KEY": True,
     "AWS_SESSION_TOKEN": False,
     "AWS_REGION": False,
 }
+FSSPEC_KEYS: Final = {"STORAGE_OPTIONS": True}
 """Keys of a source's Secret, and whether they must be there. By name and not all: an environment decides over more than
 credentials, and who may write a Secret may not be allowed to decide what a pod runs."""
 BACKOFF_LIMIT: Final = 2
@@ -187,12 +188,13 @@ def _let_read(plan: Plan, container: dict[str, Any]) -> None:
 
 def _credentials(plan: Plan) -> list[dict[str, Any]]:
     """Kubelet reads the Secret, the operator never does."""
-    s3 = plan.spec.dataset.source.s3
-    if s3 is None or s3.secret_name is None:
+    source = plan.spec.dataset.source
+    store, keys = (source.s3, S3_KEYS) if source.s3 else (source.fsspec, FSSPEC_KEYS)
+    if store is None or store.secret_name is None:
         return []
     return [
-        {"name": key, "valueFrom": {"secretKeyRef": {"name": s3.secret_name, "key": key, "optional": not needed}}}
-        for key, needed in CREDENTIALS.items()
+        {"name": key, "valueFrom": {"secretKeyRef": {"name": store.secret_name, "key": key, "optional": not needed}}}
+        for key, needed in keys.items()
     ]
 
 

@@ -107,7 +107,8 @@ class JobRef:
         )
         for elsewhere in ("cache", "prepare", "prepare_flavor", "verify"):
             settings["dataset"].pop(elsewhere, None)
-        settings["dataset"]["source"].get("s3", {}).pop("secret_name", None)
+        for store in ("s3", "fsspec"):
+            settings["dataset"]["source"].get(store, {}).pop("secret_name", None)
         return _hashed_name(self.name, 12, self.namespace, self.name, spec.rerun, json.dumps(settings, sort_keys=True))
 
 

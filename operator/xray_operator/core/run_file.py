@@ -101,6 +101,8 @@ def _source(source: Source) -> dict[str, Any]:
         return {"http": {"list": f"{FILE_LIST_MOUNT}/{FILE_LIST}" if source.http.config_map_name else None}}
     if source.s3:
         return {"s3": source.s3.model_dump(exclude={"secret_name"})}
+    if source.fsspec:
+        return {"fsspec": source.fsspec.model_dump(exclude={"secret_name"})}
     if source.synthetic:
         return {"synthetic": source.synthetic.model_dump()}
     path = (source.pvc.path or "").strip("/") if source.pvc else ""

@@ -142,6 +142,18 @@ class S3(Part):
     secret_name: ClaimName | None = None
 
 
+class Fsspec(Part):
+    url: Annotated[
+        str,
+        Field(
+            max_length=1024,
+            pattern=r"^(abfs|az|ftp|gs|hf|oss|s3|sftp|smb|webhdfs)://"
+            r"[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9.-]*)?(:[0-9]{1,5})?(/[A-Za-z0-9!_.*'()=/@-]*)?$",
+        ),
+    ]
+    secret_name: ClaimName | None = None
+
+
 class Synthetic(Part):
     images: int = Field(default=1000, ge=60, le=50000)
     seed: Seed = 0
@@ -152,12 +164,13 @@ class Source(Part):
     pvc: Pvc | None = None
     http: Http | None = None
     s3: S3 | None = None
+    fsspec: Fsspec | None = None
     synthetic: Synthetic | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if sum(source is not None for source in (self.pvc, self.http, self.s3, self.synthetic)) != 1:
-            raise ValueError("give exactly one of pvc, http, s3 and synthetic")
+        if sum(source is not None for source in (self.pvc, self.http, self.s3, self.fsspec, self.synthetic)) != 1:
+            raise ValueError("give exactly one of pvc, http, s3, fsspec and synthetic")
         return self
 
     @property
@@ -167,7 +180,7 @@ class Source(Part):
     @property
     def is_remote(self) -> bool:
         """Whether the data come over the network, perhaps with credentials, to the container that prepares them."""
-        return self.http is not None or self.s3 is not None
+        return self.http is not None or self.s3 is not None or self.fsspec is not None
 
 
 class Labels(Part):

@@ -15,11 +15,14 @@ from xray_operator.core.run_file import build_run_file
 from xray_operator.core.spec import FlavorSpec, JobSpec, Problem, parse_part
 
 S3 = {"url": "s3://xrays/nih", "endpoint": "https://minio.example:9000", "secretName": "xrays-reader"}
+FSSPEC = {"url": "gs://xrays/nih", "secretName": "xrays-reader"}
 SOURCES: dict[str, dict[str, Any]] = {
     "NIH": {"http": {}},
     "list": {"http": {"configMapName": "our-files"}},
     "s3": {"s3": S3},
     "public bucket": {"s3": {"url": "s3://xrays"}},
+    "fsspec": {"fsspec": FSSPEC},
+    "public store": {"fsspec": {"url": "hf://datasets/owner/xrays"}},
     "generated": {"synthetic": {}},
 }
 IN_RUN_FILE = {
@@ -27,10 +30,15 @@ IN_RUN_FILE = {
     "list": {"http": {"list": "/etc/xray-files/files.json"}},
     "s3": {"s3": {"url": "s3://xrays/nih", "endpoint": "https://minio.example:9000"}},
     "public bucket": {"s3": {"url": "s3://xrays", "endpoint": None}},
+    "fsspec": {"fsspec": {"url": "gs://xrays/nih"}},
+    "public store": {"fsspec": {"url": "hf://datasets/owner/xrays"}},
     "generated": {"synthetic": {"images": 1000, "seed": 0, "size": 1024}},
 }
-NAMED_KEYS = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True, "AWS_REGION": True}
-"""Key -> whether it may be missing."""
+NAMED_KEYS = {
+    "s3": {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True, "AWS_REGION": True},
+    "fsspec": {"STORAGE_OPTIONS": False},
+}
+"""Source -> key -> whether it may be missing."""
 
 
 def spec_with(source: object) -> JobSpec | list[Problem]:
@@ -74,7 +82,7 @@ def secrets_of(container: dict[str, Any]) -> dict[str, bool]:
 def test_exactly_one_source_is_given(source: dict[str, Any]) -> None:
     found = spec_with(source)
     assert isinstance(found, list)
-    assert "give exactly one of pvc, http, s3 and synthetic" in str(found[0])
+    assert "give exactly one of pvc, http, s3, fsspec and synthetic" in str(found[0])
 
 
 @pytest.mark.parametrize(
@@ -83,6 +91,9 @@ def test_exactly_one_source_is_given(source: dict[str, Any]) -> None:
         {"s3": {"url": "https://xrays/nih"}},
         {"s3": {"url": "s3://xrays/a b"}},
         {"s3": {"url": "s3://xrays", "endpoint": "minio:9000"}},
+        {"fsspec": {"url": "file:///etc"}},
+        {"fsspec": {"url": "simplecache::gs://xrays"}},
+        {"fsspec": {"url": "sftp://reader:password@host/xrays"}},
         {"http": {"configMapName": "../files"}},
         {"synthetic": {"images": 59}},
         {"synthetic": {"size": 4096}},
@@ -112,14 +123,16 @@ def test_a_source_without_a_claim_mounts_none(name: str) -> None:
 
 
 @pytest.mark.parametrize(("prepare", "reader"), [("Job", "job"), ("InitContainer", "init")])
-def test_only_the_container_that_reads_the_bucket_gets_its_credentials(prepare: str, reader: str) -> None:
-    for name, container in containers(plan_with(SOURCES["s3"], prepare)).items():
-        assert secrets_of(container) == (NAMED_KEYS if name == reader else {})
+@pytest.mark.parametrize("source", NAMED_KEYS)
+def test_only_the_container_that_reads_the_store_gets_its_credentials(source: str, prepare: str, reader: str) -> None:
+    for name, container in containers(plan_with(SOURCES[source], prepare)).items():
+        assert secrets_of(container) == (NAMED_KEYS[source] if name == reader else {})
         assert "envFrom" not in container
 
 
-def test_without_a_secret_there_are_no_credentials() -> None:
-    found = containers(plan_with(SOURCES["public bucket"], "Job"))
+@pytest.mark.parametrize("source", ["public bucket", "public store"])
+def test_without_a_secret_there_are_no_credentials(source: str) -> None:
+    found = containers(plan_with(SOURCES[source], "Job"))
     assert [secrets_of(container) for container in found.values()] == [{}, {}, {}]
 
 
@@ -139,15 +152,16 @@ def test_only_the_container_that_reads_the_list_gets_it(prepare: str, reader: st
 @pytest.mark.parametrize(
     ("source", "same_folder", "same_preparation"),
     [
-        (S3, True, True),
-        (S3 | {"secretName": "another"}, True, False),
-        (S3 | {"url": "s3://xrays/other"}, False, False),
-        (S3 | {"endpoint": None}, False, False),
+        ({"s3": S3}, True, True),
+        ({"s3": S3 | {"secretName": "another"}}, True, False),
+        ({"s3": S3 | {"url": "s3://xrays/other"}}, False, False),
+        ({"s3": S3 | {"endpoint": None}}, False, False),
+        ({"fsspec": {"url": S3["url"]}}, False, False),
     ],
 )
 def test_who_reads_is_no_setting_of_the_result(
     source: dict[str, Any], same_folder: bool, same_preparation: bool
 ) -> None:
-    one, other = plan_with({"s3": S3}, "Job"), plan_with({"s3": source}, "Job")
+    one, other = plan_with({"s3": S3}, "Job"), plan_with(source, "Job")
     assert (one.output_folder == other.output_folder) == same_folder
     assert (one.snapshot.preparation == other.snapshot.preparation) == same_preparation
