@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from tests.unit.trainer.build import LABELS_FILE, NIH_COLUMNS, image_name, make_png, make_run_file, write_data_set
 from xray_trainer.config import Fsspec
 from xray_trainer.errors import ConfigurationError, DataError, TrainerError, TransportError
-from xray_trainer.prepare.archive import Sources
+from xray_trainer.prepare.archive import Member, Sources
 from xray_trainer.prepare.run import prepare
 from xray_trainer.prepare.sources.anywhere import Folder
 from xray_trainer.prepare.sources.remote import Patience
@@ -99,6 +99,10 @@ def open_it(folder: Path, url: str = URL) -> Layout:
     return open_store(Folder(Fsspec(url=url), PATIENT), NIH_COLUMNS, folder)
 
 
+def members_of(layout: Layout) -> list[Member]:
+    return [member for bundle in layout.bundles() for member in bundle.read(lambda _: None)]
+
+
 @pytest.mark.usefixtures("store")
 def test_a_set_in_a_store_becomes_what_the_same_set_on_a_claim_becomes(tmp_path: Path) -> None:
     on_claim = prepare(make_run_file(tmp_path), Progress("Preparing"))
@@ -118,15 +122,15 @@ def test_files_are_called_by_what_is_below_their_folder(store: Breaking, tmp_pat
     assert [file.name for file in layout.sources.archives] == [ARCHIVE]
     assert [file.name for file in layout.sources.files] == [image_name(8), f"train/patient1/{image_name(9)}"]
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {LABELS_FILE, "test_list.txt"}
-    assert [member.path for member in layout.read(lambda _: None)][-1] == f"train/patient1/{image_name(9)}"
+    assert members_of(layout)[-1].path == f"train/patient1/{image_name(9)}"
 
 
 @pytest.mark.usefixtures("store")
 def test_a_file_that_breaks_off_goes_on_where_it_ended(tmp_path: Path) -> None:
     layout = open_it(tmp_path)
-    whole = [member.data for member in layout.read(lambda _: None)]
+    whole = [member.data for member in members_of(layout)]
     Breaking.faults, Breaking.opened = [3000, OSError("again"), 5000], 0
-    assert [member.data for member in layout.read(lambda _: None)] == whole
+    assert [member.data for member in members_of(layout)] == whole
     assert Breaking.opened == 4
 
 
@@ -135,7 +139,7 @@ def test_a_store_that_stays_away_is_worth_the_job_s_next_try(tmp_path: Path) -> 
     layout = open_it(tmp_path)
     Breaking.faults = [TimeoutError(f"no answer for {image_name(CANARY)}")] * 3
     with pytest.raises(TransportError) as caught:
-        list(layout.read(lambda _: None))
+        members_of(layout)
     assert str(caught.value) == (
         f"{ARCHIVE}: {ARCHIVE}: TimeoutError; expected an answer of the store (byte 0); tried 3 times without a byte"
     )
@@ -167,7 +171,7 @@ def test_an_error_is_told_without_its_text(
     layout = replace(layout, sources=Sources([], layout.sources.files))
     Breaking.faults = [fault] * 3
     with pytest.raises(expected, match=told) as caught:
-        list(layout.read(lambda _: None))
+        members_of(layout)
     assert "AKIA" not in str(caught.value)
     assert str(CANARY) not in str(caught.value)
 
@@ -183,7 +187,7 @@ def test_another_size_than_listed_is_refused(store: Breaking, tmp_path: Path) ->
     layout = open_it(tmp_path)
     put(store, ARCHIVE, b"\x1f\x8bshort")
     with pytest.raises(DataError, match=rf"{ARCHIVE}: 7 bytes on the server; expected \d+"):
-        list(layout.read(lambda _: None))
+        members_of(layout)
 
 
 @pytest.mark.usefixtures("store")

@@ -13,11 +13,14 @@ import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
 import pytest
 from PIL import Image
 
-from tests.unit.trainer.build import make_run_file
-from tests.unit.trainer.chexpert import COLUMNS, FINDINGS, LABELS_FILE, image_path, make_jpeg, write_set
+from tests.unit.trainer.build import make_run_file, write_archive
+from tests.unit.trainer.chexpert import COLUMNS, FINDINGS, LABELS_FILE, PREFIX, image_path, make_jpeg, write_set
 from tests.unit.trainer.nih_metadata import package_data
+from tests.unit.trainer.test_staging import failing_at
 from xray_trainer import __main__ as program
 from xray_trainer.errors import DataError
+from xray_trainer.prepare import staging
+from xray_trainer.prepare.archive import PackedFiles
 from xray_trainer.prepare.cache import Manifest, open_prepared
 from xray_trainer.prepare.run import prepare
 from xray_trainer.prepare.shards import IMAGE_COLUMN, finding_column
@@ -153,3 +156,21 @@ def test_the_doctor_reads_the_labels_of_the_whole_chexpert(tmp_path: Path) -> No
     assert document["view"] == {"AP": 161_590, "LL": 16, "Lateral": 32_387, "PA": 29_420, "other": 1}
     by_patient = next(split for split in document["splits"] if split["by"] == "Patient")
     assert by_patient["patients_in_several_parts"] == 0
+
+
+def test_a_preparation_that_goes_on_knows_what_it_has_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged image is met again in another archive, after a shard with the first was taken up."""
+    monkeypatch.setattr(staging, "SHARD_FILES", 4)
+    for name in ("whole", "broken"):
+        root = tmp_path / name / "cxp"
+        write_set(root, archive_prefix="")
+        (root / "images_001.tar.gz").rename(root / "images_002.tar.gz")
+        write_archive(root / "images_001.tar.gz", [(f"{PREFIX}/{image_path(3)}", b"<html>")])
+    expected = prepare_in(tmp_path / "whole")
+    assert manifest_of(tmp_path / "whole").rejected == {"twice present": 1, "unreadable": 1}
+    with monkeypatch.context() as broken:
+        broken.setattr(PackedFiles, "read", failing_at(6, KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            prepare_in(tmp_path / "broken")
+    assert prepare_in(tmp_path / "broken") == expected
+    assert manifest_of(tmp_path / "broken").rejected == manifest_of(tmp_path / "whole").rejected
