@@ -13,8 +13,8 @@ import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
 import pytest
 from PIL import Image
 
-from tests.unit.trainer.build import make_run_file, write_archive
-from tests.unit.trainer.chexpert import COLUMNS, FINDINGS, LABELS_FILE, PREFIX, image_path, make_jpeg, write_set
+from tests.unit.trainer.build import TRAINER, make_run_file, write_archive
+from tests.unit.trainer.chexpert import COLUMNS, LABELS_FILE, PREFIX, image_path, make_jpeg, write_set
 from tests.unit.trainer.nih_metadata import package_data
 from tests.unit.trainer.test_staging import failing_at
 from xray_trainer import __main__ as program
@@ -140,20 +140,24 @@ def test_the_doctor_examines_a_set_in_folders(tmp_path: Path, capfd: pytest.Capt
 
 
 @pytest.mark.slow
-def test_the_doctor_reads_the_labels_of_the_whole_chexpert(tmp_path: Path) -> None:
+def test_the_page_on_data_shows_what_the_doctor_says_of_the_whole_chexpert(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """223,414 lines as published; the counts of 1.0 are those of a reader that knows nothing of ours."""
     with gzip.open(package_data("chexpert_train.csv.gz")) as packed, (tmp_path / LABELS_FILE).open("wb") as unpacked:
         shutil.copyfileobj(packed, unpacked)
-    options = [*DOCTOR, "--findings", *FINDINGS, "--json", str(tmp_path / "doctor.json")]
+    findings = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"]
+    options = [*DOCTOR, "--findings", *findings, "--json", str(tmp_path / "doctor.json")]
     assert program.main(["doctor", str(tmp_path / LABELS_FILE), *options]) == 0
     document = json.loads((tmp_path / "doctor.json").read_text())
     assert (document["images"], document["patients"]) == (223_414, 64_540)
     assert document["lines"] == {"total": 223_414, "repeated": 0, "contradicting": 0}
     images = {finding["name"]: finding["images"] for finding in document["findings"]}
     assert images["Pleural Effusion"] == 86_187
-    assert images["Pleural Other"] == 3_523
+    assert images["Atelectasis"] == 33_376
     assert images["No Finding"] == 22_381
     assert document["view"] == {"AP": 161_590, "LL": 16, "Lateral": 32_387, "PA": 29_420, "other": 1}
+    assert f"```\n{capfd.readouterr().out}```\n" in (TRAINER.parent / "docs" / "data.md").read_text()
     by_patient = next(split for split in document["splits"] if split["by"] == "Patient")
     assert by_patient["patients_in_several_parts"] == 0
 
