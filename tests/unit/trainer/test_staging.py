@@ -85,8 +85,9 @@ def test_nothing_is_read_or_decoded_twice(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(TransportError):
             prepare_in(tmp_path)
     decoded, opened = [], []
-    decode, read = prepare_images.decode_png, PackedFiles.read
-    monkeypatch.setattr(prepare_images, "decode_png", lambda *given: decoded.append(given) or decode(*given))
+    decode, read = prepare_images.DECODERS[".png"], PackedFiles.read
+    counting = {".png": lambda *given: decoded.append(given) or decode(*given)}
+    monkeypatch.setattr(prepare_images, "DECODERS", counting)
 
     def reading(bundle: PackedFiles, on_bytes: OnBytes, after: int = 0) -> Iterator[Member]:
         for member in read(bundle, on_bytes, after):
