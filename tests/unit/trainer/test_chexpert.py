@@ -22,8 +22,8 @@ from xray_trainer.errors import DataError
 from xray_trainer.prepare import staging
 from xray_trainer.prepare.archive import PackedFiles
 from xray_trainer.prepare.cache import Manifest, open_prepared
+from xray_trainer.prepare.columns import IMAGE_COLUMN, finding_column
 from xray_trainer.prepare.run import prepare
-from xray_trainer.prepare.shards import IMAGE_COLUMN, finding_column
 from xray_trainer.progress import Progress
 
 ASKED = ["Edema", "Pleural Effusion", "No Finding"]

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xray_trainer.prepare.archive import Member, MemberError
+from xray_trainer.errors import MemberError
+from xray_trainer.prepare.archive import Member
 from xray_trainer.prepare.labels import LabelRow
 from xray_trainer.prepare.match import RowFinder
 

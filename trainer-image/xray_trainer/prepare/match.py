@@ -10,7 +10,8 @@ from bisect import bisect_left
 from pathlib import PurePosixPath
 from typing import Iterator, List, Mapping, Optional
 
-from xray_trainer.prepare.archive import IMAGES_FOLDER, Member, MemberError
+from xray_trainer.errors import MemberError
+from xray_trainer.prepare.archive import IMAGES_FOLDER, Member
 from xray_trainer.prepare.labels import LabelRow
 
 
