@@ -30,7 +30,7 @@ from xray_trainer.config import parse_run_file
 from xray_trainer.dataset import open_part
 from xray_trainer.errors import DataError, DiskFullError
 from xray_trainer.files import ABANDONED_SECONDS, delete_abandoned
-from xray_trainer.prepare import run as prepare_run
+from xray_trainer.prepare import build as prepare_build
 from xray_trainer.prepare.cache import Prepared, check_prepared, open_prepared
 from xray_trainer.prepare.decode import decode_png
 from xray_trainer.prepare.run import prepare
@@ -276,7 +276,7 @@ def test_no_image_at_all_is_a_data_error(
 def test_a_whole_cache_is_found_again_without_reading_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data_set(tmp_path / "nih")
     first = prepare_in(tmp_path)
-    monkeypatch.setattr(prepare_run, "collect", None)
+    monkeypatch.setattr(prepare_build, "collect", None)
     assert prepare_in(tmp_path) == first
 
 
@@ -364,7 +364,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing_behind(tmp_path: Path, mo
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepare_run, "write_shards", full)
+    monkeypatch.setattr(prepare_build, "write_shards", full)
     with pytest.raises(DiskFullError, match="no space left"):
         prepare_in(tmp_path)
     assert list((tmp_path / "cache").iterdir()) == []

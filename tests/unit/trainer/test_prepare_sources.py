@@ -25,6 +25,7 @@ from tests.unit.trainer.web_server import PAGE, WebServer, web_server
 from xray_trainer import __main__ as program
 from xray_trainer.config import RunFile, parse_data_order, parse_run_file
 from xray_trainer.errors import DataError, DiskFullError
+from xray_trainer.prepare import build as prepare_build
 from xray_trainer.prepare import run as prepare_run
 from xray_trainer.prepare.cache import Manifest, open_prepared, verify
 from xray_trainer.prepare.run import prepare, prepare_order
@@ -157,7 +158,7 @@ def test_a_disk_that_fills_up_tells_the_bytes_that_it_takes(tmp_path: Path, monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepare_run, "write_shards", full)
+    monkeypatch.setattr(prepare_build, "write_shards", full)
     with pytest.raises(DiskFullError, match="20 images, 51840 bytes: no space left"):
         prepared(make_run_file(tmp_path))
 
@@ -172,7 +173,7 @@ def test_generated_films_become_what_the_same_films_on_a_claim_become(tmp_path: 
 
 def test_generated_films_are_found_again_without_making_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepared(generated(tmp_path))
-    monkeypatch.setattr(prepare_run, "collect", None)
+    monkeypatch.setattr(prepare_build, "collect", None)
     assert prepared(generated(tmp_path)) == first
 
 

@@ -141,7 +141,7 @@ def test_a_bug_s_traceback_tells_no_patient(
     def bug(*_: object) -> None:
         raise KeyError(NAME)
 
-    monkeypatch.setattr("xray_trainer.prepare.run.split_images", bug)
+    monkeypatch.setattr("xray_trainer.prepare.build.split_images", bug)
     code = program.main(["prepare", "--run-file", str(run_file), "--result-file", str(result)])
     told = "".join(capfd.readouterr())
     assert code == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,26 @@ def test_what_a_refused_source_gave_is_not_kept(tmp_path: Path, monkeypatch: pyt
     assert [name for name in content_of(tmp_path) if "rejected" not in name] == []
 
 
+def test_another_preparation_that_fails_beside_it_has_it_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_two_archives(tmp_path)
+    read = PackedFiles.read
+
+    def reading(bundle: PackedFiles, on_bytes: OnBytes, after: int = 0) -> Iterator[Member]:
+        for member in read(bundle, on_bytes, after):
+            if bundle.path.name == "images_002.tar.gz" and member.ordinal == 9:
+                (folder,) = (tmp_path / "cache").glob(".staged-*")
+                shutil.rmtree(folder)
+            yield member
+
+    with monkeypatch.context() as disturbed:
+        disturbed.setattr(PackedFiles, "read", reading)
+        with pytest.raises(TransportError, match="another preparation of the same data failed"):
+            prepare_in(tmp_path)
+    assert prepare_in(tmp_path)["images"] == 23
+
+
 def test_shards_that_a_kill_has_left_go_with_the_next_look(tmp_path: Path) -> None:
     write_two_archives(tmp_path)
     first = prepare_in(tmp_path)
@@ -138,7 +159,7 @@ def test_the_list_of_what_is_left_out_is_the_same_on_any_machine(
 ) -> None:
     contents = []
     for cores in (1, 3):
-        monkeypatch.setattr("xray_trainer.prepare.run.available_cores", lambda cores=cores: cores)
+        monkeypatch.setattr("xray_trainer.prepare.build.available_cores", lambda cores=cores: cores)
         write_two_archives(tmp_path / str(cores))
         prepare_in(tmp_path / str(cores))
         contents.append(content_of(tmp_path / str(cores)))
