@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from tests.unit.trainer.build import image_name, label_line, make_png, make_run_file, write_archive, write_labels
 from xray_trainer.errors import DataError, TransportError
+from xray_trainer.files import discard
 from xray_trainer.prepare import images as prepare_images
 from xray_trainer.prepare import staging
 from xray_trainer.prepare.archive import Member, OnBytes, PackedFiles
@@ -134,7 +134,7 @@ def test_another_preparation_that_fails_beside_it_has_it_tried_again(
         for member in read(bundle, on_bytes, after):
             if bundle.path.name == "images_002.tar.gz" and member.ordinal == 9:
                 (folder,) = (tmp_path / "cache").glob(".staged-*")
-                shutil.rmtree(folder)
+                discard(folder)
             yield member
 
     with monkeypatch.context() as disturbed:

@@ -7,9 +7,9 @@ image belongs to is known only when all are: the shares are of readable images. 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import uuid
 from collections import Counter
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
 from numpy.typing import NDArray
 
-from xray_trainer.files import delete_abandoned
+from xray_trainer.files import delete_abandoned, discard
 from xray_trainer.prepare.rejections import Rejection
 
 SHARD_FILES = 1024
@@ -56,7 +56,8 @@ def _folder_of(cache_dir: Path, key: str) -> Path:
 
 def delete_staging(cache_dir: Path, key: str) -> None:
     """Delete the shards of a cache, if there are any."""
-    shutil.rmtree(_folder_of(cache_dir, key), ignore_errors=True)  # another preparation may be deleting them too
+    with contextlib.suppress(FileNotFoundError):  # another preparation may be deleting them too
+        discard(_folder_of(cache_dir, key))
 
 
 def delete_abandoned_staging(cache_dir: Path, now_seconds: float) -> int:
