@@ -61,8 +61,8 @@ generate: .venv/ready ## from the CRDs: the chart's copy and the API reference; 
 	.venv/bin/python dev/reference.py > docs/reference.md
 	.venv/bin/python -m dev.chart generate
 
-LOCK := .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-emit-find-links --no-header --no-annotate
+LOCK_ANY := .venv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+LOCK := $(LOCK_ANY) --universal --python-version 3.11
 
 # triton (1 GB) compiles GPU kernels for torch.compile, which is not used; hf-xet (11 MB) brings another protocol for
 # the hub's files, with certificates and proxies of its own
@@ -76,6 +76,8 @@ lock: .venv/ready ## write the lock files anew
 		$(LEAN) -o requirements-dev.txt
 	$(LOCK) tests/s3/requirements.in trainer-image/pyproject.toml --extra prepare $(LEAN) -o tests/s3/requirements.txt
 	$(LOCK) benchmarks/decoders.in -o benchmarks/decoders.txt
+	$(LOCK_ANY) --python-version 3.8 --python-platform linux \
+		trainer-image/pyproject.toml tests/python38/requirements.in $(LEAN) -o tests/python38/requirements.txt
 
 .venv/ready: requirements-dev.txt
 	$(PYTHON) -m venv .venv

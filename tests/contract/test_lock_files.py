@@ -25,7 +25,7 @@ LOCKS = (
     "trainer-image/requirements/torch.txt",
     "requirements-dev.txt",
 )
-APART = ("benchmarks/decoders.txt", "tests/s3/requirements.txt")
+APART = ("benchmarks/decoders.txt", "tests/s3/requirements.txt", "tests/python38/requirements.txt")
 """Of environments of their own, whose packages are not installed here."""
 LEFT_OUT = {"triton", "hf-xet"}
 """torch and huggingface-hub ask for them, and we don't: the Makefile says why."""
