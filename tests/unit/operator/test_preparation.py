@@ -283,8 +283,14 @@ def test_a_preparation_that_ended_before_the_run_began_is_made_anew(over: str) -
 
 
 def test_an_attempt_at_preparation_that_may_be_repeated_is_no_end() -> None:
-    pod = data_pod(ends=40, code=20, message="log tail")
-    assert told(decide_first(seen(data_job(pod)), now=41))["state"] == "Preparing"
+    pod = data_pod(ends=40, code=137, message="log tail")
+    decision = decide_first(seen(data_job(pod)), now=41)
+    assert told(decision)["state"] == "Preparing"
+    event = decision.events[-1]
+    assert (event["type"], event["reason"]) == ("Warning", "AttemptFailed")
+    assert event["message"].startswith("the last attempt failed: prepare ended with exit code 137 and left no result")
+    assert event["message"].endswith("; it may be tried again")
+    assert reasons(decide_first(seen(data_job(pod)), told(decision), now=42)) == []
 
 
 def test_a_cpu_flavor_prepares_in_place() -> None:
