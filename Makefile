@@ -22,16 +22,16 @@ test: test-fast ## every test that needs no accelerator, on a real control plane
 	$(PYTEST) tests/unit tests/contract -m "slow $(AND_NO_SAMPLE)"
 	$(PYTEST) tests/chart tests/integration tests/e2e tests/gate -m "not slow $(AND_NO_SAMPLE)"
 
-# side by side, about as long as each other: what imports torch and most of the trainer's on one core, the rest on the other
-OTHERS := $(addprefix tests/unit/trainer/test_,synthetic.py prepare_sources.py split.py)
-TRAINER_TESTS := $(filter-out $(OTHERS),$(wildcard tests/unit/trainer/test_*.py)) $(wildcard tests/contract/test_trainer_*.py)
+# side by side, about as long as each other: what imports torch and other large libraries on one core, the rest on the other
+LARGE := $(addprefix tests/unit/trainer/test_,$(addsuffix .py,checkpoints dataset doctor_floors metrics model prepare prepare_sources privacy)) \
+	$(wildcard tests/contract/test_trainer_*.py)
 
 test-fast: .venv/ready ## unit and contract tests but the slow ones, and the coverage of the operator's core
 	@mkdir -p build
-	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow $(AND_NO_SAMPLE)" $(TRAINER_TESTS) > build/test-trainer.log 2>&1 & trainer=$$!; \
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow $(AND_NO_SAMPLE)" $(LARGE) > build/test-large.log 2>&1 & large=$$!; \
 	$(PYTEST) -m "not slow $(AND_NO_SAMPLE)" --cov --cov-report=term --cov-report=json:build/coverage.json \
-		tests/unit tests/contract $(addprefix --ignore=,$(TRAINER_TESTS)); rest=$$?; \
-	wait $$trainer || rest=1; cat build/test-trainer.log; [ $$rest = 0 ] && .venv/bin/python dev/branches.py || rest=1; \
+		tests/unit tests/contract $(addprefix --ignore=,$(LARGE)); rest=$$?; \
+	wait $$large || rest=1; cat build/test-large.log; [ $$rest = 0 ] && .venv/bin/python dev/branches.py || rest=1; \
 	echo "$@: $$SECONDS s"; exit $$rest
 
 gate: .venv/ready ## the proof that training learns, mean of three seeds
