@@ -112,7 +112,7 @@ def test_two_preparations_at_once_end_with_one_whole_cache(tmp_path: Path, data:
 def test_a_kill_while_the_parts_are_written_costs_nothing(tmp_path: Path, data: Path) -> None:
     process = start(tmp_path, data)
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while not list((tmp_path / "cache").glob(".staged-*/.tmp-*/*.arrow")):
+    while not list((tmp_path / "cache").glob(".staged-*/parts/*.arrow")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.005)  # between two looks

@@ -20,8 +20,8 @@ import datasets  # type: ignore[import-untyped]  # datasets ships no types
 import numpy as np
 
 import xray_trainer
-from xray_trainer.files import make_temporary_folder
-from xray_trainer.prepare.cache import check_files, content_digest, publish, read_manifest
+from xray_trainer.files import write_json
+from xray_trainer.prepare.cache import MANIFEST, check_files, content_digest, publish, read_manifest
 from xray_trainer.prepare.columns import finding_column
 from xray_trainer.prepare.shards import Rows, write_shards
 from xray_trainer.prepare.split import PARTS
@@ -42,17 +42,19 @@ def write(source: Path, target: Path) -> None:
     findings = manifest.settings["findings"]
     staging = Staging(target.parent, manifest.key, manifest.settings["stored_size"])
     pixels = np.stack([np.frombuffer(bytes.fromhex(row["image"]), dtype=np.uint8) for row in rows])
+    place = (0, 0)
     staging.write(
-        1, 0, Shard(len(rows), True, np.arange(len(rows), dtype=np.int32), pixels, Counter(manifest.modes), [])
+        place, Shard(len(rows), True, np.arange(len(rows), dtype=np.int32), pixels, Counter(manifest.modes), [])
     )
     told = Rows(
         labels=np.array([[row[finding_column(finding)] for finding in findings] for row in rows], dtype=np.int8),
         patients=[row["patient"] for row in rows],
         parts=[row["split"] for row in rows],
     )
-    temporary = make_temporary_folder(staging.folder)
-    files = write_shards(temporary, StagedImages(staging.find_all(1)), told, findings, PARTS, cores=2)
-    publish(temporary, manifest.model_copy(update={"files": files, "digest": content_digest(files)}), target)
+    files = write_shards(staging, StagedImages(staging, [place]), told, findings, PARTS, cores=2)
+    copied = manifest.model_copy(update={"files": files, "digest": content_digest(files)})
+    write_json(staging.parts / MANIFEST, copied.model_dump(mode="json"))
+    publish(staging.parts, target)
     shutil.rmtree(staging.folder)
 
 

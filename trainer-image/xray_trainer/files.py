@@ -38,7 +38,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, document: object) -> None:
     """`write_text` of readable JSON. NaN is refused: it is not JSON and the reader would fail on it."""
-    write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    write_text(path, as_bytes(document).decode())
+
+
+def as_bytes(document: object) -> bytes:
+    """Readable JSON."""
+    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
 
 
 def unreadable(place: str, error: OSError) -> DataError:

@@ -7,6 +7,7 @@ import io
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,10 +158,28 @@ def test_a_folder_that_may_not_be_listed_is_not_taken_for_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack(tmp_path / "images_001.tar.gz", member(NAME))
+    (tmp_path / "images").mkdir()
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DataError, match=r"^images/: Permission denied; expected") as caught:
         find_sources(tmp_path)
     assert "00012345" not in str(caught.value)
+
+
+def test_a_folder_that_vanishes_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its images would be left out without a word."""
+    (tmp_path / "images" / "patient1").mkdir(parents=True)
+    scan = os.scandir
+
+    def scanning(path: Path) -> Any:
+        if path.name == "patient1":
+            path.rmdir()
+        return scan(path)
+
+    pack(tmp_path / "images_001.tar.gz", member(NAME))
+    monkeypatch.setattr(os, "scandir", scanning)
+    with pytest.raises(DataError, match=r"^images/: No such file or directory") as caught:
+        find_sources(tmp_path)
+    assert "patient1" not in str(caught.value)
 
 
 @pytest.fixture(params=["as here", "as fixed in 2025"])

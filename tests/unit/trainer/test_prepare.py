@@ -225,8 +225,7 @@ def test_many_unreadable_images_end_the_preparation(tmp_path: Path) -> None:
     assert str(caught.value).startswith(
         "images_001.tar.gz: member 1: not a PNG file; expected a readable image (6 of 26 images are unreadable"
     )
-    (kept,) = (tmp_path / "cache").iterdir()
-    assert kept.name.endswith("-rejected.csv")
+    (kept,) = (tmp_path / "cache").glob("*-rejected.csv")
     with kept.open(newline="") as file:
         assert [row[2] for row in csv.reader(file)][1:] == [f"images/{image_name(patient)}" for patient in range(1, 7)]
 
@@ -358,16 +357,22 @@ def test_too_little_disk_is_said_before_anything_is_written(tmp_path: Path, monk
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_disk_that_fills_up_meanwhile_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_meanwhile_leaves_only_what_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_data_set(tmp_path / "nih")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepare_build, "write_shards", full)
-    with pytest.raises(DiskFullError, match="no space left"):
-        prepare_in(tmp_path)
-    assert list((tmp_path / "cache").iterdir()) == []
+    with monkeypatch.context() as short:
+        short.setattr(prepare_build, "write_shards", full)
+        with pytest.raises(DiskFullError, match="no space left"):
+            prepare_in(tmp_path)
+    left = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert left == ["000000-00000.arrow"]
+    assert prepare_in(tmp_path)["images"] == 20
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [cache_of(tmp_path).name]
 
 
 def test_only_old_temporary_folders_are_taken_for_abandoned(tmp_path: Path) -> None:

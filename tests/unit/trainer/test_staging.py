@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.unit.trainer.build import image_name, label_line, make_png, make_run_file, write_archive, write_labels
 from xray_trainer.errors import DataError, TransportError
 from xray_trainer.files import discard
+from xray_trainer.prepare import build as prepare_build
 from xray_trainer.prepare import images as prepare_images
 from xray_trainer.prepare import staging
 from xray_trainer.prepare.archive import Member, OnBytes, PackedFiles
+from xray_trainer.prepare.meter import Meter
 from xray_trainer.prepare.run import prepare
 from xray_trainer.progress import Progress
 
@@ -111,22 +114,92 @@ def test_a_shard_that_is_not_whole_is_made_anew(tmp_path: Path, monkeypatch: pyt
             prepare_in(tmp_path / "broken")
     (folder,) = (tmp_path / "broken" / "cache").glob(".staged-*")
     shard = folder / "000000-00001.arrow"
-    shard.write_bytes(shard.read_bytes()[:-100])
+    content = shard.read_bytes()
+    staged = staging.Staging(folder.parent, folder.name.partition("-")[2], 36)
+    whole = staged.find((0, 1))
+    assert whole is not None
+    pixels = whole.pixels.copy()
+    for spoilt in damaged(content):
+        shard.write_bytes(spoilt)
+        found = staged.find((0, 1))
+        assert found is None or np.array_equal(found.pixels, pixels), "unless padding was hit"
+    shard.write_bytes(content[:-100])
+    assert staged.find((0, 1)) is None
     assert prepare_in(tmp_path / "broken") == expected
 
 
-def test_what_a_refused_source_gave_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def damaged(content: bytes) -> Iterator[bytes]:
+    """Cut off, without its begin or its end, and with a bit flipped somewhere."""
+    yield content[:-100]
+    for place in (0, len(content) - 64):
+        yield content[:place] + bytes(64) + content[place + 64 :]
+    for place in range(512, len(content), 997):
+        yield content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :]
+
+
+def test_what_a_damaged_archive_gave_is_not_kept_and_the_others_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A digest that comes out wrong at an archive's end speaks against all that was read of it."""
     write_two_archives(tmp_path)
     monkeypatch.setattr(PackedFiles, "read", failing_at(14, DataError("another digest than listed")))
     with pytest.raises(DataError):
         prepare_in(tmp_path)
-    assert [name for name in content_of(tmp_path) if "rejected" not in name] == []
+    kept = {Path(name).name for name in content_of(tmp_path) if name.endswith(".arrow")}
+    assert kept == {f"000000-{number:05d}.arrow" for number in range(4)}
 
 
-def test_another_preparation_that_fails_beside_it_has_it_tried_again(
+def test_a_run_that_takes_no_bad_image_leaves_the_shards_to_one_that_does(tmp_path: Path) -> None:
+    write_two_archives(tmp_path)
+    strict = {"on_bad_image": {"mode": "Fail", "max_share": 0}}
+    with pytest.raises(DataError, match="for onBadImage is Fail"):
+        prepare(make_run_file(tmp_path, dataset=strict), Progress("Preparing"))
+    assert len(list((tmp_path / "cache").glob(".staged-*/*.arrow"))) == 5
+    assert prepare_in(tmp_path)["rejected"] == 3
+
+
+def test_leftovers_of_a_kill_while_the_parts_were_written_take_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What lies there already is not asked for once more."""
+    write_two_archives(tmp_path)
+    with monkeypatch.context() as killed:
+        killed.setattr(prepare_build, "publish", failing(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            prepare_in(tmp_path)
+    (staged,) = (tmp_path / "cache").glob(".staged-*")
+    written = sum(path.stat().st_size for path in staged.rglob("*.arrow"))
+    asked = []
+    monkeypatch.setattr(prepare_build, "require_free", lambda _, needed, __: asked.append(needed))
+    prepare_in(tmp_path)
+    assert asked == [2 * 24 * 36 * 36 - written]
+
+
+def test_what_is_found_done_tells_nothing_of_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_two_archives(tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr(PackedFiles, "read", failing_at(9, TransportError("away")))
+        with pytest.raises(TransportError):
+            prepare_in(tmp_path)
+    calls: list[tuple[str, int]] = []
+    for name in ("on_bytes", "on_found"):
+        monkeypatch.setattr(Meter, name, lambda _, count, name=name: calls.append((name, count)))
+    prepare_in(tmp_path)
+    first, second = ((tmp_path / "nih" / f"images_00{number}.tar.gz").stat().st_size for number in (1, 2))
+    assert calls[:2] == [("on_bytes", first), ("on_found", 12)], "an archive that isn't opened"
+    found = [count for name, count in calls if name == "on_found"]
+    assert found == [12, 17], "and what is passed over in one that was half read"
+    assert sum(count for name, count in calls[2:] if name == "on_bytes") == second
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_shards_that_vanish_have_it_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_two_archives(tmp_path)
     read = PackedFiles.read
 
@@ -139,7 +212,7 @@ def test_another_preparation_that_fails_beside_it_has_it_tried_again(
 
     with monkeypatch.context() as disturbed:
         disturbed.setattr(PackedFiles, "read", reading)
-        with pytest.raises(TransportError, match="another preparation of the same data failed"):
+        with pytest.raises(TransportError, match=r"^files of \.staged-[0-9a-f]{16} have vanished"):
             prepare_in(tmp_path)
     assert prepare_in(tmp_path)["images"] == 23
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import stat
 import tarfile
 from dataclasses import dataclass
 from itertools import islice
@@ -187,12 +188,20 @@ def find_sources(root: Path, limits: Limits = Limits()) -> Sources:
 def _names_in(folder: Path, limit: int) -> List[str]:
     """Of the files below the folder, relative to it."""
     try:
+        if not _is_folder(folder):
+            return []
         return _some(_walk(folder), limit, f"files in {IMAGES_FOLDER}/")
-    except (FileNotFoundError, NotADirectoryError):
-        return []
     except OSError as error:
         # `from None`: the operating system's message may quote a file name, which tells the patient
         raise unreadable(f"{IMAGES_FOLDER}/", error) from None
+
+
+def _is_folder(path: Path) -> bool:
+    """Path.is_dir says no of a folder that may not be looked at."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _walk(folder: Path) -> Iterator[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import shutil
 import time
+import uuid
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Dict, List, Optional
 import numpy as np
 
 from xray_trainer.config import Dataset
-from xray_trainer.errors import ConfigurationError, DataError, DiskFullError, TransportError
-from xray_trainer.files import delete_abandoned, disk_full_reported, make_temporary_folder, require_free
+from xray_trainer.errors import DataError, TransportError
+from xray_trainer.files import as_bytes, delete_abandoned, disk_full_reported, require_free
 from xray_trainer.findings import NO_FINDING, multi_hot
 from xray_trainer.prepare.cache import (
     CACHE_FORMAT,
@@ -66,7 +67,7 @@ class Task:
 
 
 def build(task: Task, progress: Progress) -> Manifest:
-    """Prepare. What is decoded outlives whatever ends this, unless the source or the disk is to blame.
+    """Prepare. What is decoded outlives whatever ends this, but what was read of an archive that is damaged.
 
     Returns: what the folder holds.
     Raises: DataError, DiskFullError, TransportError.
@@ -77,15 +78,13 @@ def build(task: Task, progress: Progress) -> Manifest:
     staging = Staging(cache_dir, task.key, task.dataset.stored_size)
     try:
         manifest = _make(task, staging, progress)
-    except (ConfigurationError, DataError, DiskFullError):
-        delete_staging(cache_dir, task.key)
-        raise
-    except FileNotFoundError as error:  # whoever ends deletes the shards of all others with its own
-        manifest = None
+    except FileNotFoundError as error:
+        # another preparation has taken what it was before this one was over: the whole folder with the cache, or shards
         if not (task.folder / MANIFEST).exists():
-            if staging.folder.exists():
-                raise
-            raise TransportError("another preparation of the same data failed, and took the shards with it") from error
+            raise TransportError(
+                f"files of {staging.folder.name} have vanished; expected them as they were left"
+            ) from error
+        manifest = None
     delete_staging(cache_dir, task.key)
     if manifest is None:
         LOG.info("cache %s was finished by another preparation meanwhile", task.folder.name)
@@ -94,28 +93,33 @@ def build(task: Task, progress: Progress) -> Manifest:
 
 def _make(task: Task, staging: Staging, progress: Progress) -> Optional[Manifest]:
     """The manifest of what is now the cache; None if another preparation was first."""
-    temporary = make_temporary_folder(staging.folder)
+    listed = staging.folder / f"{uuid.uuid4().hex}.csv"
     kept = task.dataset.cache_dir / f"{task.folder.name}-{REJECTED}"
     try:
-        with Rejections(temporary / REJECTED) as rejections:
-            manifest = _fill(task, temporary, rejections, staging, progress)
-        kept.unlink(missing_ok=True)
-        return manifest if publish(temporary, manifest, task.folder) else None
-    except BaseException as error:  # whatever ends the preparation, even a signal: its folder goes
+        with Rejections(listed) as rejections:
+            manifest = _fill(task, rejections, staging, progress)
+    except BaseException as error:  # whatever ends the preparation, even a signal
         if isinstance(error, DataError) and rejections.count():
-            _keep_list(temporary / REJECTED, kept)
-        shutil.rmtree(temporary, ignore_errors=True)
+            _keep_list(listed, kept)
+        listed.unlink(missing_ok=True)
+        staging.delete_empty()
         raise
+    listed.replace(staging.parts / REJECTED)
+    with staging.new_file(staging.parts / MANIFEST) as file:
+        file.write(as_bytes(manifest.model_dump(mode="json")))
+    kept.unlink(missing_ok=True)
+    return manifest if publish(staging.parts, task.folder) else None
 
 
 def _keep_list(rejected: Path, kept: Path) -> None:
     """What a preparation left out or refused is known only by name to whoever has to mend it."""
-    rejected.replace(kept)
+    with contextlib.suppress(FileNotFoundError):  # another preparation is over, and has a list of its own
+        rejected.replace(kept)
     LOG.info("the files that were left out or refused are listed on the cache volume in %s", kept.name)
 
 
-def _fill(task: Task, folder: Path, rejections: Rejections, staging: Staging, progress: Progress) -> Manifest:
-    """Write everything but the manifest into `folder`, if there is room for it."""
+def _fill(task: Task, rejections: Rejections, staging: Staging, progress: Progress) -> Manifest:
+    """Write the cache's files, if there is room for them."""
     dataset, source, labels = task.dataset, task.source, task.labels
     expected = source.estimate(len(labels.rows))
     needed = COPIES * expected * dataset.stored_size**2 - staging.bytes()
@@ -128,7 +132,8 @@ def _fill(task: Task, folder: Path, rejections: Rejections, staging: Staging, pr
         collected = collect(bundles, labels.rows, staging, cores, dataset.on_bad_image, rejections, meter)
         part_of = _split(collected, task)
         rows = _rows_of(collected, part_of, task)
-        files = write_shards(folder, StagedImages(collected.shards), rows, dataset.findings, PARTS, cores)
+        images = StagedImages(staging, collected.shards)
+        files = write_shards(staging, images, rows, dataset.findings, PARTS, cores)
     return _make_manifest(task, collected, part_of, rows, files)
 
 

@@ -224,19 +224,18 @@ def check_prepared(prepared: Prepared, sample_seed: Optional[str]) -> Manifest:
     return manifest
 
 
-def publish(temporary: Path, manifest: BaseModel, final: Path) -> bool:
-    """Write the manifest and rename the folder to its place.
+def publish(temporary: Path, final: Path) -> bool:
+    """Rename a folder, which has its manifest, to its place.
 
     Returns: False if another preparation was first; the caller's folder is then deleted.
     """
-    write_json(temporary / MANIFEST, manifest.model_dump(mode="json"))
     sync_folder(temporary)
     try:
         temporary.rename(final)
     except OSError:
         if not (final / MANIFEST).exists():
             raise
-        shutil.rmtree(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)  # another preparation may be deleting it too
         return False
     sync_folder(final.parent)
     return True

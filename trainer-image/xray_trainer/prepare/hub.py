@@ -42,8 +42,9 @@ from xray_trainer.files import (
     require_free,
     sha256_of,
     sync_file,
+    write_json,
 )
-from xray_trainer.prepare.cache import publish
+from xray_trainer.prepare.cache import MANIFEST, publish
 from xray_trainer.prepare.pinned import COMMIT, ModelManifest, PinnedModel, check_model, model_folder, pin
 from xray_trainer.prepare.sources.web import PASSING_STATUS
 from xray_trainer.result import VERSION
@@ -134,7 +135,8 @@ def _fetch(name: str, listing: _Listing, folder: Path, on_share: OnShare) -> Mod
             _download(name, listing, temporary, on_share)
             files = {file.name: _compare(name, temporary / file.name, file) for file in listing.files}
             manifest = ModelManifest(version=VERSION, name=name, commit=listing.commit, files=files)
-            first = publish(temporary, manifest, folder)
+            write_json(temporary / MANIFEST, manifest.model_dump(mode="json"))
+            first = publish(temporary, folder)
     except BaseException:  # whatever ends it, even a signal: its folder goes
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -19,7 +19,7 @@ from xray_trainer.prepare.labels import LabelRow
 from xray_trainer.prepare.match import RowFinder
 from xray_trainer.prepare.meter import Meter
 from xray_trainer.prepare.rejections import Rejection, Rejections
-from xray_trainer.prepare.staging import Shard, Staging
+from xray_trainer.prepare.staging import Place, Shard, Staging
 
 LOG = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Collected:
 
     rejections: Rejections
     images: List[Tuple[str, LabelRow]] = field(default_factory=list)
-    shards: List[Shard] = field(default_factory=list)
+    shards: List[Place] = field(default_factory=list)
     modes: Counter[str] = field(default_factory=Counter)
 
 
@@ -112,18 +112,17 @@ class _Collector:
         self._meter = meter
         self._collected = Collected(rejections)
         self._seen: Set[str] = set()
-        self._places: List[Tuple[int, int]] = []
         self._writing: Optional[Future[None]] = None
         self._archives_done = 0
 
     def collect(self, number: int, bundle: Bundle) -> None:
         """Decode what is not there yet of the bundle with this number."""
-        found = self._take_up(number)
-        after, ends = (found[-1].last, found[-1].ends) if found else (0, False)
-        members = bundle.read(self._meter.on_bytes, after)  # opened with the first that is asked for
+        found, after, ends = self._take_up(number)
+        members = self._read(number, bundle, after)  # opened with the first that is asked for
         if ends:
             self._meter.on_bytes(bundle.total_bytes())
-        for place in count(len(found)):
+            self._meter.on_found(len(self._collected.images))
+        for place in count(found):
             if ends:
                 break
             shard = self._decode(islice(members, self._staging.shard_files), after)
@@ -134,20 +133,37 @@ class _Collector:
 
     def finish(self) -> Collected:
         """What was found, now that all of it is on disk."""
-        if self._writing is not None:
-            self._writing.result()
-        for place in self._places:
-            shard = self._staging.find(*place)
-            if shard is None:
-                raise FileNotFoundError("a shard has vanished")  # with the folder: another preparation is over
-            self._collected.shards.append(shard)
+        self._settle()
         return self._collected
 
-    def _take_up(self, bundle: int) -> List[Shard]:
-        """Take what an earlier attempt has left of a bundle."""
-        found = self._staging.find_all(bundle)
-        for number, shard in enumerate(found):
+    def _settle(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+
+    def _read(self, number: int, bundle: Bundle, after: int) -> Iterator[Member]:
+        """The files of a bundle. What was decoded of one that turns out damaged goes: it may be of other images."""
+        try:
+            for place, member in enumerate(bundle.read(self._meter.on_bytes, after)):
+                if not place and after:
+                    self._meter.on_found(len(self._collected.images))
+                yield member
+        except DataError:
+            self._settle()
+            self._staging.forget(number)
+            raise
+
+    def _take_up(self, bundle: int) -> Tuple[int, int, bool]:
+        """Take what an earlier attempt has left of a bundle.
+
+        Returns: the number of shards, the ordinal of the last file that was looked at, and whether it was the last of all.
+        """
+        number, after, ends = 0, 0, False
+        while not ends:
+            shard = self._staging.find((bundle, number))
+            if shard is None:
+                break
             self._add((bundle, number), shard)
+            number, after, ends = number + 1, shard.last, shard.ends
             self._seen.update(self._names[row] for row in shard.rows)
             for rejection in shard.rejections:
                 self._rejections.add(rejection)
@@ -155,21 +171,18 @@ class _Collector:
                     image = self._finder.find(Member(rejection.place, rejection.ordinal, rejection.path, b""))
                     assert image is not None  # of what has no row nobody knows whether it can be read
                     self._seen.add(image)
-        if found:
-            self._meter.on_found(len(self._collected.images))
-        return found
+        return number, after, ends
 
-    def _add(self, place: Tuple[int, int], shard: Shard) -> None:
+    def _add(self, place: Place, shard: Shard) -> None:
         self._collected.images += [(self._names[row], self._labels[row]) for row in shard.rows]
         self._collected.modes += shard.modes
-        self._places.append(place)
+        self._collected.shards.append(place)
 
-    def _write(self, place: Tuple[int, int], shard: Shard) -> None:
+    def _write(self, place: Place, shard: Shard) -> None:
         """While the next one is decoded; two are in memory at most."""
-        if self._writing is not None:
-            self._writing.result()
+        self._settle()
         self._add(place, shard)
-        self._writing = self._pool.submit(self._staging.write, *place, shard)
+        self._writing = self._pool.submit(self._staging.write, place, shard)
 
     def _decode(self, members: Iterator[Member], after: int) -> Shard:
         """The next files of a bundle."""
@@ -200,6 +213,10 @@ class _Collector:
 
     def _take(self, waiting: _Waiting, filling: _Filling) -> None:
         """Files are taken in their order, so that the list of those left out doesn't tell of the number of cores."""
+        self._take_one(waiting, filling)
+        self._meter.on_image(len(self._collected.images) + len(filling.rows), self._rejections.count())
+
+    def _take_one(self, waiting: _Waiting, filling: _Filling) -> None:
         member = waiting.member
         if isinstance(waiting.outcome, str):
             self._reject(Rejection(member.place, member.ordinal, member.path, waiting.outcome), filling)
@@ -213,7 +230,6 @@ class _Collector:
                 raise DataError(f"{rejection.sentence()}; expected a readable image, for onBadImage is Fail") from error
             return
         filling.add(self._row_of[waiting.image], decoded)
-        self._meter.on_image(len(self._collected.images) + len(filling.rows), self._rejections.count())
 
     def _reject(self, rejection: Rejection, filling: _Filling) -> None:
         self._rejections.add(rejection)

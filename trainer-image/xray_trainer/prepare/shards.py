@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import IO, Any, Dict, Iterator, List, Sequence
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
@@ -14,12 +12,12 @@ from numpy.typing import NDArray
 
 from xray_trainer.files import sha256_of
 from xray_trainer.prepare.columns import ShardFile, make_schema
-from xray_trainer.prepare.staging import StagedImages
+from xray_trainer.prepare.staging import StagedImages, Staging
 
 SHARD_BYTES = 64 << 20
 """Target size of an Arrow file: large enough to read in one go, small enough to check a few of many in a moment."""
-BATCH_ROWS = 256
-"""Images per record batch; gathered in memory at once."""
+BATCH_BYTES = 8 << 20
+"""Of a record batch, which each core gathers in memory."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,9 @@ class Rows:
 
 
 def write_shards(
-    folder: Path, images: StagedImages, rows: Rows, findings: Sequence[str], parts: Sequence[str], cores: int
+    staging: Staging, images: StagedImages, rows: Rows, findings: Sequence[str], parts: Sequence[str], cores: int
 ) -> List[ShardFile]:
-    """Write all images as `{part}-00000.arrow` and so on, flushed to disk.
+    """Write all images as `{part}-00000.arrow` and so on into the staged `parts`, flushed to disk.
 
     Args:
         parts: in whose order the files are told.
@@ -46,8 +44,9 @@ def write_shards(
     schema = make_schema(findings)
 
     def write(part: str, number: int, ordinals: NDArray[np.int32]) -> ShardFile:
-        path = folder / f"{part}-{number:05d}.arrow"
-        _write_stream(path, schema, images, rows, ordinals)
+        path = staging.parts / f"{part}-{number:05d}.arrow"
+        with staging.new_file(path) as file:
+            _write_stream(file, schema, images, rows, ordinals)
         return ShardFile(path.name, part, len(ordinals), path.stat().st_size, sha256_of(path))
 
     with ThreadPoolExecutor(cores, thread_name_prefix="write") as pool:
@@ -58,7 +57,11 @@ def write_shards(
                 _cut(np.flatnonzero(part_of == part).astype(np.int32), images.image_bytes)
             )
         ]
-        return [each.result() for each in written]
+        files = [each.result() for each in written]
+    for path in staging.parts.glob("*.arrow"):
+        if path.name not in {file.name for file in files}:
+            path.unlink(missing_ok=True)  # of an earlier attempt by another version, whose files were of other sizes
+    return files
 
 
 def _cut(ordinals: NDArray[np.int32], image_bytes: int) -> Iterator[NDArray[np.int32]]:
@@ -67,13 +70,13 @@ def _cut(ordinals: NDArray[np.int32], image_bytes: int) -> Iterator[NDArray[np.i
     return (ordinals[first : first + rows] for first in range(0, len(ordinals), rows))
 
 
-def _write_stream(path: Path, schema: pa.Schema, images: StagedImages, rows: Rows, ordinals: NDArray[np.int32]) -> None:
-    with path.open("wb") as file:
-        with pa.ipc.new_stream(file, schema) as writer:
-            for first in range(0, len(ordinals), BATCH_ROWS):
-                writer.write_batch(_make_batch(schema, images, rows, ordinals[first : first + BATCH_ROWS]))
-        file.flush()
-        os.fsync(file.fileno())
+def _write_stream(
+    file: IO[bytes], schema: pa.Schema, images: StagedImages, rows: Rows, ordinals: NDArray[np.int32]
+) -> None:
+    batch_rows = max(1, BATCH_BYTES // images.image_bytes)
+    with pa.ipc.new_stream(file, schema) as writer:
+        for first in range(0, len(ordinals), batch_rows):
+            writer.write_batch(_make_batch(schema, images, rows, ordinals[first : first + batch_rows]))
 
 
 def _make_batch(schema: pa.Schema, images: StagedImages, rows: Rows, ordinals: NDArray[np.int32]) -> pa.RecordBatch:

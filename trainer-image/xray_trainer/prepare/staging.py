@@ -11,10 +11,11 @@ import contextlib
 import json
 import os
 import uuid
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
@@ -29,8 +30,11 @@ SHARD_BYTES = 64 << 20
 FOLDER_PREFIX = ".staged-"
 ABANDONED_SECONDS = 86400
 """A killed preparation is taken up within minutes, or when somebody has seen to what was wrong."""
-TOLD = b"told"
-"""Key of what a shard tells beside its columns."""
+TOLD, CHECKSUM = b"told", b"checksum"
+"""Keys of what a shard tells beside its columns."""
+
+Place = Tuple[int, int]
+"""Number of a bundle in its source, and of a shard in the bundle."""
 
 
 @dataclass(frozen=True)
@@ -66,30 +70,25 @@ def delete_abandoned_staging(cache_dir: Path, now_seconds: float) -> int:
 
 
 class Staging:
-    """The folder of one cache's shards."""
+    """The folder of one cache's shards, and of the files that they become."""
 
     def __init__(self, cache_dir: Path, key: str, stored_size: int) -> None:
         self.folder = _folder_of(cache_dir, key)
+        self.parts = self.folder / "parts"
+        """What becomes the cache folder, when all is in it."""
         self.side = stored_size
         self.shard_files = max(1, min(SHARD_FILES, SHARD_BYTES // stored_size**2))
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.parts.mkdir(parents=True, exist_ok=True)
 
-    def find(self, bundle: int, number: int) -> Optional[Shard]:
-        """A shard, its pixels mapped and not read; None if it isn't there yet, or not as it was written."""
+    def find(self, place: Place) -> Optional[Shard]:
+        """A shard, its pixels mapped; None if it isn't there yet, or not as it was written."""
         try:
-            with pa.memory_map(str(self._path(bundle, number))) as file, pa.ipc.open_file(file) as reader:
+            with pa.memory_map(str(self.path(place))) as file, pa.ipc.open_file(file) as reader:
                 return _shard_of(reader.read_all(), self.side)
-        except (FileNotFoundError, pa.ArrowInvalid):
+        except (OSError, ValueError, LookupError, TypeError, pa.ArrowException):
             return None
 
-    def find_all(self, bundle: int) -> List[Shard]:
-        """The shards of a bundle up to the first that is missing."""
-        shards: List[Shard] = []
-        while (shard := self.find(bundle, len(shards))) is not None:
-            shards.append(shard)
-        return shards
-
-    def write(self, bundle: int, number: int, shard: Shard) -> None:
+    def write(self, place: Place, shard: Shard) -> None:
         """Add a shard, flushed to disk before it has its name."""
         told = json.dumps(
             {
@@ -98,30 +97,52 @@ class Staging:
                 "modes": shard.modes,
                 "rejections": [vars(rejection) for rejection in shard.rejections],
             }
-        )
-        schema = pa.schema([("row", pa.int32()), ("pixels", pa.binary(self.side**2))], metadata={TOLD: told})
+        ).encode()
+        metadata = {TOLD: told, CHECKSUM: _checksum(told, shard.rows, shard.pixels)}
+        schema = pa.schema([("row", pa.int32()), ("pixels", pa.binary(self.side**2))], metadata=metadata)
         pixels = pa.Array.from_buffers(schema.field(1).type, len(shard.rows), [None, pa.py_buffer(shard.pixels)])
+        with self.new_file(self.path(place)) as file, pa.ipc.new_file(file, schema) as writer:
+            writer.write_batch(pa.record_batch([pa.array(shard.rows), pixels], schema=schema))
+
+    @contextlib.contextmanager
+    def new_file(self, path: Path) -> Iterator[IO[bytes]]:
+        """A file that gets its name when it is on disk. Written beside `parts`, where a killed process may leave it."""
         temporary = self.folder / f"{uuid.uuid4().hex}.tmp"
         with temporary.open("wb") as file:
-            with pa.ipc.new_file(file, schema) as writer:
-                writer.write_batch(pa.record_batch([pa.array(shard.rows), pixels], schema=schema))
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(self._path(bundle, number))
+        temporary.replace(path)
+
+    def delete_empty(self) -> None:
+        """Delete the folder if nothing is in it that another attempt could go on from."""
+        with contextlib.suppress(OSError):  # it is not empty, or gone
+            self.parts.rmdir()
+            self.folder.rmdir()
+
+    def forget(self, bundle: int) -> None:
+        """Delete the shards of a bundle: its bytes turned out to be other ones than they should."""
+        for path in self.folder.glob(f"{bundle:06d}-*.arrow"):
+            path.unlink(missing_ok=True)
 
     def bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.glob("*.arrow"))
+        """On disk already, of what a preparation writes."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*.arrow"))
 
-    def _path(self, bundle: int, number: int) -> Path:
+    def path(self, place: Place) -> Path:
+        bundle, number = place
         return self.folder / f"{bundle:06d}-{number:05d}.arrow"
+
+
+def _checksum(told: bytes, rows: NDArray[np.int32], pixels: NDArray[np.uint8]) -> str:
+    """Finds what a disk has damaged, not what somebody has changed."""
+    return str(zlib.crc32(pixels.data, zlib.crc32(rows.data, zlib.crc32(told))))
 
 
 def _shard_of(table: pa.Table, side: int) -> Shard:
     told: Dict[str, Any] = json.loads(table.schema.metadata[TOLD])
-    pixels = np.empty((0, side**2), dtype=np.uint8)
-    if len(table):
-        pixels = np.frombuffer(table["pixels"].chunk(0).buffers()[1], dtype=np.uint8).reshape(-1, side**2)
-    return Shard(
+    pixels = _map_pixels(table, side)
+    shard = Shard(
         last=told["last"],
         ends=told["ends"],
         rows=table["row"].to_numpy(),
@@ -129,15 +150,30 @@ def _shard_of(table: pa.Table, side: int) -> Shard:
         modes=Counter(told["modes"]),
         rejections=[Rejection(**rejection) for rejection in told["rejections"]],
     )
+    if _checksum(table.schema.metadata[TOLD], shard.rows, pixels) != table.schema.metadata[CHECKSUM].decode():
+        raise ValueError("another checksum than when it was written")
+    return shard
+
+
+def _map_pixels(table: pa.Table, side: int) -> NDArray[np.uint8]:
+    """(n, side²), mapped and not read."""
+    if not len(table):
+        return np.empty((0, side**2), dtype=np.uint8)
+    return np.frombuffer(table["pixels"].chunk(0).buffers()[1], dtype=np.uint8).reshape(-1, side**2)
+
+
+def _pixels_of(staging: Staging, place: Place) -> NDArray[np.uint8]:
+    with pa.memory_map(str(staging.path(place))) as file, pa.ipc.open_file(file) as reader:
+        return _map_pixels(reader.read_all(), staging.side)
 
 
 class StagedImages:
-    """The images of all shards, in their order."""
+    """The images of shards, in their order. Raises: FileNotFoundError if one is gone."""
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
-        self._pixels = [shard.pixels for shard in shards if len(shard.pixels)]
+    def __init__(self, staging: Staging, places: Sequence[Place]) -> None:
+        self._pixels = [pixels for pixels in (_pixels_of(staging, place) for place in places) if len(pixels)]
         self._ends = np.cumsum([len(pixels) for pixels in self._pixels])
-        self.image_bytes = self._pixels[0].shape[1]
+        self.image_bytes = staging.side**2
 
     def gather(self, ordinals: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Args:
