@@ -33,7 +33,9 @@ from xray_operator.core.observed import (
 )
 from xray_operator.core.plan import Snapshot, read_snapshot
 from xray_operator.core.reconcile import is_settled, left_run
+from xray_operator.core.sections import pending_preparations
 from xray_operator.core.spec import FlavorSpec, JobSpec, parse_part
+from xray_operator.core.status import of_run
 from xray_operator.errors import NotFound, RecordError, Refused
 from xray_operator.index import Index
 
@@ -78,7 +80,9 @@ class Gatherer:
         former = await self._former_pods(job, snapshot.spec)
         found = (self._shared_job(job, preparation.job_name) for preparation in snapshot.preparations)
         shared_jobs = [shared for shared in found if shared]
-        at_work = next((shared.pods[-1] for shared in shared_jobs if shared.pods and not shared.complete), None)
+        pending = {each.job_name for each in pending_preparations(of_run(job.status, snapshot.rerun), snapshot)}
+        waited_for = [shared for shared in shared_jobs if shared.name in pending and not shared.complete]
+        at_work = next((shared.pods[-1] for shared in waited_for if shared.pods), None)
         return Observed(
             snapshot=snapshot,
             former_pods=former,

@@ -70,6 +70,10 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--order", required=True, help="JSON that describes what to prepare")
         else:
             command.add_argument("--run-file", type=Path, required=True, help="JSON file that describes the run")
+        if name == "prepare":
+            command.add_argument(
+                "--model-commit", help="of the hub model, as prepare-model has fetched it for this run"
+            )
         default = TERMINATION_LOG if TERMINATION_LOG.exists() else None
         command.add_argument("--result-file", type=Path, default=default, help="file for the result as JSON")
     synthesize = commands.add_parser("synthesize", help="write generated X-rays in NIH layout")
@@ -137,17 +141,17 @@ def _run(options: argparse.Namespace, progress: Progress, stop: StopSignal) -> D
         return finished
     serve(progress, run_file.progress_port)
     if options.command == "prepare":
-        return _prepare(run_file, progress)
+        return _prepare(run_file, options.model_commit, progress)
     from xray_trainer.train import train
 
     return train(run_file, progress, stop)
 
 
-def _prepare(run_file: RunFile, progress: Progress) -> Dict[str, Any]:
+def _prepare(run_file: RunFile, model_commit: Optional[str], progress: Progress) -> Dict[str, Any]:
     from xray_trainer.prepare.model import prepare_model
     from xray_trainer.prepare.run import prepare
 
-    model = prepare_model(run_file)  # first: it is soon known to be wrong
+    model = prepare_model(run_file, model_commit)  # first: it is soon known to be wrong
     return {**prepare(run_file, progress), **model}
 
 

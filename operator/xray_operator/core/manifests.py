@@ -46,8 +46,12 @@ def build_config_map(plan: Plan) -> dict[str, Any]:
     }
 
 
-def build_job(plan: Plan) -> dict[str, Any]:
-    """The Job: init container `prepare`, container `train`; passes Pod Security `restricted`."""
+def build_job(plan: Plan, model_commit: str | None = None) -> dict[str, Any]:
+    """The Job: init container `prepare`, container `train`; passes Pod Security `restricted`.
+
+    Args:
+        model_commit: of the hub model that a Job of its own has fetched for this run, if it has told it.
+    """
     metadata = _metadata(plan)
     if plan.snapshot.queue_name:
         metadata["labels"] |= {names.LABEL_QUEUE: plan.snapshot.queue_name}
@@ -64,7 +68,7 @@ def build_job(plan: Plan) -> dict[str, Any]:
             "podFailurePolicy": {"rules": _failure_rules()},
             "template": {
                 "metadata": _pod_metadata(plan, _labels(plan) | {names.LABEL_OUTPUT: plan.output_folder}),
-                "spec": _run_pod(plan),
+                "spec": _run_pod(plan, model_commit),
             },
         },
     }
@@ -160,8 +164,10 @@ def _pod_metadata(plan: Plan, labels: dict[str, str]) -> dict[str, Any]:
     return {"labels": dict(pod.labels) | labels, "annotations": dict(pod.annotations) | scraped}
 
 
-def _run_pod(plan: Plan) -> dict[str, Any]:
+def _run_pod(plan: Plan, model_commit: str | None) -> dict[str, Any]:
     prepare = _run_container(plan, names.PREPARE, plan.snapshot.prepare_image)
+    if plan.snapshot.model_preparation and model_commit:
+        prepare["args"] += ["--model-commit", model_commit]
     if plan.snapshot.preparation is None:
         _let_out(plan, prepare)
         _let_read(plan, prepare)

@@ -1,9 +1,10 @@
 """(job, what is there, now, configuration) -> what to do. The one place that decides; nothing here acts.
 
 A run begins in two steps, each of which can be the last before a crash: first the ConfigMap, which holds the
-snapshot; then the Job, built from the snapshot that the ConfigMap holds, whoever made it. The Job is the mark
-that the run has started; from then on it is watched, suspended and resumed. It is deleted in two cases only: when
-another rerun is wanted, and when its trainer had stopped at a limit that was raised since.
+snapshot; then the Job, built from the snapshot that the ConfigMap holds, whoever made it, and from the commit of a
+hub model that was fetched for the run. The Job is the mark that the run has started; from then on it is watched,
+suspended and resumed. It is deleted in two cases only: when another rerun is wanted, and when its trainer had stopped
+at a limit that was raised since.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from xray_operator.core.halt import find_halt
 from xray_operator.core.manifests import build_config_map, build_job, build_shared_job
 from xray_operator.core.observed import Job, JobHandle, Observed, SharedJob, XRayJob
 from xray_operator.core.plan import Plan, Preparation, Snapshot, make_plan, plan_preparations, take_snapshot
-from xray_operator.core.sections import Status
+from xray_operator.core.sections import Status, pending_preparations
 from xray_operator.core.situation import is_outdated
 from xray_operator.core.spec import JobSpec, Problem, parse_part
 from xray_operator.core.status import (
@@ -173,24 +174,32 @@ def _start_recorded(
     if halt := find_halt(job.live, attempts_from_status(job.status.get("attempts", ()))):
         return _tell(job, halted_status(job, halt, snapshot, now), now, config)
     plan = make_plan(job.ref, snapshot)
-    if snapshot.preparations:
-        waiting = _prepare(job, plan, observed, now, config)
+    if pending := pending_preparations(job.status, snapshot):
+        waiting = _prepare(job, plan, pending, observed, now, config)
         if waiting is not None:
             return waiting
-    return Decision(create=build_job(plan))
+    return Decision(create=build_job(plan, job.status.get("model", {}).get("commit")))
 
 
-def _prepare(job: XRayJob, plan: Plan, observed: Observed, now: datetime, config: OperatorConfig) -> Decision | None:
+def _prepare(
+    job: XRayJob,
+    plan: Plan,
+    pending: Sequence[Preparation],
+    observed: Observed,
+    now: datetime,
+    config: OperatorConfig,
+) -> Decision | None:
     """What the preparations want before the run's flavor is held; None when they are over, and that is written down.
 
-    They go on side by side; here one is made, deleted or joined after the other.
+    They go on side by side; here one is made, deleted or joined after the other. What becomes of the Job of one whose
+    end is written down is no business of the run any more: a later run may make it anew.
     """
-    preparations, shared_jobs = plan.snapshot.preparations, observed.shared_jobs
-    for preparation in preparations:
+    shared_jobs = observed.shared_jobs
+    for preparation in pending:
         if preparation.job_name not in shared_jobs:
             return Decision(create=build_shared_job(plan, preparation))
     decision = _tell(job, preparing_status(job, plan.snapshot, observed, now), now, config)
-    ours = [shared_jobs[preparation.job_name] for preparation in preparations]
+    ours = [shared_jobs[preparation.job_name] for preparation in pending]
     for shared in (each for each in ours if not each.deleting):
         if is_outdated(shared, plan.snapshot.started_at):
             return replace(decision, delete=JobHandle(job.ref.namespace, shared.name, shared.uid, 0, deleting=False))

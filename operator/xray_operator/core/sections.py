@@ -120,6 +120,21 @@ PREPARATIONS: Final = {"data": "preparation", "model": "modelPreparation"}
 """Kind of a preparation of its own -> its section."""
 
 
+def pending_preparations(status: Mapping[str, Any], snapshot: Snapshot) -> tuple[Preparation, ...]:
+    """The preparations of a run whose end its status does not tell yet, with what they have found."""
+    return tuple(preparation for preparation in snapshot.preparations if not _is_told(status, preparation))
+
+
+_FOUND: Final = {"data": "digest", "model": "commit"}
+"""Kind of a preparation -> what the section of the same name tells when it was over and its result was read."""
+
+
+def _is_told(status: Mapping[str, Any], preparation: Preparation) -> bool:
+    section = status.get(PREPARATIONS[preparation.kind], {})
+    over = section.get("jobName") == preparation.job_name and "finishedAt" in section
+    return over and _FOUND[preparation.kind] in status.get(preparation.kind, {})
+
+
 def preparation_sections(
     job: XRayJob, snapshot: Snapshot, shared_jobs: Mapping[str, SharedJob], now: datetime
 ) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -71,13 +71,20 @@ def assess(job: Job, observed: Observed, formerly_evaluating: datetime | None) -
     return _training(pod, observed.progress, formerly_evaluating)
 
 
-def assess_preparations(snapshot: Snapshot, shared_jobs: Mapping[str, SharedJob]) -> Situation:
+def assess_preparations(
+    snapshot: Snapshot, pending: Collection[Preparation], shared_jobs: Mapping[str, SharedJob]
+) -> Situation:
     """The situation of a run that waits for what Jobs of their own prepare: all of it has to be there.
 
     A preparation that had ended before the run was fixed is none of it.
+
+    Args:
+        pending: those whose end is not written down; of the others nobody asks any more.
     """
     each = [
         _assess_preparation(preparation, shared_jobs.get(preparation.job_name), snapshot.started_at)
+        if preparation in pending
+        else Situation(names.PREPARING, names.PREPARED, _has_ended(preparation), data_ready=True)
         for preparation in snapshot.preparations
     ]
     failed = [situation for situation in each if situation.state == names.FAILED]
@@ -92,12 +99,12 @@ def assess_preparations(snapshot: Snapshot, shared_jobs: Mapping[str, SharedJob]
 
 
 def _assess_preparation(preparation: Preparation, shared: SharedJob | None, began: datetime) -> Situation:
-    does, has_done = _WORK[preparation.kind]
+    does, _ = _WORK[preparation.kind]
     if shared is None or shared.deleting or is_outdated(shared, began):
         return Situation(names.PREPARING, names.PREPARING, f"waiting for a Job that {does}")
     pod = shared.pods[-1] if shared.pods else None
     if shared.complete:
-        told = f"Job {shared.name} has {has_done}"
+        told = _has_ended(preparation)
         fetched = read_report(ModelResult, pod.prepare.message) if pod and preparation.kind == "model" else None
         model = fetched.model if fetched else None
         return Situation(names.PREPARING, names.PREPARED, told, pod, True, _data(pod), model)
@@ -111,6 +118,11 @@ def _assess_preparation(preparation: Preparation, shared: SharedJob | None, bega
     if _to_be_retried(pod):
         return replace(_retrying(pod), state=names.PREPARING)
     return _preparing(pod, does)
+
+
+def _has_ended(preparation: Preparation) -> str:
+    _, has_done = _WORK[preparation.kind]
+    return f"Job {preparation.job_name} has {has_done}"
 
 
 def is_outdated(shared: SharedJob, began: datetime) -> bool:

@@ -30,6 +30,7 @@ from xray_operator.core.sections import (
     data_section,
     decimal,
     model_section,
+    pending_preparations,
     preparation_sections,
     prepared_data,
     present,
@@ -156,14 +157,15 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
 
 def preparing_status(job: XRayJob, snapshot: Snapshot, observed: Observed, now: datetime) -> Status:
     """Of a run for which Jobs of their own prepare, before it has a Job that holds its flavor."""
-    situation = assess_preparations(snapshot, observed.shared_jobs)
+    pending = pending_preparations(job.status, snapshot)
+    situation = assess_preparations(snapshot, pending, observed.shared_jobs)
     trainer = trainer_section(job.status, observed.progress, situation)
     situation = _watch(situation, job, observed, trainer or {}, now)
     data = data_section(job.status, observed.progress, situation) or {}
     accepted = conditions.accepted_condition(_started_on(snapshot), edited(job, snapshot), snapshot.rerun)
     listed = conditions.accepted_conditions(situation, accepted, data_message(data), job.live.ready_when)
-    began = snapshot.started_at
-    of_now = {name: shared for name, shared in observed.shared_jobs.items() if not is_outdated(shared, began)}
+    found = [shared for each in pending if (shared := observed.shared_jobs.get(each.job_name))]
+    of_now = {shared.name: shared for shared in found if not is_outdated(shared, snapshot.started_at)}
     return _waiting(job, situation.state, listed, now) | present(
         runsOn=runs_on(snapshot)[:256],
         run=run_section(job, snapshot, situation.pod),

@@ -93,6 +93,20 @@ async def test_who_waits_for_a_preparation_asks_its_pod() -> None:
     assert observed.progress.data.expected_images == 112120
 
 
+async def test_whose_data_are_there_asks_nobody_who_prepares_them_anew() -> None:
+    plan = make_plan(make_job().build().ref, MODEL_FIXED)
+    data, _ = MODEL_FIXED.preparations
+    raw_job, raw_pod = build_shared_job(plan, data), data_pod(prepares=12, ip=IP).raw()
+    raw_job["metadata"] |= {"uid": "data-uid", "resourceVersion": "7"}
+    raw_pod["metadata"] |= {"namespace": "radiology", "labels": {}}
+    index = Index(batch_jobs={data.job_name: [raw_job]}, pods={data.job_name: [raw_pod]})
+    status = {"rerun": 0, "run": {"jobName": plan.run_name}, "data": {"digest": "sha256:0"}}
+    status["preparation"] = {"jobName": data.job_name, "finishedAt": "2026-11-22T10:00:40Z"}
+    began = make_job().status(status)
+    observed = await observe(index, OneConfigMap(build_config_map(plan)), began, "progress-preparing.json")
+    assert observed.progress is None
+
+
 async def test_once_the_data_are_there_the_pod_that_fetches_the_model_is_asked() -> None:
     plan = make_plan(make_job().build().ref, MODEL_FIXED)
     index = Index()

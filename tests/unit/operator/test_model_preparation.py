@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -213,6 +214,70 @@ def test_each_job_is_joined_and_made_anew_by_itself() -> None:
     assert "modelPreparation" not in told(decision)
     assert told(decision)["preparation"]["jobName"] == DATA.job_name
     assert condition(told(decision), "Running")[2] == "waiting for a Job that fetches the model"
+
+
+FETCHED = told(decide_model(seen_both(model=MODEL_READY), now=46))
+"""The model is there, the data go on."""
+
+
+@pytest.mark.parametrize("end", ["gone", "deleted", "fetched anew", "failed", "at another commit", "outdated"])
+def test_a_run_that_has_its_model_keeps_it_whatever_becomes_of_the_job(end: str) -> None:
+    """A later run of the same model deletes the Job and makes it anew, while this one waits for its data."""
+    moved = json.dumps({"version": 1, "exit_code": 0, "model": {**MODEL, "commit": "0" * 40, "bytes": 7}})
+    fetching = pod_of(FETCH)
+    later = {
+        "deleted": replace(MODEL_READY, deleting=True),
+        "fetched anew": shared(FETCH, fetching.prepares(61), owner="another"),
+        "failed": shared(FETCH, pod_of(FETCH).prepared(61, 62, 20), over="Failed", at_second=62, owner="another"),
+        "at another commit": shared(
+            FETCH, pod_of(FETCH).prepared(61, 62, 0, moved), over="Complete", at_second=62, owner="another"
+        ),
+        "outdated": shared(FETCH, over="Complete", at_second=0),
+    }.get(end)
+    jobs = [WAITING["data"], *([later] if later else [])]
+    waiting = decide_model(Observed(snapshot=FIXED, shared_jobs={job.name: job for job in jobs}), FETCHED, now=80)
+    assert (waiting.create, waiting.join, waiting.delete) == (None, None, None)
+    assert told(waiting)["state"] == "Preparing"
+    assert [told(waiting)[part] for part in ("model", "modelPreparation")] == [
+        FETCHED["model"],
+        FETCHED["modelPreparation"],
+    ]
+    jobs[0] = DATA_READY
+    ready = decide_model(Observed(snapshot=FIXED, shared_jobs={job.name: job for job in jobs}), told(waiting), now=90)
+    status = told(ready)
+    assert condition(status, "DataReady")[0] == "True"
+    assert (
+        condition(status, "Running")[2]
+        == f"Job {DATA.job_name} has prepared the data; Job {FETCH.job_name} has fetched the model"
+    )
+    assert status["modelPreparation"]["cost"] == FETCHED["modelPreparation"]["cost"] != "shared"
+    assert decide_model(Observed(snapshot=FIXED), status, now=91).create is not None
+
+
+def test_a_run_that_has_its_data_keeps_them_while_its_model_is_slower() -> None:
+    former = told(decide_model(seen_both(data=DATA_READY), now=41))
+    anew = shared(DATA, pod_of(DATA).prepared(50, 55, 20), over="Failed", at_second=55, owner="another")
+    decision = decide_model(seen_both(data=anew), former, now=60)
+    assert (decision.create, decision.join, decision.delete) == (None, None, None)
+    assert told(decision)["state"] == "Preparing"
+    assert (told(decision)["data"], told(decision)["preparation"]) == (former["data"], former["preparation"])
+
+
+def test_a_rerun_has_everything_prepared_anew() -> None:
+    again = fixed(model=MODEL, rerun=1)
+    former = FETCHED | {"rerun": 0}
+    observed = Observed(snapshot=again, shared_jobs={DATA.job_name: WAITING["data"]})
+    created = decide_model(observed, former, now=80, rerun=1).create
+    assert created is not None
+    assert created["metadata"]["name"] == FETCH.job_name
+
+
+def test_the_run_s_pod_is_given_the_commit_that_was_fetched_for_it() -> None:
+    status = told(decide_model(seen_both(data=DATA_READY, model=MODEL_READY), now=46))
+    created = decide_model(Observed(snapshot=FIXED), status, now=47).create
+    assert created is not None
+    (prepare,) = created["spec"]["template"]["spec"]["initContainers"]
+    assert prepare["args"] == ["prepare", "--run-file", "/etc/xray/run.json", "--model-commit", COMMIT]
 
 
 def test_the_hub_s_address_reaches_those_who_fetch_and_nobody_else() -> None:

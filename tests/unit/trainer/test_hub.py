@@ -327,6 +327,20 @@ def test_an_order_fetches_for_runs_that_have_no_network(
     assert prepare_model(run_file) == {"model": result["model"]}
 
 
+def test_a_run_takes_the_commit_that_was_fetched_for_it_though_a_later_run_has_fetched_another(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = order(tmp_path)[1]["model"]
+    hub.push(NAME, {"config.json": b"{}", "model.safetensors": b"2"})
+    theirs = order(tmp_path)[1]["model"]
+    monkeypatch.setenv("HF_ENDPOINT", CLOSED)
+    run_file = hub_run(tmp_path, model_prepared_by=ORDER)
+    with pytest.raises(DataError, match=r"raise spec\.rerun to have it fetched again"):
+        prepare_model(run_file, "0" * 40)
+    assert prepare_model(run_file, ours["commit"])["model"] == ours
+    assert prepare_model(run_file, theirs["commit"])["model"] == ours, "attempts stay at the first one's"
+
+
 @pytest.mark.usefixtures("hub")
 def test_what_an_order_has_fetched_and_is_gone_is_told(tmp_path: Path) -> None:
     run_file = hub_run(tmp_path, model_prepared_by=ORDER)

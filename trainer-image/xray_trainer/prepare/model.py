@@ -15,6 +15,8 @@ from xray_trainer.prepare.pinned import (
     PinnedModel,
     check_model,
     leave_pinned,
+    model_folder,
+    pin,
     read_pinned,
 )
 from xray_trainer.progress import Progress
@@ -23,9 +25,11 @@ from xray_trainer.result import VERSION
 LOG = logging.getLogger(__name__)
 
 
-def prepare_model(run_file: RunFile) -> Dict[str, Any]:
+def prepare_model(run_file: RunFile, commit: Optional[str] = None) -> Dict[str, Any]:
     """Leave the run's hub model for `train`, at the commit that an earlier attempt found, if there was one.
 
+    Args:
+        commit: what an order has fetched for this run; None: what it has fetched last, which may be for a later run.
     Returns: what the result of `prepare` tells of it; nothing if the run starts from no hub model.
     Raises: ConfigurationError, DataError, DiskFullError, TransportError.
     """
@@ -34,7 +38,7 @@ def prepare_model(run_file: RunFile) -> Dict[str, Any]:
     path = run_file.output_dir / PINNED_FILE
     pinned = _of_earlier_attempt(path, run_file.model.hub_name, run_file.model.revision)
     if pinned is None or not _is_there(pinned):
-        pinned = _ordered(run_file) or _fetched(run_file, pinned)
+        pinned = _ordered(run_file, commit) or _fetched(run_file, pinned)
     LOG.info("model %s at commit %s", pinned.name, pinned.commit)
     with disk_full_reported(f"output {run_file.output_dir}"):
         run_file.output_dir.mkdir(parents=True, exist_ok=True)
@@ -74,17 +78,26 @@ def _is_there(pinned: PinnedModel) -> bool:
     return True
 
 
-def _ordered(run_file: RunFile) -> Optional[PinnedModel]:
+def _ordered(run_file: RunFile, commit: Optional[str]) -> Optional[PinnedModel]:
     """What an order has fetched; None if there was none. Raises: DataError if it is gone: here is no network."""
     name = run_file.model_prepared_by
     if name is None:
         return None
     try:
+        if commit is not None:
+            return _at_commit(run_file, commit)
         pinned = read_pinned(order_file(run_file.dataset.cache_dir, name), f"what Job {name} has fetched")
         check_model(pinned.folder, pinned.name, pinned.commit)
     except DataError as error:
         raise DataError(f"{error}; raise spec.rerun to have it fetched again") from error
     return pinned
+
+
+def _at_commit(run_file: RunFile, commit: str) -> PinnedModel:
+    name = run_file.model.hub_name
+    assert name is not None
+    folder = model_folder(run_file.dataset.cache_dir, name, commit)
+    return pin(name, run_file.model.revision, folder, check_model(folder, name, commit))
 
 
 def _fetched(run_file: RunFile, pinned: Optional[PinnedModel]) -> PinnedModel:
