@@ -26,23 +26,24 @@ class Kubelet:
     namespace: str
     begin: datetime
     ip: str
-    _pod: str = ""
+    pod: str = ""
+    """Its name, once it has a node."""
     _conditions: list[dict[str, Any]] = field(default_factory=list)
     _prepare: dict[str, Any] = field(default_factory=dict)
     _train: dict[str, Any] = field(default_factory=lambda: {"waiting": {"reason": "PodInitializing"}})
 
     async def bind(self, seconds: int) -> str:
         """Take the newest pod that has no node yet; returns its name."""
-        self._pod = await until("a pod without a node", self._unbound)
+        self.pod = await until("a pod without a node", self._unbound)
         target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
-        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": self._pod}, "target": target}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": self.pod}, "target": target}
         await self.cluster.create(f"{self._path}/binding", binding)
         scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": at(self.begin, seconds)}
         self._conditions = [scheduled]
         self._prepare = {"waiting": {"reason": "PodInitializing"}}
         self._train = {"waiting": {"reason": "PodInitializing"}}
         await self._write("Pending")
-        return self._pod
+        return self.pod
 
     async def prepare_starts(self, seconds: int) -> None:
         self._prepare = {"running": {"startedAt": at(self.begin, seconds)}}
@@ -81,7 +82,7 @@ class Kubelet:
 
     @property
     def _path(self) -> str:
-        return f"/api/v1/namespaces/{self.namespace}/pods/{self._pod}"
+        return f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}"
 
     async def _unbound(self) -> str | None:
         listed = await self.cluster.get(f"/api/v1/namespaces/{self.namespace}/pods")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,46 @@ async def test_a_preparation_that_failed_ends_all_and_a_rerun_makes_it_anew(
             )
 
         await until("another preparation of the same name", made_anew)
+
+
+async def until_owned(stage: Stage, **wanted: list[str]) -> None:
+    """Until these are the Jobs that nobody has deleted, by what they prepare, with these owners."""
+
+    async def owned() -> bool:
+        found = [raw["metadata"] for raw in await stage.life.listed(JOBS)]
+        owners = {
+            metadata["name"].split("-")[1]: [owner["name"] for owner in metadata["ownerReferences"]]
+            for metadata in found
+            if "deletionTimestamp" not in metadata
+        }
+        return owners == wanted
+
+    await until(f"Jobs of {wanted}", owned)
+
+
+@pytest.mark.parametrize("others", [[], ["second"]])
+async def test_a_run_that_fails_ends_its_other_preparation_or_leaves_it_to_those_who_wait_for_it(
+    kubeconfig: Path, namespace: str, tmp_path: Path, others: list[str]
+) -> None:
+    async with operating(kubeconfig, namespace, tmp_path, defaultPrepareFlavor=CHEAP) as stage:
+        claims = [claim(namespace, name) for name in ("nih", "out")]
+        assert apply(kubeconfig, cheap_flavor(), *claims).returncode == 0
+        await stage.life.create(xray_job(namespace, "first", dataset=DATASET, model={"name": "example/first"}))
+        await until_owned(stage, data=["first"], model=["first"])
+        for name in others:
+            await stage.life.create(xray_job(namespace, name, dataset=DATASET))
+        await until_owned(stage, data=["first", *others], model=["first"])
+        pods = [(await kubelet_of(stage)) for _ in range(2)]
+        (fetching,) = (kubelet for kubelet in pods if kubelet.pod.startswith("xray-model-"))
+        refused = example("error-result.json") | {"exit_code": 10, "reason": "ConfigurationInvalid"}
+        await fetching.data_ends(2, 10, refused)
+        failed = (await stage.life.reached("Failed", "first"))["status"]
+        assert "finishedAt" in failed["preparation"]
+        assert (failed["preparation"]["cost"] == "shared") == bool(others)
+        await until_owned(stage, model=["first"], **({"data": others} if others else {}))
+
+        async def pays(name: str) -> bool:
+            return bool((await stage.life.job(name))["status"]["preparation"]["cost"] != "shared")
+
+        for name in others:
+            await until("who is left pays", partial(pays, name))

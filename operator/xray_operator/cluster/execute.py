@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xray_operator.cluster import paths
@@ -46,13 +47,18 @@ async def create_shared(cluster: Cluster, manifest: Raw) -> None:
 
 
 async def change_job(cluster: Cluster, job: XRayJob, decision: Decision) -> None:
-    """Suspend, resume or delete the run's Job; doing so twice does no harm."""
+    """Suspend, resume or delete the run's Job, share or leave another's; doing so twice does no harm."""
     if decision.suspend is not None:
         path = paths.item("Job", job.ref.namespace, job.run_name)
         await cluster.merge(path, {"spec": {"suspend": decision.suspend}})
         logger.info("job %s/%s: suspend=%s", job.ref.namespace, job.ref.name, decision.suspend)
     if decision.join is not None:
-        await _join(cluster, job, decision.join)
+        await _own(cluster, job, decision.join, [*decision.join.owners, shared_owner(job.ref)])
+        logger.info("job %s/%s: waits for Job %s too", job.ref.namespace, job.ref.name, decision.join.name)
+    if decision.leave is not None:
+        others = [owner for owner in decision.leave.owners if owner.get("uid") != job.ref.uid]
+        await _own(cluster, job, decision.leave, others)
+        logger.info("job %s/%s: left Job %s to others", job.ref.namespace, job.ref.name, decision.leave.name)
     if decision.delete is not None:
         gone = decision.delete
         await cluster.delete(paths.item("Job", gone.namespace, gone.name), gone.uid)
@@ -70,12 +76,10 @@ async def write_down(cluster: Cluster, job: XRayJob, decision: Decision) -> str 
     return await _write_status(cluster, job, decision.status) if decision.status else None
 
 
-async def _join(cluster: Cluster, job: XRayJob, shared: SharedJob) -> None:
+async def _own(cluster: Cluster, job: XRayJob, shared: SharedJob, owners: Sequence[Mapping[str, Any]]) -> None:
     """The list of owners is written whole: nobody else's entry may be lost."""
-    owners = [*shared.owners, shared_owner(job.ref)]
-    body = {"metadata": {"resourceVersion": shared.resource_version, "ownerReferences": owners}}
+    body = {"metadata": {"resourceVersion": shared.resource_version, "ownerReferences": list(owners)}}
     await cluster.merge(paths.item("Job", job.ref.namespace, shared.name), body)
-    logger.info("job %s/%s: waits for Job %s too", job.ref.namespace, job.ref.name, shared.name)
 
 
 async def _relabel(cluster: Cluster, found: Raw, manifest: Raw) -> Raw:

@@ -145,8 +145,16 @@ class SharedJob:
     pods: tuple[Pod, ...]
     """Oldest first."""
 
+    @property
+    def goes_on(self) -> bool:
+        return self.ended is None and not self.deleting
+
     def is_owned_by(self, uid: str) -> bool:
         return any(owner.get("uid") == uid for owner in self.owners)
+
+    def is_wanted_beside(self, uid: str) -> bool:
+        """Whether others than this one own it."""
+        return any(owner.get("uid") != uid for owner in self.owners)
 
 
 NodeTerm = Mapping[str, frozenset[str]]

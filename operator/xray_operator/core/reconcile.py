@@ -55,6 +55,8 @@ class Decision:
     """A preparation that this run waits for beside others: it becomes one of its owners."""
     suspend: bool | None = None
     """What the Job's `suspend` has to become; None: it stays."""
+    leave: SharedJob | None = None
+    """A preparation that goes on for others: this run is none of its owners any more."""
     delete: JobHandle | None = None
     """The Job, with its pods."""
     events: tuple[dict[str, Any], ...] = ()
@@ -195,18 +197,36 @@ def _prepare(
     end is written down is no business of the run any more: a later run may make it anew.
     """
     shared_jobs = observed.shared_jobs
+    status = preparing_status(job, plan.snapshot, observed, now)
+    decision = _tell(job, status, now, config)
+    ours = [shared for each in pending if (shared := shared_jobs.get(each.job_name))]
+    if status["state"] == names.FAILED:
+        return _end_preparing(job, ours, decision)
     for preparation in pending:
         if preparation.job_name not in shared_jobs:
             return Decision(create=build_shared_job(plan, preparation))
-    decision = _tell(job, preparing_status(job, plan.snapshot, observed, now), now, config)
-    ours = [shared_jobs[preparation.job_name] for preparation in pending]
     for shared in (each for each in ours if not each.deleting):
         if is_outdated(shared, plan.snapshot.started_at):
-            return replace(decision, delete=JobHandle(job.ref.namespace, shared.name, shared.uid, 0, deleting=False))
+            return replace(decision, delete=_handle(job, shared))
         if not shared.is_owned_by(job.ref.uid):
             return replace(decision, join=shared)
     over = all(shared.complete and not shared.deleting for shared in ours)
     return None if over and decision.status is None else decision
+
+
+def _end_preparing(job: XRayJob, ours: Sequence[SharedJob], decision: Decision) -> Decision:
+    """One of two has failed. Nobody would follow the other for this run, which is over: it ends too, unless others wait for
+    it; then the next of them pays."""
+    for shared in ours:
+        if shared.goes_on and shared.is_owned_by(job.ref.uid):
+            if shared.is_wanted_beside(job.ref.uid):
+                return replace(decision, leave=shared)
+            return replace(decision, delete=_handle(job, shared))
+    return decision
+
+
+def _handle(job: XRayJob, shared: SharedJob) -> JobHandle:
+    return JobHandle(job.ref.namespace, shared.name, shared.uid, 0, deleting=False)
 
 
 def _refuse(

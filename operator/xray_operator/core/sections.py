@@ -136,14 +136,25 @@ def _is_told(status: Mapping[str, Any], preparation: Preparation) -> bool:
 
 
 def preparation_sections(
-    job: XRayJob, snapshot: Snapshot, shared_jobs: Mapping[str, SharedJob], now: datetime
+    job: XRayJob, snapshot: Snapshot, shared_jobs: Mapping[str, SharedJob], now: datetime, *, left: bool
 ) -> Mapping[str, Any]:
-    """What the preparations of their own have taken, and what they cost; the first owner of each pays."""
-    return {
-        PREPARATIONS[preparation.kind]: _preparation(job, preparation, shared_jobs.get(preparation.job_name), now)
-        or job.status.get(PREPARATIONS[preparation.kind])
-        for preparation in snapshot.preparations
-    }
+    """What the preparations of their own have taken, and what they cost; the first owner of each pays.
+
+    Args:
+        left: the run has failed: it has no share in what goes on.
+    """
+    sections = {}
+    for preparation in snapshot.preparations:
+        name, shared = PREPARATIONS[preparation.kind], shared_jobs.get(preparation.job_name)
+        section = _preparation(job, preparation, shared, now) or job.status.get(name)
+        sections[name] = _left(job, section, shared, now) if section and left else section
+    return sections
+
+
+def _left(job: XRayJob, section: Mapping[str, Any], shared: SharedJob | None, now: datetime) -> Mapping[str, Any]:
+    """Of a run that has failed: it pays up to now, unless others go on with it, of whom the next pays all of it."""
+    others = shared is not None and shared.goes_on and shared.is_wanted_beside(job.ref.uid)
+    return {"finishedAt": render_time(now), **section, **({"cost": "shared"} if others else {})}
 
 
 def _preparation(job: XRayJob, preparation: Preparation, shared: SharedJob | None, now: datetime) -> Status | None:

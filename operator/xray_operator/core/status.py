@@ -170,7 +170,7 @@ def preparing_status(job: XRayJob, snapshot: Snapshot, observed: Observed, now: 
         runsOn=runs_on(snapshot)[:256],
         run=run_section(job, snapshot, situation.pod),
         cost=job.status.get("cost") or cost_section(make_cost(add_seconds(()), snapshot.price)),
-        **preparation_sections(job, snapshot, of_now, now),
+        **preparation_sections(job, snapshot, of_now, now, left=situation.state == names.FAILED),
         model=model_section(situation.model) or job.status.get("model"),
         data=data,
         trainerStatus=None if situation.data_ready else trainer,

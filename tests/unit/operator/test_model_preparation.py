@@ -204,6 +204,62 @@ def test_a_model_that_can_not_be_had_ends_the_run_while_its_data_are_prepared() 
     assert condition(status, "Stalled")[2].endswith("spec.model.name: a/b: not on the hub")
 
 
+REFUSED = json.loads(example("error-result.json")) | {"exit_code": 10, "reason": "ConfigurationInvalid"}
+NO_MODEL = shared(FETCH, pod_of(FETCH).prepared(12, 20, 10, json.dumps(REFUSED)), over="Failed", at_second=20)
+
+
+def data_of(*owners: str) -> SharedJob:
+    going = shared(DATA, pod_of(DATA).prepares(12))
+    return replace(going, owners=tuple(going.owners[0] | {"uid": owner} for owner in owners))
+
+
+def test_what_nobody_else_waits_for_ends_with_the_run_that_failed_and_is_paid_until_then() -> None:
+    former = told(decide_model(seen_both(), now=19))
+    decision = decide_model(seen_both(model=NO_MODEL), former, now=21)
+    assert (decision.delete.uid if decision.delete else None, decision.leave) == ("data-uid", None)
+    status = told(decision)
+    assert (status["state"], condition(status, "Stalled")[1]) == ("Failed", "ConfigurationInvalid")
+    assert status["modelPreparation"]["finishedAt"] == render_time(at(20))
+    paid = {"finishedAt": render_time(at(21)), "seconds": 11, "cost": "0.00 USD"}
+    assert status["preparation"] == former["preparation"] | paid
+
+
+@pytest.mark.parametrize("owners", [(UID, "another"), ("another", UID)])
+def test_a_run_that_failed_leaves_what_others_wait_for_to_them(owners: tuple[str, ...]) -> None:
+    data = data_of(*owners)
+    decision = decide_model(
+        seen_both(data=data, model=NO_MODEL), told(decide_model(seen_both(data=data), now=19)), now=21
+    )
+    assert (decision.leave, decision.delete) == (data, None)
+    status = told(decision)
+    assert status["state"] == "Failed"
+    assert (status["preparation"]["finishedAt"], status["preparation"]["cost"]) == (render_time(at(21)), "shared")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        DATA_READY,
+        replace(data_of(UID), deleting=True),
+        data_of("another"),
+        shared(DATA, over="Failed", at_second=0),
+        None,
+    ],
+)
+def test_a_run_that_failed_touches_nothing_that_is_over_or_not_its_own(data: SharedJob | None) -> None:
+    jobs = [NO_MODEL, *([data] if data else [])]
+    decision = decide_model(Observed(snapshot=FIXED, shared_jobs={job.name: job for job in jobs}), now=45)
+    assert (decision.create, decision.join, decision.leave, decision.delete) == (None, None, None, None)
+    assert told(decision)["state"] == "Failed"
+
+
+def test_the_failure_is_told_though_the_operator_ended_between_the_deletion_and_its_word() -> None:
+    former = told(decide_model(seen_both(), now=19))
+    decision = decide_model(Observed(snapshot=FIXED, shared_jobs={FETCH.job_name: NO_MODEL}), former, now=60)
+    assert told(decision)["state"] == "Failed"
+    assert told(decision)["preparation"] == former["preparation"] | {"finishedAt": render_time(at(60))}
+
+
 def test_each_job_is_joined_and_made_anew_by_itself() -> None:
     theirs = shared(FETCH, pod_of(FETCH).prepares(12), owner="another")
     assert decide_model(seen_both(model=theirs), now=30).join == theirs
