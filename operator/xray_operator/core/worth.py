@@ -7,22 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from xray_operator import names
-
-Status = dict[str, Any]
+from xray_operator.core.sections import PREPARATIONS, Status
 
 
 def is_worth_writing(old: Mapping[str, Any], new: Status, refresh_seconds: float) -> bool:
     """Whether new says more than old, beyond clocks that have run on for less than refresh_seconds."""
     if _without_clocks(old) != _without_clocks(new):
         return True
-    ran_on = _held_seconds(new) - _held_seconds(old)
-    return dict(old) != new and (ran_on >= refresh_seconds or ran_on < 0)
+    ran_on = [now - before for before, now in zip(_held_seconds(old), _held_seconds(new), strict=True)]
+    return dict(old) != new and (max(ran_on) >= refresh_seconds or min(ran_on) < 0)
 
 
-def _held_seconds(status: Mapping[str, Any]) -> int:
-    """By the run, and by the preparation that it waits for."""
-    held: int = status.get("cost", {}).get("heldSeconds", 0) + status.get("preparation", {}).get("seconds", 0)
-    return held
+def _held_seconds(status: Mapping[str, Any]) -> list[int]:
+    """By the run, and by each of the preparations that it waits for, which go on side by side."""
+    prepared = [status.get(section, {}).get("seconds", 0) for section in PREPARATIONS.values()]
+    return [status.get("cost", {}).get("heldSeconds", 0), *prepared]
 
 
 def _without_clocks(status: Mapping[str, Any]) -> Status:
@@ -32,7 +31,7 @@ def _without_clocks(status: Mapping[str, Any]) -> Status:
     attempts = [(row["podName"], row.get("finishedAt")) for row in status.get("attempts", ())]
     listed = [_without_numbers(row) for row in status.get("conditions", ())]
     counts = dict.fromkeys(("archivesDone", "images", "bytesRead", "imagesPerSecond"))
-    data, preparation = status.get("data", {}), status.get("preparation", {})
+    data = status.get("data", {})
     return dict(status) | {
         "trainerStatus": trainer,
         "cost": cost,
@@ -40,8 +39,12 @@ def _without_clocks(status: Mapping[str, Any]) -> Status:
         "conditions": listed,
         # until they are over, the share done moves seldom enough to be the news
         "data": data if "digest" in data else {**data, **counts},
-        "preparation": preparation if "finishedAt" in preparation else {**preparation, "seconds": None, "cost": None},
+        **{section: _without_seconds(status.get(section, {})) for section in PREPARATIONS.values()},
     }
+
+
+def _without_seconds(preparation: Mapping[str, Any]) -> Mapping[str, Any]:
+    return preparation if "finishedAt" in preparation else {**preparation, "seconds": None, "cost": None}
 
 
 def _without_numbers(condition: Mapping[str, Any]) -> Status:

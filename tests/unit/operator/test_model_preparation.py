@@ -19,6 +19,7 @@ from tests.unit.operator.builders import (
     make_flavor,
     make_job,
     make_pod,
+    make_progress,
     make_run,
     started,
     told,
@@ -183,6 +184,17 @@ def test_the_queue_begins_when_the_later_of_both_is_over_and_the_commit_stays_to
     assert followed["modelPreparation"] == status["modelPreparation"]
 
 
+@pytest.mark.parametrize("jobs", [{}, {"data": DATA_READY}, {"model": MODEL_READY}])
+def test_a_look_at_two_preparations_is_worth_a_write_after_half_a_minute(jobs: dict[str, SharedJob]) -> None:
+    observed = replace(seen_both(**jobs), progress=make_progress("progress-preparing.json"))
+    before = told(decide_model(observed, now=46))
+    assert decide_model(observed, before, now=75).status is None
+    status = told(decide_model(observed, before, now=76))
+    finished = {"preparation": "data" in jobs, "modelPreparation": MODEL_READY in jobs.values()}
+    for section, over in finished.items():
+        assert status[section]["seconds"] - before[section]["seconds"] == (0 if over else 30)
+
+
 def test_what_the_run_s_own_pod_has_found_is_what_counts() -> None:
     """A branch may have moved between two attempts of a job that was created again; its first commit stays."""
     former = told(decide_model(seen_both(data=DATA_READY, model=MODEL_READY), now=46))
@@ -313,7 +325,7 @@ def test_a_run_that_has_its_model_keeps_it_whatever_becomes_of_the_job(end: str)
 def test_a_run_that_has_its_data_keeps_them_while_its_model_is_slower() -> None:
     former = told(decide_model(seen_both(data=DATA_READY), now=41))
     anew = shared(DATA, pod_of(DATA).prepared(50, 55, 20), over="Failed", at_second=55, owner="another")
-    decision = decide_model(seen_both(data=anew), former, now=60)
+    decision = decide_model(seen_both(data=anew), former, now=80)
     assert (decision.create, decision.join, decision.delete) == (None, None, None)
     assert told(decision)["state"] == "Preparing"
     assert (told(decision)["data"], told(decision)["preparation"]) == (former["data"], former["preparation"])
