@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.unit.operator.builders import make_job, make_run
 from tests.unit.operator.test_model_preparation import model_plan
 from tests.unit.operator.test_sources import SOURCES, plan_with
 from tests.unit.trainer.build import EXAMPLES, make_run_file, write_data_set
+from xray_operator.core.plan import Preparation
 from xray_operator.core.run_file import build_run_file, render_order, render_run_file
 from xray_trainer.config import as_json, parse_data_order, parse_model_order, parse_run_file, read_run_file
 from xray_trainer.errors import ConfigurationError, DataError, StoppedError
@@ -66,6 +68,32 @@ def test_a_model_from_a_small_configuration_is_read() -> None:
     config = parse_run_file(document).model.config
     assert config is not None
     assert config.model_dump() == size
+
+
+LATER = {"labels": {"layout": "Columns", "uncertain": "Positive", "patientFolder": "patient"}, "verify": "Always"}
+
+
+def test_what_images_of_runs_that_began_before_do_not_know_is_told_only_where_it_is_asked_for() -> None:
+    """They refuse unknown fields; the trainer's defaults are the operator's."""
+    source = {"pvc": {"claimName": "nih"}}
+    usual, asked = (
+        make_run(make_job().spec(dataset={"source": source, **fields}, training=training))
+        for fields, training in (({}, {}), (LATER, {"horizontalFlip": True}))
+    )
+    later = {
+        "dataset.labels": {"layout", "uncertain", "patient_folder"},
+        "training": {"horizontal_flip"},
+        "": {"verify"},
+    }
+    documents = [json.loads(render_run_file(plan)) for plan in (usual, asked)]
+    for place, fields in later.items():
+        parts = [functools.reduce(dict.__getitem__, filter(None, place.split(".")), each) for each in documents]
+        assert parts[1].keys() - parts[0].keys() == fields
+    labels, training = parse_run_file(documents[0]).dataset.labels, parse_run_file(documents[0]).training
+    assert (labels.layout, labels.uncertain, labels.patient_folder) == ("List", "Negative", None)
+    assert (training.horizontal_flip, parse_run_file(documents[0]).verify) == (False, "Sample")
+    assert as_json(parse_run_file(documents[1])) == documents[1]
+    assert "layout" not in render_order(usual, Preparation(job_name="xray-data-1", flavor="cpu"))
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)

@@ -168,10 +168,13 @@ def _run_pod(plan: Plan, model_commit: str | None) -> dict[str, Any]:
     prepare = _run_container(plan, names.PREPARE, plan.snapshot.prepare_image)
     if plan.snapshot.model_preparation and model_commit:
         prepare["args"] += ["--model-commit", model_commit]
+    train = _train_container(plan)
     if plan.snapshot.preparation is None:
         _let_out(plan, prepare)
         _let_read(plan, prepare)
-    train = _train_container(plan)
+    elif plan.snapshot.fetches_in_its_pod:  # it was fixed before models had Jobs
+        _let_out(plan, prepare)
+        _let_out(plan, train)
     spec = _pod_spec(plan.snapshot, plan.snapshot, [train], _volumes(plan, prepare, train))
     return spec | {"initContainers": [prepare]}
 
@@ -246,7 +249,8 @@ def _pod_spec(
 
 def _train_container(plan: Plan) -> dict[str, Any]:
     container = _run_container(plan, names.TRAIN, plan.snapshot.train_image) | {"ports": _ports()}
-    container["env"].append({"name": "HF_HUB_OFFLINE", "value": "1"})  # `prepare` has fetched what there is to fetch
+    if not plan.snapshot.fetches_in_its_pod:
+        container["env"].append({"name": "HF_HUB_OFFLINE", "value": "1"})
     if plan.snapshot.resource_name:
         # on the container that uses them; the scheduler holds them for the whole pod anyway
         limits = container["resources"].setdefault("limits", {})

@@ -76,6 +76,12 @@ class Snapshot(Part):
         """All that have to be over before the run's Job comes into being."""
         return tuple(each for each in (self.preparation, self.model_preparation) if each)
 
+    @property
+    def fetches_in_its_pod(self) -> bool:
+        """Whether no Job of its own has fetched the hub model. `prepare` does it then; images from before there were such
+        Jobs leave it to `train`."""
+        return self.spec.model.is_of_hub and self.model_preparation is None
+
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True, exclude_none=True)
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from xray_operator import names
 from xray_operator.core.plan import Plan, Preparation
-from xray_operator.core.spec import Model, Source
+from xray_operator.core.spec import Model, Part, Source
 
 DATASET_MOUNT: Final = "/mnt/dataset"
 CACHE_MOUNT: Final = "/mnt/cache"
@@ -19,6 +19,7 @@ FILE_LIST_MOUNT: Final = "/etc/xray-files"
 FILE_LIST: Final = "files.json"
 """Key of the ConfigMap that a source http names."""
 RUN_FILE: Final = "run.json"
+_LATER_LABELS: Final = ("layout", "uncertain", "patient_folder")
 
 
 def build_run_file(plan: Plan) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def build_run_file(plan: Plan) -> dict[str, Any]:
         "max_seconds": None if plan.snapshot.queue_name else plan.spec.limits.run_seconds,
         "output_dir": f"{OUTPUT_MOUNT}/{plan.output_folder}",
         "progress_port": names.PROGRESS_PORT,
-        "verify": plan.spec.dataset.verify,
+        **_if_asked_for(plan.spec.dataset, "verify"),
     } | {field: order.job_name for field, order in orders.items() if order}
 
 
@@ -67,6 +68,12 @@ def render_run_file(plan: Plan) -> str:
     return json.dumps(build_run_file(plan), indent=2) + "\n"
 
 
+def _if_asked_for(part: Part, *fields: str) -> dict[str, Any]:
+    """These fields as far as they differ from their defaults, which are the trainer's too: an image from before them refuses
+    what it does not know, and a run keeps its image."""
+    return part.model_dump(include=set(fields), exclude_defaults=True)
+
+
 def _model(model: Model) -> dict[str, Any]:
     return {
         "path": f"{MODEL_MOUNT}/{model.name}" if model.claim_name else None,
@@ -80,7 +87,8 @@ def _dataset(plan: Plan) -> dict[str, Any]:
     dataset = plan.spec.dataset
     fractions = dataset.split.fractions
     return _source(dataset.source) | {
-        "labels": dataset.labels.model_dump(exclude={"findings"}),
+        "labels": dataset.labels.model_dump(exclude={"findings", *_LATER_LABELS})
+        | _if_asked_for(dataset.labels, *_LATER_LABELS),
         "findings": list(dataset.labels.findings),
         "split": {
             "by": dataset.split.by,
@@ -121,5 +129,5 @@ def _training(plan: Plan) -> dict[str, Any]:
         "weight_decay": float(training.weight_decay),
         "scheduler": training.scheduler,
         "seed": training.seed,
-        "horizontal_flip": training.horizontal_flip,
+        **_if_asked_for(training, "horizontal_flip"),
     }

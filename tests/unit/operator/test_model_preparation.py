@@ -348,6 +348,21 @@ def test_the_run_s_pod_is_given_the_commit_that_was_fetched_for_it() -> None:
     assert prepare["args"] == ["prepare", "--run-file", "/etc/xray/run.json", "--model-commit", COMMIT]
 
 
+OFFLINE = {"name": "HF_HUB_OFFLINE", "value": "1"}
+
+
+def test_a_run_that_was_fixed_before_models_had_jobs_can_still_fetch_its_own() -> None:
+    pod = Pod(hugging_face_endpoint="https://hub.example", ca_bundle=CaBundle(config_map_name="hospital-ca"))
+    plan = model_plan(CONFIG.model_copy(update={"pod": pod}), name="example/vit")
+    old = replace(plan, snapshot=plan.snapshot.model_copy(update={"model_preparation": None}))
+    own = build_job(old, COMMIT)["spec"]["template"]["spec"]
+    for container in (*own["initContainers"], *own["containers"]):
+        assert {"name": "HF_ENDPOINT", "value": "https://hub.example"} in container["env"]
+        assert "ca-bundle" in {mount["name"] for mount in container["volumeMounts"]}
+        assert OFFLINE not in container["env"]
+        assert "--model-commit" not in container["args"]
+
+
 def test_the_hub_s_address_reaches_those_who_fetch_and_nobody_else() -> None:
     pod = Pod(hugging_face_endpoint="https://hub.example", ca_bundle=CaBundle(config_map_name="hospital-ca"))
     config = CONFIG.model_copy(update={"pod": pod})
@@ -361,6 +376,7 @@ def test_the_hub_s_address_reaches_those_who_fetch_and_nobody_else() -> None:
     assert "hospital-ca" in json.dumps(fetching)
     assert "HF_ENDPOINT" not in json.dumps(own)
     assert "hospital-ca" not in json.dumps(own)
+    assert OFFLINE in own["containers"][0]["env"]
     in_place = build_job(make_run(make_job().spec(model=MODEL), config=config))["spec"]["template"]["spec"]
     assert "HF_ENDPOINT" in json.dumps(in_place["initContainers"])
     assert "HF_ENDPOINT" not in json.dumps(in_place["containers"])
