@@ -151,7 +151,7 @@ def _prepare(run_file: RunFile, model_commit: Optional[str], progress: Progress)
     from xray_trainer.prepare.model import prepare_model
     from xray_trainer.prepare.run import prepare
 
-    model = prepare_model(run_file, model_commit)  # first: it is soon known to be wrong
+    model = prepare_model(run_file, progress, model_commit)  # first: it is soon known to be wrong
     return {**prepare(run_file, progress), **model}
 
 

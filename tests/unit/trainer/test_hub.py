@@ -24,6 +24,7 @@ from xray_trainer.prepare import hub as hub_module
 from xray_trainer.prepare.hub import fetch_model
 from xray_trainer.prepare.model import prepare_model
 from xray_trainer.prepare.pinned import PINNED_FILE, PinnedModel, open_pinned
+from xray_trainer.progress import Progress
 
 NAME = "example/vit"
 WEIGHTS = os.urandom(3_000_000)
@@ -273,6 +274,10 @@ def test_a_certificate_has_to_be_trusted(hub: Hub, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("huggingface_hub.utils._http._GLOBAL_CLIENT", None)
 
 
+def prepare_at(run_file: RunFile, commit: str | None = None) -> dict[str, Any]:
+    return prepare_model(run_file, Progress("Preparing"), commit)
+
+
 def hub_run(folder: Path, revision: str | None = None, **fields: Any) -> RunFile:
     model = {"path": None, "hub_name": NAME, "revision": revision, "config": None}
     return parse_run_file({**run_document(folder), "model": model, **fields})
@@ -281,18 +286,39 @@ def hub_run(folder: Path, revision: str | None = None, **fields: Any) -> RunFile
 def test_a_run_stays_at_the_commit_of_its_first_attempt(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = prepare_model(hub_run(tmp_path))
+    told = prepare_at(hub_run(tmp_path))
     commit = hub.refs[NAME, "main"]
     assert told["model"]["commit"] == commit
     hub.push(NAME, {"config.json": b"{}", "model.safetensors": b"2"})
-    assert prepare_model(hub_run(tmp_path)) == told
+    assert prepare_at(hub_run(tmp_path)) == told
     (tmp_path / "cache" / "models" / f"example--vit@{commit}" / "config.json").unlink()
-    assert prepare_model(hub_run(tmp_path)) == told, "fetched again, at the same commit"
+    assert prepare_at(hub_run(tmp_path)) == told, "fetched again, at the same commit"
     (tmp_path / "out" / PINNED_FILE).write_text("{")
-    assert prepare_model(hub_run(tmp_path))["model"]["commit"] == hub.refs[NAME, "main"], "nothing is known of before"
-    assert prepare_model(hub_run(tmp_path, commit))["model"] == {**told["model"], "revision": commit}
+    assert prepare_at(hub_run(tmp_path))["model"]["commit"] == hub.refs[NAME, "main"], "nothing is known of before"
+    assert prepare_at(hub_run(tmp_path, commit))["model"] == {**told["model"], "revision": commit}
     monkeypatch.setenv("HF_ENDPOINT", CLOSED)
-    assert prepare_model(hub_run(tmp_path, commit))["model"]["commit"] == commit
+    assert prepare_at(hub_run(tmp_path, commit))["model"]["commit"] == commit
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_fetch_in_place_tells_how_far_it_is_and_leaves_the_count_to_the_data(tmp_path: Path) -> None:
+    progress = Shares("Preparing")
+    prepare_model(hub_run(tmp_path), progress)
+    fetching, begin_of_data = progress.shares[:-1], progress.shares[-1]
+    assert fetching == sorted(fetching)
+    assert (len(fetching) > 1, fetching[-1], begin_of_data) == (True, 1, 0)
+
+
+class Shares(Progress):
+    """That remembers what it was told."""
+
+    def __init__(self, phase: str) -> None:
+        super().__init__(phase)
+        self.shares: list[float] = []
+
+    def advance_share(self, fraction: float) -> None:
+        self.shares.append(fraction)
+        super().advance_share(fraction)
 
 
 ORDER = "xray-model-1"
@@ -317,14 +343,14 @@ def test_an_order_fetches_for_runs_that_have_no_network(
     assert code == 0
     monkeypatch.setenv("HF_ENDPOINT", CLOSED)
     run_file = hub_run(tmp_path, model_prepared_by=ORDER)
-    assert prepare_model(run_file) == {"model": result["model"]}
+    assert prepare_at(run_file) == {"model": result["model"]}
     pinned = open_pinned(run_file)
     assert pinned is not None
     assert found(pinned.folder) == FILES
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
     hub.push(NAME, {"config.json": b"{}", "model.safetensors": b"2"})
     assert order(tmp_path)[1]["model"]["commit"] != pinned.commit, "of a later run"
-    assert prepare_model(run_file) == {"model": result["model"]}
+    assert prepare_at(run_file) == {"model": result["model"]}
 
 
 def test_a_run_takes_the_commit_that_was_fetched_for_it_though_a_later_run_has_fetched_another(
@@ -336,16 +362,16 @@ def test_a_run_takes_the_commit_that_was_fetched_for_it_though_a_later_run_has_f
     monkeypatch.setenv("HF_ENDPOINT", CLOSED)
     run_file = hub_run(tmp_path, model_prepared_by=ORDER)
     with pytest.raises(DataError, match=r"raise spec\.rerun to have it fetched again"):
-        prepare_model(run_file, "0" * 40)
-    assert prepare_model(run_file, ours["commit"])["model"] == ours
-    assert prepare_model(run_file, theirs["commit"])["model"] == ours, "attempts stay at the first one's"
+        prepare_at(run_file, "0" * 40)
+    assert prepare_at(run_file, ours["commit"])["model"] == ours
+    assert prepare_at(run_file, theirs["commit"])["model"] == ours, "attempts stay at the first one's"
 
 
 @pytest.mark.usefixtures("hub")
 def test_what_an_order_has_fetched_and_is_gone_is_told(tmp_path: Path) -> None:
     run_file = hub_run(tmp_path, model_prepared_by=ORDER)
     with pytest.raises(DataError, match=rf"what Job {ORDER} has fetched; raise spec\.rerun to have it fetched again"):
-        prepare_model(run_file)
+        prepare_at(run_file)
 
 
 @pytest.mark.usefixtures("hub")
@@ -357,7 +383,7 @@ def test_an_order_that_fails_tells_why(tmp_path: Path) -> None:
 
 def test_a_run_that_starts_from_no_hub_model_has_none_to_prepare(tmp_path: Path) -> None:
     run_file = make_run_file(tmp_path)
-    assert prepare_model(run_file) == {}
+    assert prepare_at(run_file) == {}
     assert open_pinned(run_file) is None
 
 
@@ -366,7 +392,7 @@ def test_train_takes_no_model_but_its_own_and_no_damaged_one(tmp_path: Path) -> 
     run_file = hub_run(tmp_path)
     with pytest.raises(DataError, match="expected prepare to have run before train"):
         open_pinned(run_file)
-    prepare_model(run_file)
+    prepare_at(run_file)
     other = run_file.model_copy(update={"model": run_file.model.model_copy(update={"hub_name": "example/other"})})
     with pytest.raises(DataError, match=f"{NAME} at [0-9a-f]+; expected example/other at"):
         open_pinned(other)

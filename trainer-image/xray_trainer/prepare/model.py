@@ -25,7 +25,7 @@ from xray_trainer.result import VERSION
 LOG = logging.getLogger(__name__)
 
 
-def prepare_model(run_file: RunFile, commit: Optional[str] = None) -> Dict[str, Any]:
+def prepare_model(run_file: RunFile, progress: Progress, commit: Optional[str] = None) -> Dict[str, Any]:
     """Leave the run's hub model for `train`, at the commit that an earlier attempt found, if there was one.
 
     Args:
@@ -38,7 +38,7 @@ def prepare_model(run_file: RunFile, commit: Optional[str] = None) -> Dict[str, 
     path = run_file.output_dir / PINNED_FILE
     pinned = _of_earlier_attempt(path, run_file.model.hub_name, run_file.model.revision)
     if pinned is None or not _is_there(pinned):
-        pinned = _ordered(run_file, commit) or _fetched(run_file, pinned)
+        pinned = _ordered(run_file, commit) or _fetched(run_file, pinned, progress)
     LOG.info("model %s at commit %s", pinned.name, pinned.commit)
     with disk_full_reported(f"output {run_file.output_dir}"):
         run_file.output_dir.mkdir(parents=True, exist_ok=True)
@@ -100,12 +100,14 @@ def _at_commit(run_file: RunFile, commit: str) -> PinnedModel:
     return pin(name, run_file.model.revision, folder, check_model(folder, name, commit))
 
 
-def _fetched(run_file: RunFile, pinned: Optional[PinnedModel]) -> PinnedModel:
-    """From the hub, at the commit that an earlier attempt has pinned."""
+def _fetched(run_file: RunFile, pinned: Optional[PinnedModel], progress: Progress) -> PinnedModel:
+    """From the hub, at the commit that an earlier attempt has pinned. The share done is that of the model, until the data's
+    begins."""
     from xray_trainer.prepare.hub import fetch_model
 
     model = run_file.model
     assert model.hub_name is not None
     revision = pinned.commit if pinned else model.revision
-    fetched = fetch_model(model.hub_name, revision, run_file.dataset.cache_dir, lambda _: None)
+    fetched = fetch_model(model.hub_name, revision, run_file.dataset.cache_dir, progress.advance_share)
+    progress.advance_share(0)
     return fetched.model_copy(update={"revision": model.revision})
