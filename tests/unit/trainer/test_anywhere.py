@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -202,6 +203,48 @@ def test_nothing_is_told_of_a_folder_without_images_but_its_url(tmp_path: Path) 
 def test_a_missing_package_is_named(url: str, package: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"fsspec\.url: [a-z0-9]+: a package is missing \(.*{package}.*\)"):
         Folder(Fsspec(url=url))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "given", "added"),
+    [
+        ("gs", {}, {"token": "anon"}),
+        ("gs", {"project": "x"}, {"token": "anon"}),
+        ("gs", {"token": "google_default"}, {"token": "anon"}),
+        ("gs", {"token": "cloud", "project": "x"}, {"token": "anon"}),
+        ("gs", {"token": {"type": "service_account"}, "project": "x"}, {}),
+        ("s3", {"endpoint_url": "http://minio"}, {"anon": True}),
+        ("s3", {"anon": False, "profile": "default"}, {"anon": True}),
+        ("s3", {"key": "k"}, {"anon": True}),
+        ("s3", {"key": "k", "secret": "s"}, {}),
+        ("az", {"account_name": "x"}, {"anon": True}),
+        ("abfs", {"account_name": "x", "anon": False}, {"anon": True}),
+        ("abfs", {"tenant_id": "t", "client_id": "c"}, {"anon": True}),
+        ("abfs", {"tenant_id": "t", "client_id": "c", "client_secret": "s"}, {}),
+        ("abfs", {"account_key": "k"}, {}),
+        ("hf", {"endpoint": "http://hub"}, {"token": False}),
+        ("hf", {"token": True}, {"token": False}),
+        ("hf", {"token": "hf_x"}, {}),
+        ("sftp", {"username": "u"}, {}),
+    ],
+)
+def test_a_store_is_never_read_with_the_credentials_of_the_node(
+    monkeypatch: pytest.MonkeyPatch, protocol: str, given: dict[str, Any], added: dict[str, Any]
+) -> None:
+    """Options without a credential leave a package no way to look for one where it runs."""
+    seen: list[dict[str, Any]] = []
+
+    class Recording(MemoryFileSystem):  # type: ignore[misc]  # fsspec ships no types
+        def __init__(self, **options: Any) -> None:
+            super().__init__()
+            seen.append(options)
+
+    monkeypatch.setitem(_registry, protocol, Recording)
+    monkeypatch.setenv("STORAGE_OPTIONS", json.dumps(given))
+    Folder(Fsspec(url=f"{protocol}://xrays/nih"))
+    assert [{key: value for key, value in options.items() if key != "skip_instance_cache"} for options in seen] == [
+        given | added
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "secret", '"secret"'])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import IO, Any, Dict, List, Mapping, Optional
+from typing import IO, Any, Dict, List, Mapping, Optional, Tuple
 
 import fsspec  # type: ignore[import-untyped]  # fsspec ships no types
 
@@ -29,6 +29,15 @@ NOBODY: Mapping[str, Dict[str, Any]] = {
     "s3": {"anon": True},
 }
 """What makes a package read without credentials where it would look for the node's. Others look for none."""
+_AZURE = (("account_key",), ("sas_token",), ("connection_string",), ("tenant_id", "client_id", "client_secret"))
+CREDENTIALS: Mapping[str, Tuple[Tuple[str, ...], ...]] = {
+    "abfs": _AZURE,
+    "az": _AZURE,
+    "gs": (("token",),),
+    "hf": (("token",),),
+    "s3": (("key", "secret"),),
+}
+"""Options that are credentials, alone or together. Without them the settings of NOBODY hold, whatever else a Secret has."""
 STAMPS = ("ETag", "etag", "md5Hash", "blob_id", "mtime", "modify", "LastModified", "last_modified", "modificationTime")
 """What listings tell of a file's content or last write."""
 READ_BYTES = 8 << 20
@@ -44,7 +53,10 @@ class Folder:
         self._patience = patience
         protocol = settings.url.partition("://")[0]
         os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")  # never with the credentials of the node
-        options = _options() or NOBODY.get(protocol, {})
+        options = _options()
+        self._given = "the Secret's credentials" if _has_credentials(protocol, options) else "no credentials"
+        if not _has_credentials(protocol, options):
+            options = {**options, **NOBODY.get(protocol, {})}
         try:
             self._system, root = fsspec.url_to_fs(settings.url, skip_instance_cache=True, **options)
         except ImportError as error:
@@ -105,9 +117,8 @@ class Folder:
                 f"{FIELD}.url: {self.url}: {place} is not there; expected the folder with the data"
             )
         if isinstance(error, PermissionError) or status in (401, 403) or "Auth" in name or "Credential" in name:
-            given = "the Secret's options" if OPTIONS in os.environ else "no credentials"
             return ConfigurationError(
-                f"{FIELD}.secretName: {self.url}: {name} with {given}; expected a readable folder"
+                f"{FIELD}.secretName: {self.url}: {name} with {self._given}; expected a readable folder"
             )
         if isinstance(error, (TypeError, ValueError)):
             return ConfigurationError(
@@ -148,6 +159,16 @@ def _options() -> Dict[str, Any]:
             f"{FIELD}.secretName: its key {OPTIONS} is no JSON object; expected options of the protocol's file system"
         )
     return options
+
+
+def _has_credentials(protocol: str, options: Mapping[str, Any]) -> bool:
+    if protocol not in CREDENTIALS:
+        return bool(options)
+    # to gcsfs a text is the name of a way to the node's credentials, or of a file
+    kind = dict if protocol == "gs" else str
+    return any(
+        all(isinstance(options.get(key), kind) and options[key] for key in keys) for keys in CREDENTIALS[protocol]
+    )
 
 
 def _parts(path: str) -> List[str]:
