@@ -18,8 +18,9 @@ AND_NO_SAMPLE := and not nih_sample
 $(if $(filter test test-fast,$(MAKECMDGOALS)),$(info NIH_SAMPLE_DIR is not set: the tests on real radiographs are left out))
 endif
 
-test: test-fast ## every test that needs no accelerator, on a real control plane and node
+test: test-fast build/python38/ready ## every test that needs no accelerator, on a real control plane and node
 	$(PYTEST) tests/unit tests/contract -m "slow $(AND_NO_SAMPLE)"
+	build/python38/bin/python -m pytest -c tests/python38/pytest.ini tests/python38
 	$(PYTEST) tests/chart tests/integration tests/e2e tests/gate -m "not slow $(AND_NO_SAMPLE)"
 
 # side by side, about as long as each other: what imports torch and other large libraries on one core, the rest on the other
@@ -45,6 +46,13 @@ build/decoders/ready: benchmarks/decoders.txt .venv/ready
 	.venv/bin/uv pip sync -q --require-hashes --python build/decoders/bin/python $<
 	touch $@
 
+# Python 3.8 with the IPU's libraries; pyenv's python3.8 answers only to who has chosen it
+build/python38/ready: tests/python38/requirements.txt
+	PYENV_VERSION=3.8 .venv/bin/uv venv -q --clear --python 3.8 build/python38 || \
+		{ echo "no Python 3.8, and uv can't download one; 'pyenv install 3.8' brings it"; exit 1; }
+	.venv/bin/uv pip sync -q --require-hashes --python build/python38/bin/python $<
+	touch $@
+
 lint: .venv/ready ## format, lint, types, import rules, generated files
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
@@ -63,21 +71,23 @@ generate: .venv/ready ## from the CRDs: the chart's copy and the API reference; 
 
 LOCK_ANY := .venv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 LOCK := $(LOCK_ANY) --universal --python-version 3.11
+LOCK38 := $(LOCK_ANY) --python-version 3.8 --python-platform linux
 
-# triton (1 GB) compiles GPU kernels for torch.compile, which is not used; hf-xet (11 MB) brings another protocol for
-# the hub's files, with certificates and proxies of its own
-LEAN := --no-emit-package triton --no-emit-package hf-xet
+# triton (1 GB; in old versions with cmake and lit) compiles GPU kernels for torch.compile, which is not used; hf-xet
+# (11 MB) brings another protocol for the hub's files, with certificates and proxies of its own
+LEAN := --no-emit-package triton --no-emit-package cmake --no-emit-package lit --no-emit-package hf-xet
 
 lock: .venv/ready ## write the lock files anew
 	$(LOCK) pyproject.toml -o operator/requirements.txt
 	$(LOCK) trainer-image/pyproject.toml --extra prepare $(LEAN) -o trainer-image/requirements/prepare.txt
 	$(LOCK) trainer-image/pyproject.toml --extra torch $(LEAN) -o trainer-image/requirements/torch.txt
-	$(LOCK) pyproject.toml trainer-image/pyproject.toml --all-extras --group pyproject.toml:dev \
+	$(LOCK) pyproject.toml trainer-image/pyproject.toml --extra prepare --extra torch --group pyproject.toml:dev \
 		$(LEAN) -o requirements-dev.txt
 	$(LOCK) tests/s3/requirements.in trainer-image/pyproject.toml --extra prepare $(LEAN) -o tests/s3/requirements.txt
 	$(LOCK) benchmarks/decoders.in -o benchmarks/decoders.txt
-	$(LOCK_ANY) --python-version 3.8 --python-platform linux \
-		trainer-image/pyproject.toml tests/python38/requirements.in $(LEAN) -o tests/python38/requirements.txt
+	$(LOCK38) trainer-image/pyproject.toml --extra ipu $(LEAN) -o trainer-image/requirements/ipu.txt
+	$(LOCK38) trainer-image/pyproject.toml --extra ipu tests/python38/requirements.in \
+		-c trainer-image/requirements/ipu.txt $(LEAN) -o tests/python38/requirements.txt
 
 .venv/ready: requirements-dev.txt
 	$(PYTHON) -m venv .venv

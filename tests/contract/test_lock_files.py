@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +24,14 @@ LOCKS = (
     "trainer-image/requirements/torch.txt",
     "requirements-dev.txt",
 )
-APART = ("benchmarks/decoders.txt", "tests/s3/requirements.txt", "tests/python38/requirements.txt")
+APART = (
+    "trainer-image/requirements/ipu.txt",
+    "benchmarks/decoders.txt",
+    "tests/s3/requirements.txt",
+    "tests/python38/requirements.txt",
+)
 """Of environments of their own, whose packages are not installed here."""
-LEFT_OUT = {"triton", "hf-xet"}
+LEFT_OUT = {"triton", "cmake", "lit", "hf-xet"}
 """torch and huggingface-hub ask for them, and we don't: the Makefile says why."""
 ALONE = {
     canonicalize_name(each["name"]): each["requires-dist"]
@@ -85,7 +89,7 @@ def asked_for(lock: str, operator: Document, trainer: Document) -> list[str]:
     if lock == "operator/requirements.txt":
         return process
     if lock == "requirements-dev.txt":
-        return [*process, *operator["dependency-groups"]["dev"], *image, *chain(*extras.values())]
+        return [*process, *operator["dependency-groups"]["dev"], *image, *extras["prepare"], *extras["torch"]]
     return [*image, *extras[Path(lock).stem]]
 
 
@@ -115,14 +119,20 @@ def dependencies(name: str, extra: str) -> list[Requirement]:
 
 def differences(direct: Sequence[str], lock: Sequence[Locked]) -> list[str]:
     """What a lock file lacks, has in another version than was asked for, or holds for nobody."""
+    told = other_versions(direct, lock)
+    here, wanted_here = {entry.name for entry in lock if entry.counts()}, needed(direct) - LEFT_OUT
+    told += [f"{name} is not locked" for name in sorted(wanted_here - here)]
+    return told + [f"{name} is locked, and nothing needs it" for name in sorted(here - wanted_here)]
+
+
+def other_versions(direct: Iterable[str], lock: Sequence[Locked]) -> list[str]:
+    """What was asked for and is locked in a version that doesn't fit."""
     told = []
     for line in direct:
         wanted = Requirement(line)
         entries = [entry for entry in lock if entry.name == canonicalize_name(wanted.name)]
         told += [f"{line}: locked is {e.version}" for e in entries if not wanted.specifier.contains(e.version or "0")]
-    here, wanted_here = {entry.name for entry in lock if entry.counts()}, needed(direct) - LEFT_OUT
-    told += [f"{name} is not locked" for name in sorted(wanted_here - here)]
-    return told + [f"{name} is locked, and nothing needs it" for name in sorted(here - wanted_here)]
+    return told
 
 
 def faults(lock: Sequence[Locked]) -> list[str]:
@@ -142,6 +152,23 @@ def faults(lock: Sequence[Locked]) -> list[str]:
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_holds_what_is_asked_for_and_what_that_needs(lock: str) -> None:
     assert differences(asked_for(lock, *projects()), read_lock((REPOSITORY / lock).read_text())) == []
+
+
+@pytest.mark.parametrize("lock", ["trainer-image/requirements/ipu.txt", "tests/python38/requirements.txt"])
+def test_the_locks_of_python_3_8_hold_what_the_ipu_image_asks_for(lock: str) -> None:
+    direct = asked_for("trainer-image/requirements/ipu.txt", *projects())
+    entries = read_lock((REPOSITORY / lock).read_text())
+    assert other_versions(direct, entries) == []
+    assert {canonicalize_name(Requirement(line).name) for line in direct} <= {entry.name for entry in entries}
+
+
+def test_the_tests_run_with_what_the_ipu_image_holds() -> None:
+    image, tests = (
+        set(read_lock((REPOSITORY / path / f"{name}.txt").read_text()))
+        for path, name in (("trainer-image/requirements", "ipu"), ("tests/python38", "requirements"))
+    )
+    assert image <= tests
+    assert "pytest" in {entry.name for entry in tests - image}
 
 
 @pytest.mark.parametrize("lock", [*LOCKS, *APART])

@@ -35,10 +35,11 @@ FILMS = (1, 2, 3, 1, 4, 2, 1, 3, 2, 1)
 STORED_SIZE, IMAGES_PER_FILE = 256, 6
 COLUMNS = ["image", *(f"finding_{finding}" for finding in NIH_FINDINGS), "ordinal", "patient", "split"]
 NEEDED_THERE = {
-    *("checkpoints", "config", "errors", "files", "findings", "finished", "interruption", "metrics", "progress"),
-    *("resources", "result", "train", "prepare.cache", "prepare.columns", "prepare.shards", "prepare.staging"),
+    *("checkpoints", "config", "dataset", "errors", "files", "findings", "finished", "interruption", "metrics"),
+    *("model", "progress", "report", "resources", "result", "train", "backends.callbacks"),
+    *("prepare.cache", "prepare.columns", "prepare.shards", "prepare.staging"),
 }
-"""Of xray_trainer, to train on what others have prepared; `dataset`, `model` and `report` need torch or matplotlib too."""
+"""Of xray_trainer, to train there on what others have prepared."""
 
 
 class There(NamedTuple):
@@ -60,17 +61,10 @@ def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> st
 
 
 @pytest.fixture(scope="module")
-def python38(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter with its packages, which uv keeps. That there is none is an error, not a reason to leave this out."""
-    uv, folder = Path(sys.executable).parent / "uv", tmp_path_factory.mktemp("python38")
-    try:
-        # pyenv's python3.8 answers only to who has chosen it
-        run(uv, "venv", "--python", "3.8", folder / "venv", PYENV_VERSION="3.8")
-    except AssertionError as error:
-        pytest.fail(f"no Python 3.8, and uv can't download one; `pyenv install 3.8` brings it: {error}")
-    python = folder / "venv" / "bin" / "python"
-    run(uv, "pip", "sync", "--require-hashes", "--python", python, FOLDER / "requirements.txt")
-    return python
+def python38() -> Path:
+    """The interpreter with its packages. That there is none is an error, not a reason to leave this out."""
+    run("make", "-s", "build/python38/ready", cwd=REPOSITORY)
+    return REPOSITORY / "build" / "python38" / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
