@@ -10,7 +10,7 @@ import pytest
 import torch
 from optimum.graphcore import IPUConfig, IPUTrainer, IPUTrainingArguments
 from poptorch import _hardware
-from tiny import FINDINGS, IMAGES, make_vit, write_cache
+from tiny import FINDINGS, IMAGES, make_vit, open_parts, write_cache
 from transformers import TrainerState, ViTForImageClassification, set_seed
 
 from xray_trainer.dataset import Batch, XrayDataset
@@ -33,7 +33,7 @@ def four_ipus() -> None:
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, XrayDataset]:
-    return write_cache(tmp_path_factory.mktemp("cache"))
+    return open_parts(*write_cache(tmp_path_factory.mktemp("cache")))
 
 
 def floats(batch: Batch) -> Batch:

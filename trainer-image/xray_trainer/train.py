@@ -36,7 +36,7 @@ from xray_trainer.result import VERSION
 
 if TYPE_CHECKING:  # torch and transformers are imported only after `set_environment`
     from xray_trainer.backends.callbacks import MetricsFile
-    from xray_trainer.backends.torch import Outcome
+    from xray_trainer.backends.common import Outcome
 
 LOG = logging.getLogger(__name__)
 

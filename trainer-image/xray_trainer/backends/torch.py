@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Union
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import (
     EvalPrediction,
     PrinterCallback,
@@ -30,7 +27,8 @@ from xray_trainer.backends.callbacks import (
     PredictionCallback,
     ProgressCallback,
 )
-from xray_trainer.checkpoints import Checkpoint, Checkpoints
+from xray_trainer.backends.common import LOGS_PER_RUN, Outcome, diverged, ends_unvalidated_epoch, lift_files
+from xray_trainer.checkpoints import Checkpoints
 from xray_trainer.config import RunFile
 from xray_trainer.dataset import Augmentation, XrayDataset, collate, open_part
 from xray_trainer.errors import (
@@ -50,29 +48,8 @@ from xray_trainer.resources import available_cores
 
 LOG = logging.getLogger(__name__)
 
-LOGS_PER_RUN = 200
-"""Points of the curves; every step of a short run is logged."""
-STATE = "trainer_state.json"
-"""transformers' own account of a training, in each checkpoint."""
-ARGUMENTS = "training_args.bin"
-"""A pickle that transformers writes into each checkpoint and nobody reads."""
 NO_MEMORY = "DefaultCPUAllocator"
 """In the RuntimeError that torch raises where the host's memory doesn't suffice."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A trained model and its predictions for the held-out images."""
-
-    model: ViTForImageClassification
-    device: str
-    steps: int
-    resumed_from_step: Optional[int]
-    """The step of the checkpoint that this attempt began with."""
-    test_logits: NDArray[np.float32]
-    """(n_images, n_findings)."""
-    test_labels: NDArray[np.int8]
-    """(n_images, n_findings), 0 or 1."""
 
 
 def run(
@@ -149,7 +126,7 @@ def _train(
     if found is not None:
         LOG.info("going on from the checkpoint of step %d of %d", found.step, settings.epochs * per_epoch)
         progress.saved(found.as_json())
-    arguments = _arguments(run_file, per_epoch, scratch, validate_first=_ends_unvalidated_epoch(found, per_epoch))
+    arguments = _arguments(run_file, per_epoch, scratch, validate_first=ends_unvalidated_epoch(found, per_epoch))
     trainer = _CheckedTrainer(
         checkpoints,
         progress,
@@ -183,14 +160,6 @@ def _train(
         test_logits=np.asarray(predicted.predictions, dtype=np.float32),
         test_labels=parts["test"].labels,
     )
-
-
-def _ends_unvalidated_epoch(found: Optional[Checkpoint], per_epoch: int) -> bool:
-    """Whether a checkpoint was saved after an epoch's last step, and before the validation that follows it."""
-    if found is None or found.step % per_epoch:
-        return False
-    history = json.loads((found.path / STATE).read_text(encoding="utf-8"))["log_history"]
-    return not any(entry["step"] == found.step and "eval_loss" in entry for entry in history)
 
 
 def _arguments(run_file: RunFile, per_epoch: int, scratch: Path, validate_first: bool) -> TrainingArguments:
@@ -286,11 +255,7 @@ class _CheckedTrainer(Trainer):
             self._filling = folder
             super(_CheckedTrainer, self)._save_checkpoint(model, trial)
             self._filling = None
-            (written,) = folder.iterdir()
-            (written / ARGUMENTS).unlink()
-            for path in written.iterdir():
-                path.rename(folder / path.name)
-            written.rmdir()
+            lift_files(folder)
 
         self._progress.saved(self._checkpoints.write(self.state.global_step, fill).as_json())
 
@@ -305,10 +270,4 @@ class _CheckedTrainer(Trainer):
         return str(self._filling or super()._get_output_dir(trial))
 
     def _diverged(self, step: int, what: str) -> DivergedError:
-        saved = self._checkpoints.latest
-        self._progress.saved(None if saved is None else saved.as_json())
-        kept = "no checkpoint was saved before" if saved is None else f"the checkpoint of step {saved.step} is kept"
-        rate = self.args.learning_rate
-        return DivergedError(
-            f"step {step}: {what}; expected finite numbers, try a learning rate below {rate:g}; {kept}"
-        )
+        return diverged(step, what, self.args.learning_rate, self._checkpoints, self._progress)
