@@ -73,12 +73,13 @@ def run(kube: Kube, prometheus: Prometheus, module_namespace: str, flavor: str, 
     run_pod_job(kube, module_namespace, "generate", restricted_pod(prepare_image, arguments, {"work": "/data"}), 300)
     kube.apply(training_job(module_namespace, flavor))
 
-    def loss() -> list[dict[str, Any]]:
+    def arrived(metric: str) -> list[dict[str, Any]]:
         status = (kube.find("xraytrainingjob", NAME, module_namespace) or {}).get("status", {})
         assert status.get("state") not in ("Succeeded", "Failed"), f"ended unseen: {json.dumps(status, indent=1)}"
-        return prometheus.query(f'xray_trainer_loss{{namespace="{module_namespace}",name="{NAME}"}}')
+        return prometheus.query(f'{metric}{{namespace="{module_namespace}",name="{NAME}"}}')
 
-    seen = until("the trainer's loss has arrived", loss, 180)[0]["value"][0]
+    until("a checkpoint is known", lambda: arrived("xray_training_checkpoint_age_seconds"), 180)
+    seen = until("the trainer's loss has arrived", lambda: arrived("xray_trainer_loss"), 180)[0]["value"][0]
     answers = {question: prometheus.query(question, at=seen) for question in documented_blocks("promql")}
     return Run(wait_for_end(kube, NAME, module_namespace), module_namespace, flavor, answers)
 
@@ -93,7 +94,7 @@ def training_job(namespace: str, flavor: str) -> Manifest:
             "flavor": flavor,
             "model": {"config": {"hiddenSize": 48, "layers": 2, "heads": 2, "patchSize": 16}},
             "dataset": {"source": {"pvc": {"claimName": "work", "path": "nih"}}, "imageSize": 64},
-            "training": {"epochs": 20, "globalBatchSize": 16},
+            "training": {"epochs": 100, "globalBatchSize": 16},
             "checkpoint": {"everySteps": 10},
             "output": {"claimName": "work"},
         },
