@@ -70,7 +70,7 @@ def collect(
     """Decode all labelled images into shards, in the order of the source whatever the number of cores. Shards that an
     earlier attempt has left are taken as they are, and bundles that it had finished are not even opened.
 
-    Decoders release Python's lock, so threads use all cores.
+    On several cores the decoder is one that lets go of Python's lock, so threads use them all.
 
     Args:
         rejections: gets what is left out.
@@ -107,6 +107,7 @@ class _Collector:
         self._staging = staging
         self._pool = pool
         self._waiting_files = WAITING_PER_CORE * cores
+        self._alone = cores == 1
         self._on_bad_image = on_bad_image
         self._rejections = rejections
         self._meter = meter
@@ -208,7 +209,7 @@ class _Collector:
         if image is None:
             return _Waiting(member, "", memory_bytes, reason)
         self._seen.add(image)
-        decoded = self._pool.submit(DECODERS[member.ending], member.data, self._staging.side)
+        decoded = self._pool.submit(DECODERS[member.ending], member.data, self._staging.side, self._alone)
         return _Waiting(member, image, memory_bytes, decoded)
 
     def _take(self, waiting: _Waiting, filling: _Filling) -> None:
