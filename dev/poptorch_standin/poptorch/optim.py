@@ -5,6 +5,7 @@ The device computes `_update` in 32 bits, also where an IPU would keep gradients
 
 from __future__ import annotations
 
+import abc
 import math
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
@@ -31,7 +32,7 @@ class VariableAttributes:
         return attr in self._constant
 
 
-class Optimizer(torch.optim.Optimizer):
+class Optimizer(torch.optim.Optimizer, abc.ABC):
     """What all have: hyper-parameters in groups, as torch's, of which a change counts from `setOptimizer` on."""
 
     def __init__(
@@ -66,13 +67,13 @@ class Optimizer(torch.optim.Optimizer):
         torch.optim.Optimizer.load_state_dict(self, state_dict)
         self.ipu_state, self.read_device = state_dict["ipu_state"], None
 
+    @abc.abstractmethod
     def _update(self, state: State, weight: torch.Tensor, gradient: torch.Tensor, group: Group) -> None:
         """One step of one tensor, in place.
 
         Args:
             state: of this tensor; empty at first.
         """
-        raise NotImplementedError
 
 
 def _average(state: State, name: str, value: torch.Tensor, beta: float) -> torch.Tensor:
