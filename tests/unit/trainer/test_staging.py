@@ -89,9 +89,14 @@ def test_nothing_is_read_or_decoded_twice(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(TransportError):
             prepare_in(tmp_path)
     decoded, opened = [], []
-    decode, read = prepare_images.DECODERS[".png"], PackedFiles.read
-    counting = {".png": lambda *given: decoded.append(given) or decode(*given)}
-    monkeypatch.setattr(prepare_images, "DECODERS", counting)
+    read = PackedFiles.read
+
+    class Counting(dict[str, object]):
+        def __getitem__(self, ending: str) -> object:
+            decoded.append(ending)
+            return super().__getitem__(ending)
+
+    monkeypatch.setattr(prepare_images, "DECODERS", Counting(prepare_images.DECODERS))
 
     def reading(bundle: PackedFiles, on_bytes: OnBytes, after: int = 0) -> Iterator[Member]:
         for member in read(bundle, on_bytes, after):

@@ -34,6 +34,7 @@ from xray_trainer.prepare.images import UNREADABLE, Collected, collect
 from xray_trainer.prepare.labels import LabelRow, Labels, absent_findings, summarise
 from xray_trainer.prepare.meter import Meter
 from xray_trainer.prepare.official import OfficialLists
+from xray_trainer.prepare.pool import MOST_PROCESSES
 from xray_trainer.prepare.rejections import Rejections
 from xray_trainer.prepare.shards import Rows, count_positives, write_shards
 from xray_trainer.prepare.sources.source import Source
@@ -124,7 +125,7 @@ def _fill(task: Task, rejections: Rejections, staging: Staging, progress: Progre
     expected = source.estimate(len(labels.rows))
     needed = COPIES * expected * dataset.stored_size**2 - staging.bytes()
     require_free(dataset.cache_dir, needed, f"cache for about {expected} images")
-    cores = available_cores()
+    cores = min(available_cores(), MOST_PROCESSES)
     metered = Meter(progress, source.total_bytes(), expected, source.archives, time.monotonic)
     LOG.info("preparing about %d images from %d archives on %d cores", expected, source.archives, cores)
     with disk_full_reported(f"cache for about {expected} images, {needed} bytes"), metered as meter:

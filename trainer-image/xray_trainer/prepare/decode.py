@@ -1,7 +1,7 @@
 """One PNG or JPEG file in, one small grey square out.
 
 The bytes are foreign: what they may cost is read from their first header before a decoder sees them. What nearly every
-radiograph is, 8-bit grey, goes on one core to the Rust crate png by kornia-rs, which is the fastest that was measured
+radiograph is, 8-bit grey, goes to the Rust crate png by kornia-rs, which is the fastest that was measured
 (docs/performance.md); all else, and what that finds wrong, to Pillow.
 """
 
@@ -86,25 +86,23 @@ def _size_of(data: bytes) -> Tuple[int, int]:
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
-def decode_png(data: bytes, stored_size: int, alone: bool = True) -> DecodedImage:
+def decode_png(data: bytes, stored_size: int) -> DecodedImage:
     """Decode a PNG, turn it to 8-bit grey and scale it to stored_size x stored_size.
 
     Sixteen-bit images keep their upper eight bits, transparency is dropped, colours are weighted as ITU-R 601 does.
     An image that is not square is squeezed, not cropped: the edge of a lung may be the finding.
 
-    Args:
-        alone: whether no other thread decodes. kornia-rs is the fastest, but holds Python's lock; Pillow lets go of it.
     Raises: UnreadableImageError.
     """
     if not data.startswith(PNG_SIGNATURE):
         raise UnreadableImageError(f"not a PNG file{_other_format(data)}")
-    grey = _decode_grey(data) if alone else None
+    grey = _decode_grey(data)
     if grey is not None:
         return DecodedImage(_scale(grey, stored_size).tobytes(), "L")
     return _decode_by_pillow(data, "PNG", stored_size)
 
 
-def decode_jpeg(data: bytes, stored_size: int, alone: bool = True) -> DecodedImage:  # noqa: ARG001 (as decode_png)
+def decode_jpeg(data: bytes, stored_size: int) -> DecodedImage:
     """The same for a JPEG of 8 bits; of colours, its luma is taken. There is no checksum in a JPEG: of damage in the middle
     nobody can know.
 
@@ -120,7 +118,7 @@ def decode_jpeg(data: bytes, stored_size: int, alone: bool = True) -> DecodedIma
     return _decode_by_pillow(data, "JPEG", stored_size)
 
 
-DECODERS: Mapping[str, Callable[[bytes, int, bool], DecodedImage]] = {
+DECODERS: Mapping[str, Callable[[bytes, int], DecodedImage]] = {
     ".png": decode_png,
     ".jpg": decode_jpeg,
     ".jpeg": decode_jpeg,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Deque, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Union
@@ -12,12 +13,13 @@ from typing import Deque, Iterator, List, Mapping, Optional, Sequence, Set, Tupl
 import numpy as np
 
 from xray_trainer.config import OnBadImage
-from xray_trainer.errors import DataError
+from xray_trainer.errors import DataError, TrainerError
 from xray_trainer.prepare.archive import Bundle, Member
 from xray_trainer.prepare.decode import DECODERS, DecodedImage, UnreadableImageError, memory_to_decode
 from xray_trainer.prepare.labels import LabelRow
 from xray_trainer.prepare.match import RowFinder
 from xray_trainer.prepare.meter import Meter
+from xray_trainer.prepare.pool import decoding_pool
 from xray_trainer.prepare.rejections import Rejection, Rejections
 from xray_trainer.prepare.staging import Place, Shard, Staging
 
@@ -70,14 +72,12 @@ def collect(
     """Decode all labelled images into shards, in the order of the source whatever the number of cores. Shards that an
     earlier attempt has left are taken as they are, and bundles that it had finished are not even opened.
 
-    On several cores the decoder is one that lets go of Python's lock, so threads use them all.
-
     Args:
         rejections: gets what is left out.
     Raises: DataError if too many images are unreadable or none is left.
     """
-    with ThreadPoolExecutor(cores, thread_name_prefix="decode") as pool:
-        collector = _Collector(rows, staging, pool, cores, on_bad_image, rejections, meter)
+    with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
+        collector = _Collector(rows, staging, writer, cores, on_bad_image, rejections, meter)
         for number, bundle in enumerate(bundles):
             collector.collect(number, bundle)
         collected = collector.finish()
@@ -94,7 +94,7 @@ class _Collector:
         self,
         rows: Mapping[str, LabelRow],
         staging: Staging,
-        pool: ThreadPoolExecutor,
+        writer: Executor,
         cores: int,
         on_bad_image: OnBadImage,
         rejections: Rejections,
@@ -105,9 +105,9 @@ class _Collector:
         self._labels = list(rows.values())
         self._finder = RowFinder(rows)
         self._staging = staging
-        self._pool = pool
+        self._writer = writer
+        self._pool = decoding_pool(cores)
         self._waiting_files = WAITING_PER_CORE * cores
-        self._alone = cores == 1
         self._on_bad_image = on_bad_image
         self._rejections = rejections
         self._meter = meter
@@ -183,21 +183,27 @@ class _Collector:
         """While the next one is decoded; two are in memory at most."""
         self._settle()
         self._add(place, shard)
-        self._writing = self._pool.submit(self._staging.write, place, shard)
+        self._writing = self._writer.submit(self._staging.write, place, shard)
 
     def _decode(self, members: Iterator[Member], after: int) -> Shard:
         """The next files of a bundle."""
         filling = _Filling(self._staging.shard_files, self._staging.side**2)
         waiting: Deque[_Waiting] = deque()
-        for member in members:
-            filling.last = member.ordinal
-            filling.files += 1
-            memory_bytes = memory_to_decode(member.data)
-            while self._is_full(waiting, memory_bytes):
+        try:
+            for member in members:
+                filling.last = member.ordinal
+                filling.files += 1
+                memory_bytes = memory_to_decode(member.data)
+                while self._is_full(waiting, memory_bytes):
+                    self._take(waiting.popleft(), filling)
+                waiting.append(self._begin(member, memory_bytes))
+            while waiting:
                 self._take(waiting.popleft(), filling)
-            waiting.append(self._begin(member, memory_bytes))
-        while waiting:
-            self._take(waiting.popleft(), filling)
+        except BrokenProcessPool as error:
+            raise TrainerError(
+                f"{member.place}: a process that decodes images died near member {member.ordinal}: "
+                "too little memory, or a file that a decoder doesn't survive"
+            ) from error
         return filling.finish(after)
 
     def _is_full(self, waiting: Deque[_Waiting], more_bytes: int) -> bool:
@@ -209,7 +215,7 @@ class _Collector:
         if image is None:
             return _Waiting(member, "", memory_bytes, reason)
         self._seen.add(image)
-        decoded = self._pool.submit(DECODERS[member.ending], member.data, self._staging.side, self._alone)
+        decoded = self._pool.submit(DECODERS[member.ending], member.data, self._staging.side)
         return _Waiting(member, image, memory_bytes, decoded)
 
     def _take(self, waiting: _Waiting, filling: _Filling) -> None:

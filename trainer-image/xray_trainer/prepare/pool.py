@@ -1,0 +1,43 @@
+"""Processes that decode images for the one that reads them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from multiprocessing.process import parent_process
+from threading import Thread
+
+from xray_trainer.prepare.decode import limit_pillow
+
+MOST_PROCESSES = 8
+"""So many keep up with the one that reads for them (about 0.7 ms an image to their 4 to 6); more would only take memory."""
+DECODERS_PACKAGES = ["kornia_rs", "numpy", "PIL.JpegImagePlugin", "PIL.PngImagePlugin"]
+
+
+@lru_cache(maxsize=None)
+def decoding_pool(cores: int) -> ProcessPoolExecutor:
+    """As many processes as cores, until this one ends. Not threads: the fastest decoder holds Python's lock
+    (docs/performance.md).
+
+    They start when they are needed, each as a copy of one that has the decoders loaded.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(DECODERS_PACKAGES)
+    return ProcessPoolExecutor(cores, mp_context=context, initializer=_begin)
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the reading one acts
+    limit_pillow()
+    Thread(target=_end_with_the_reader, daemon=True).start()
+
+
+def _end_with_the_reader() -> None:
+    """A process of a pool doesn't see that the one it works for was killed."""
+    reader = parent_process()
+    assert reader is not None
+    reader.join()
+    os._exit(1)
