@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from xray_operator import names
 from xray_operator.config import OperatorConfig
+from xray_operator.core.backends import backend_of
 from xray_operator.core.observed import Observed, Refusal
 from xray_operator.core.spec import FlavorSpec, JobSpec, Problem, parse_part
 from xray_operator.core.volumes import unreachable, volume_problems
@@ -23,7 +24,7 @@ def find_prepare_flavor(
     spec: JobSpec, flavor: FlavorSpec, observed: Observed, config: OperatorConfig
 ) -> tuple[str, FlavorSpec] | list[Problem] | None:
     """The flavor of a preparation of its own, or why it can't be had; None where the init container prepares."""
-    if not spec.prepares_first(flavor.backend):
+    if not spec.prepares_first(flavor):
         return None
     path, name = "spec.dataset.prepareFlavor", spec.dataset.prepare_flavor or config.default_prepare_flavor
     if not name:
@@ -33,7 +34,7 @@ def find_prepare_flavor(
     if raw is None:
         return [Problem(names.FLAVOR_NOT_FOUND, path, name, _instead(observed.flavors))]
     found = parse_part(FlavorSpec, raw, f"AcceleratorFlavor {name} spec", names.FLAVOR_INVALID)
-    if isinstance(found, FlavorSpec) and found.backend != "cpu":
+    if isinstance(found, FlavorSpec) and backend_of(found.backend).holds_accelerators:
         expected = f"has backend {found.backend}; preparation holds no accelerator, so name a flavor with backend cpu"
         return [Problem(names.FLAVOR_INVALID, path, name, expected)]
     return found if isinstance(found, list) else (name, found)

@@ -13,8 +13,9 @@ from typing import Any, Final
 from xray_operator import names
 from xray_operator.config import Pod
 from xray_operator.core import run_file
+from xray_operator.core.backends import backend_of
+from xray_operator.core.parts import Host
 from xray_operator.core.plan import JobRef, Plan, Preparation, Snapshot
-from xray_operator.core.spec import Host
 
 USER: Final = 65532
 """uid, gid and fsGroup of every container; "nonroot" in distroless images."""
@@ -251,10 +252,9 @@ def _train_container(plan: Plan) -> dict[str, Any]:
     container = _run_container(plan, names.TRAIN, plan.snapshot.train_image) | {"ports": _ports()}
     if not plan.snapshot.fetches_in_its_pod:
         container["env"].append({"name": "HF_HUB_OFFLINE", "value": "1"})
-    if plan.snapshot.resource_name:
-        # on the container that uses them; the scheduler holds them for the whole pod anyway
-        limits = container["resources"].setdefault("limits", {})
-        limits[plan.snapshot.resource_name] = str(plan.snapshot.accelerators)
+    parts = backend_of(plan.snapshot.backend).pod_parts(plan.snapshot)
+    if parts.limits:
+        container["resources"].setdefault("limits", {}).update(parts.limits)
     return container
 
 

@@ -18,8 +18,10 @@ from pydantic import AwareDatetime, ConfigDict, Field, ValidationError
 
 from xray_operator import names
 from xray_operator.config import OperatorConfig, Pod
+from xray_operator.core.backends import BackendName, backend_of
 from xray_operator.core.cost import price_in_force
-from xray_operator.core.spec import FlavorSpec, Host, JobSpec, Part, Price
+from xray_operator.core.parts import Host, Part
+from xray_operator.core.spec import FlavorSpec, JobSpec, Price
 from xray_operator.errors import RecordError
 
 LARGEST_DEFAULT_MICRO_BATCH = 32
@@ -53,7 +55,7 @@ class Snapshot(Part):
     queue_name: str | None = None
     """Of Kueue, from the resource's label: then Kueue decides when the Job may run."""
     flavor: str
-    backend: Literal["cpu", "gpu", "devicePlugin"]
+    backend: BackendName
     accelerators: int = 0
     resource_name: str | None = None
     host: Host = Host()
@@ -251,7 +253,7 @@ def runs_on(snapshot: Snapshot, device: str | None = None) -> str:
     Args:
         device: what the trainer's result names, when there is one: it corrects the expectation.
     """
-    used = device or ("cuda" if snapshot.backend == "gpu" else "cpu")
+    used = device or backend_of(snapshot.backend).device
     kind = used.partition(":")[0]
     place = {"cpu": "the CPU", "cuda": "one GPU"}.get(kind, used)
     if device is None:
@@ -274,7 +276,7 @@ def _held(snapshot: Snapshot, verb: str, used: str) -> str:
     """What a run holds beyond what it uses: the trainer uses one GPU, however many there are."""
     if not snapshot.accelerators:
         return ""
-    held = f"{snapshot.accelerators} {snapshot.resource_name} of flavor {snapshot.flavor} {verb} held"
-    if snapshot.backend != "gpu" or used == "cpu":
+    held = f"{backend_of(snapshot.backend).holdings(snapshot)} of flavor {snapshot.flavor} {verb} held"
+    if used == "cpu":
         return f"; the {held} and not used"
     return f"; {held}" if snapshot.accelerators > 1 else ""

@@ -6,8 +6,9 @@ import json
 from typing import Any, Final
 
 from xray_operator import names
+from xray_operator.core.parts import Part
 from xray_operator.core.plan import Plan, Preparation
-from xray_operator.core.spec import Model, Part, Source
+from xray_operator.core.spec import Model, Source
 
 DATASET_MOUNT: Final = "/mnt/dataset"
 CACHE_MOUNT: Final = "/mnt/cache"

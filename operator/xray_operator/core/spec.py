@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError, model_validator
+
+from xray_operator.core.backends import BackendName, backend_of
+from xray_operator.core.parts import Host, Part
 
 ClaimName = Annotated[
     str,
@@ -25,8 +27,6 @@ ClaimName = Annotated[
 RelativePath = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9._/-]+$")]
 Share = Annotated[Decimal, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2147483647)]
-Cores = Annotated[str, Field(max_length=16, pattern=r"^([0-9]{1,4}(\.[0-9]{1,3})?|[0-9]{1,6}m)$")]
-Bytes = Annotated[str, Field(max_length=16, pattern=r"^[0-9]{1,12}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$")]
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)]
 Column = Annotated[str, Field(min_length=1, max_length=128)]
 FlavorName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
@@ -52,12 +52,6 @@ FINDINGS: Final = (
     "Pneumothorax",
 )
 """The 14 findings of ChestX-ray14 in alphabetical order, as its labels file spells them."""
-
-
-class Part(BaseModel):
-    """Base of all parts: camelCase outside, immutable; unknown fields are left alone (a newer CRD)."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
 
 P = TypeVar("P", bound="Part")
@@ -300,9 +294,11 @@ class JobSpec(LiveSpec):
             raise ValueError("model.config.patchSize must divide dataset.imageSize")
         return self
 
-    def prepares_first(self, backend: str) -> bool:
+    def prepares_first(self, flavor: FlavorSpec) -> bool:
         """Whether a Job of its own prepares the data before anything dear is held."""
-        return self.dataset.prepare == "Job" or (self.dataset.prepare is None and backend != "cpu")
+        return self.dataset.prepare == "Job" or (
+            self.dataset.prepare is None and backend_of(flavor.backend).holds_accelerators
+        )
 
     @property
     def cache_claim(self) -> str:
@@ -329,12 +325,6 @@ class JobSpec(LiveSpec):
         return {path: name for path, name in paths.items() if name}
 
 
-class Host(Part):
-    cpu: Cores | Annotated[int, Field(ge=0, le=9999)] | None = None
-    memory: Bytes | None = None
-    shared_memory: Bytes | None = None
-
-
 class Price(Part):
     """Price of the whole flavor from a moment on."""
 
@@ -347,13 +337,13 @@ class Price(Part):
 
 
 class NamespaceSelector(Part):
-    match_labels: LabelMap = {}
+    match_labels: LabelMap = Field(default_factory=dict)
 
 
 class FlavorSpec(Part):
     """What the platform team offers."""
 
-    backend: Literal["cpu", "gpu", "devicePlugin"]
+    backend: BackendName
     accelerators: int = Field(default=0, ge=1, le=64)
     resource_name: str | None = Field(
         default=None,
@@ -362,18 +352,15 @@ class FlavorSpec(Part):
         pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
     )
     host: Host = Host()
-    node_selector: LabelMap = {}
+    node_selector: LabelMap = Field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = Field(default=(), max_length=16)
     namespace_selector: NamespaceSelector | None = None
     prices: tuple[Price, ...] = Field(default=(), max_length=32)
 
     @model_validator(mode="after")
-    def _accelerators_have_a_name(self) -> Self:
-        wanted = self.backend != "cpu"
-        if (self.resource_name is not None, self.accelerators > 0) != (wanted, wanted):
-            raise ValueError("a cpu flavor has no accelerators; any other has accelerators and resourceName")
-        if self.backend == "devicePlugin" and self.accelerators.bit_count() != 1:
-            raise ValueError("accelerators of a devicePlugin flavor must be a power of two from 1 to 64")
+    def _as_its_backend_wants(self) -> Self:
+        if told := backend_of(self.backend).objection(self):
+            raise ValueError(told)
         return self
 
 

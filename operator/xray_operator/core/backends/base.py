@@ -1,0 +1,66 @@
+"""The one interface behind which the ways to reach accelerators differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Protocol
+
+from xray_operator.core.parts import Host
+
+PARTITION_SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
+"""V-IPU partitions come in no other size."""
+
+
+class Flavor(Protocol):
+    """What the spec of a flavor and the snapshot of a run on it have in common."""
+
+    @property
+    def accelerators(self) -> int: ...
+    @property
+    def resource_name(self) -> str | None: ...
+    @property
+    def host(self) -> Host: ...
+    @property
+    def node_selector(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True)
+class PodParts:
+    """What a backend adds to the pod that trains."""
+
+    limits: Mapping[str, str] = field(default_factory=dict)
+    """Extended resources, on the container that uses them; the scheduler holds them for the whole pod anyway."""
+    env: Sequence[Mapping[str, str]] = ()
+    """Of the container that trains, as its mounts and its security context."""
+    mounts: Sequence[Mapping[str, Any]] = ()
+    volumes: Sequence[Mapping[str, Any]] = ()
+    security: Mapping[str, Any] = field(default_factory=dict)
+    """Takes the place of these fields of the security context."""
+    pod: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the pod's spec: which of the host's namespaces it shares."""
+
+
+class Backend:
+    """How pods get what a flavor offers. The base is what holds unless a backend says otherwise."""
+
+    trains_on_ipus: ClassVar[bool] = False
+    """Whether the image for IPUs is the one to train with."""
+    holds_accelerators: ClassVar[bool] = True
+    """Whether a pod holds something dear, so that data are prepared before it is made."""
+    device: ClassVar[str] = "cpu"
+    """What the torch image trains on there, as the trainer's result names it."""
+
+    def objection(self, flavor: Flavor) -> str | None:
+        """What is wrong with a flavor of this backend, for its spec's validation. The CRD says the same with CEL."""
+        if flavor.accelerators == 0 or flavor.resource_name is None:
+            return "a cpu flavor has no accelerators; any other has accelerators and resourceName"
+        return None
+
+    def holdings(self, flavor: Flavor) -> str:
+        """What a run holds, in words."""
+        return f"{flavor.accelerators} {flavor.resource_name}"
+
+    def pod_parts(self, flavor: Flavor) -> PodParts:
+        """What the pod that trains needs beyond the usual."""
+        return PodParts({flavor.resource_name: str(flavor.accelerators)} if flavor.resource_name else {})
