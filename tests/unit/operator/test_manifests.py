@@ -20,6 +20,7 @@ CPU = make_flavor(
     tolerations=[{"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}],
     prices=[],
 )
+GPU = "nvidia.com/gpu"
 RUNS = {
     "devicePlugin": make_run(),
     "cpu": make_run(
@@ -30,6 +31,15 @@ RUNS = {
             output={"claimName": "work"},
         ),
         CPU,
+    ),
+    "gpu": make_run(
+        make_job().spec(flavor="a100"),
+        make_flavor(
+            "gpu",
+            accelerators=1,
+            nodeSelector={"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"},
+            tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        ),
     ),
 }
 
@@ -84,11 +94,19 @@ def test_the_pod_passes_pod_security_restricted(name: str) -> None:
     assert all(set(volume) <= allowed for volume in spec["volumes"])
 
 
-def test_only_train_asks_for_accelerators() -> None:
-    spec = pod(RUNS["devicePlugin"])
-    assert "graphcore.ai/ipu" not in str(spec["initContainers"])
-    assert spec["containers"][0]["resources"]["limits"]["graphcore.ai/ipu"] == "4"
-    assert "graphcore.ai/ipu" not in str(pod(RUNS["cpu"]))
+@pytest.mark.parametrize(("name", "resource", "held"), [("devicePlugin", "graphcore.ai/ipu", "4"), ("gpu", GPU, "1")])
+def test_only_train_asks_for_accelerators(name: str, resource: str, held: str) -> None:
+    spec = pod(RUNS[name])
+    assert resource not in str(spec["initContainers"])
+    assert spec["containers"][0]["resources"]["limits"][resource] == held
+    assert resource not in str(pod(RUNS["cpu"]))
+
+
+def test_a_gpu_run_goes_to_the_nodes_of_its_flavor_with_the_torch_image() -> None:
+    spec = pod(RUNS["gpu"])
+    assert spec["containers"][0]["image"] == CONFIG.images.torch
+    assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"}
+    assert [toleration["key"] for toleration in spec["tolerations"]] == [GPU]
 
 
 @pytest.mark.parametrize(
