@@ -51,6 +51,8 @@ def failure_of(pod: Pod) -> Failure | None:
     for name, container in ((names.PREPARE, pod.prepare), (names.TRAIN, pod.train)):
         if container.exit_code:
             return _container_failure(pod, name, container)
+    if pod.cut_off:
+        return Failure(names.NODE_LOST, f"pod {pod.name} was on node {pod.node}, which was lost", None)
     reason = pod.reason or ("Disrupted" if pod.lost else "PodFailed")
     return Failure(reason, f"pod {pod.name} was ended from outside: {reason}", None)
 
@@ -85,7 +87,7 @@ def merge_attempts(
     """What was recorded of pods that are gone, then what is seen now; oldest first.
 
     Args:
-        untold: pods that vanished without telling their end: they have held no less than was recorded.
+        untold: pods that are over without having told their end: they have held no less than was recorded.
     """
     present = {attempt.pod_name: attempt for attempt in seen}
     for former in recorded:

@@ -14,7 +14,8 @@
 What may pass is what ends without an edit of the job or its flavor (names.PASSING): readers of Stalled would give
 up too early. * Ready means by default: started as asked, the way a batch/v1 Job is healthy once it runs;
 spec.readyWhen moves it. While a run is being stopped, or replaced by another rerun, Ready is Unknown and nothing is
-Stalled; while Ready is Unknown, Reconciling is True.
+Stalled; while Ready is Unknown, Reconciling is True. A run whose node is lost keeps its state, with Running and
+Ready Unknown and the reason NodeLost.
 
 Running and Ready say where the run is and why. The others do so only where they are what it is about: `Stalled` with
 status False has the reason NotStalled and no message, so that nobody reads "out of memory" beside `Suspended`.
@@ -95,7 +96,7 @@ def accepted_conditions(situation: Situation, accepted: Condition, data: str, re
     return (
         accepted,
         _data_ready(situation, data),
-        Condition(names.RUNNING, "True" if _runs(state) else "False", reason, message),
+        Condition(names.RUNNING, _running(situation), reason, message),
         _succeeded(situation),
         told(names.SUSPENDED, state == names.SUSPENDED),
         told(names.RECONCILING, ready == "Unknown"),
@@ -150,6 +151,12 @@ def _ready(state: str, ready_when: str) -> Truth:
         return _READY[state]
     enough = ready_when == names.ACCEPTED or (ready_when == names.STARTED and _runs(state))
     return "True" if enough else "Unknown"
+
+
+def _running(situation: Situation) -> Truth:
+    if not _runs(situation.state):
+        return "False"
+    return "Unknown" if situation.reason == names.NODE_LOST else "True"
 
 
 def _runs(state: str) -> bool:

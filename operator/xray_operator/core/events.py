@@ -71,6 +71,8 @@ def _on_the_way(status: Mapping[str, Any]) -> Iterator[Milestone]:
     pod, attempts = status.get("run", {}).get("podName"), len(status.get("attempts", ()))
     if running.get("reason") == names.NO_PROGRESS:
         yield Milestone(f"{names.NO_PROGRESS} {pod}", "Warning", names.NO_PROGRESS, running["message"])
+    if running.get("reason") == names.NODE_LOST:
+        yield Milestone(f"{names.NODE_LOST} {pod}", "Warning", names.NODE_LOST, running["message"])
     if running.get("reason") == names.ATTEMPT_FAILED and status.get("state") == names.PREPARING:
         told = f"{running['message']}; it may be tried again"
         yield Milestone(f"{names.ATTEMPT_FAILED} {pod}", "Warning", names.ATTEMPT_FAILED, told)

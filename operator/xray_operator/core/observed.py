@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from xray_operator import names
 from xray_operator.core.plan import JobRef, Snapshot
@@ -17,6 +17,9 @@ from xray_operator.core.reports import Progress
 from xray_operator.core.spec import LiveSpec, parse_part
 
 Raw = Mapping[str, Any]
+
+OVERDUE: Final = timedelta(seconds=60)
+"""Beyond its grace a pod whose kubelet lives is over by then."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,9 @@ class Pod:
     reason: str
     lost: datetime | None
     """When it was marked for deletion or disruption: the end of what it held, where no container tells."""
+    node: str = ""
+    cut_off: datetime | None = None
+    """Since when the cluster itself hears nothing of its node; a moment to come, where it is given time to end."""
     gone: bool = False
     """Deleted; this is the last that was seen of it."""
 
@@ -313,6 +319,8 @@ def read_pod(raw: Raw) -> Pod:
         ip=status.get("podIP", ""),
         reason=status.get("reason", ""),
         lost=lost,
+        node=raw.get("spec", {}).get("nodeName", ""),
+        cut_off=_cut_off(metadata, held),
     )
 
 
@@ -367,6 +375,24 @@ def _asked_to_go(metadata: Raw) -> datetime | None:
         return None
     grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds", 0))
     return read_time(metadata["deletionTimestamp"]) - grace
+
+
+def _cut_off(metadata: Raw, held: Mapping[str, Raw]) -> datetime | None:
+    """Three marks that controllers leave on a pod whose node they don't hear of; no kubelet leaves them.
+
+    The node controller writes `Ready` False, and leaves it to the kubelet to speak of containers. A pod that was evicted
+    for it, but has not told its end long after its grace, has no kubelet either. And what the pod collector disrupts
+    was on a node that is deleted.
+    Source: MarkPodsNotReady, gcOrphaned and addConditionAndDeletePod in kubernetes/pkg/controller.
+    """
+    ready, disrupted = held.get("Ready", {}), held.get("DisruptionTarget", {})
+    if ready.get("status") == "False" and held.get("ContainersReady", {}).get("status") == "True":
+        return read_time(ready["lastTransitionTime"])
+    if disrupted.get("reason") == "DeletionByPodGC":
+        return read_time(disrupted["lastTransitionTime"])
+    if disrupted.get("reason") == "DeletionByTaintManager" and "deletionTimestamp" in metadata:
+        return read_time(metadata["deletionTimestamp"]) + OVERDUE
+    return None
 
 
 def _controller(raw: Raw) -> Raw:

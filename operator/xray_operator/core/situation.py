@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from xray_operator import names
-from xray_operator.core.attempts import failure_of
+from xray_operator.core.attempts import failure_of, render_time
 from xray_operator.core.halt import Halt
 from xray_operator.core.observed import Job, Observed, Pod, SharedJob
 from xray_operator.core.plan import Preparation, Snapshot
@@ -27,6 +27,8 @@ SILENT_SECONDS: Final = 60
 """A trainer that does not answer for so long is told of; it may only be busy."""
 _WORK: Final = {"data": ("prepares the data", "prepared the data"), "model": ("fetches the model", "fetched the model")}
 """What a preparation of each kind does, and has done."""
+OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+"""https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/#non-graceful-node-shutdown"""
 ORDINARY_WAITS: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
 
 
@@ -45,7 +47,7 @@ class Situation:
     result: TrainResult | None = None
     evaluating_began: datetime | None = None
     changing: bool = False
-    """On the way to another state by our own doing."""
+    """On the way to another state by our own doing, or out of sight: what is Ready can't be told."""
 
 
 def assess(job: Job, observed: Observed, formerly_evaluating: datetime | None) -> Situation:
@@ -136,6 +138,8 @@ def stand_still(situation: Situation, halt: Halt, pods: Sequence[Pod]) -> Situat
     if situation.state in names.FINAL_STATES:
         return situation
     active = [pod.name for pod in pods if not pod.over]
+    if active and situation.reason == names.NODE_LOST:
+        return replace(situation, message=f"{halt.message}; {situation.message}")
     if active:
         told = f"{halt.message}; pod {', '.join(active)} saves a checkpoint and ends"
         return replace(situation, reason=names.SUSPENDING, message=told, changing=True)
@@ -153,6 +157,23 @@ def end_for_rerun(situation: Situation, rerun: int, *, gone: bool) -> Situation:
         return replace(situation, state=names.STOPPED, reason=names.SUPERSEDED, message=told, changing=True)
     told = f"ends, because rerun {rerun} is wanted; {situation.message}"
     return replace(situation, reason=names.SUPERSEDED, message=told, changing=True)
+
+
+def heed_lost_node(situation: Situation, progress: Progress | None, now: datetime) -> Situation:
+    """The same, or that nobody hears of the node of the latest pod: by the word of the cluster, and the pod is silent too.
+
+    Nothing is done about it. The pod may still run and write, so it holds what it holds until the cluster lets go of it;
+    its Job makes no other one before (podReplacementPolicy Failed).
+    """
+    pod = situation.pod
+    if pod is None or pod.over or progress is not None or pod.cut_off is None or pod.cut_off > now:
+        return situation
+    told = (
+        f"node {pod.node} is not heard of since {render_time(pod.cut_off)}; pod {pod.name} may still run there, so it holds "
+        "the flavor and no other is started. If the node comes back, the run goes on. If its machine is off for good: "
+        f"kubectl delete node {pod.node}, or kubectl taint nodes {pod.node} {OUT_OF_SERVICE}; then another pod goes on"
+    )
+    return replace(situation, reason=names.NODE_LOST, message=told, changing=True)
 
 
 def watch_progress(

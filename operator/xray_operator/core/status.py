@@ -44,6 +44,7 @@ from xray_operator.core.situation import (
     assess,
     assess_preparations,
     end_for_rerun,
+    heed_lost_node,
     is_outdated,
     stand_still,
     watch_progress,
@@ -159,6 +160,7 @@ def preparing_status(job: XRayJob, snapshot: Snapshot, observed: Observed, now: 
     """Of a run for which Jobs of their own prepare, before it has a Job that holds its flavor."""
     pending = pending_preparations(job.status, snapshot)
     situation = assess_preparations(snapshot, pending, observed.shared_jobs)
+    situation = heed_lost_node(situation, observed.progress, now)
     trainer = trainer_section(job.status, observed.progress, situation)
     situation = _watch(situation, job, observed, trainer or {}, now)
     data = data_section(job.status, observed.progress, situation) or {}
@@ -218,6 +220,7 @@ def _refine(
     now: datetime,
 ) -> Situation:
     """The situation of the pods, with what we know and want beyond them."""
+    situation = heed_lost_node(situation, observed.progress, now)
     if batch_job.snapshot.rerun != job.live.rerun and situation.state not in names.FINAL_STATES:
         return end_for_rerun(situation, job.live.rerun, gone=batch_job.gone)
     if halt is not None:
@@ -271,7 +274,7 @@ def _attempts(
     recorded = attempts_from_status(status.get("attempts", ()))
     latest = pods[-1].name if pods else None
     seen = [attempt_of(p, situation.evaluating_began if p.name == latest else None, now) for p in pods]
-    untold = {pod.name for pod in pods if pod.gone and not pod.end_is_told}
+    untold = {pod.name for pod in pods if pod.over and not pod.end_is_told}
     return merge_attempts(recorded, [attempt for attempt in seen if attempt], untold)
 
 

@@ -156,6 +156,20 @@ class PodBuilder:
         self._raw["status"] |= {"phase": "Failed", "reason": "Evicted"}
         return self._condition("DisruptionTarget", "True", lastTransitionTime=render_time(at(seconds)))
 
+    def on_node(self, name: str) -> Self:
+        self._raw["spec"] = {"nodeName": name}
+        return self
+
+    def ready(self, *, containers: bool, pod: bool, since: float) -> Self:
+        """What the kubelet says of the containers, and what is said of the pod."""
+        self._condition("ContainersReady", str(containers), lastTransitionTime=render_time(at(since)))
+        return self._condition("Ready", str(pod), lastTransitionTime=render_time(at(since)))
+
+    def evicted(self, seconds: float, reason: str) -> Self:
+        """By a controller, which asks the kubelet to end it, or ends it itself."""
+        fields = {"reason": reason, "lastTransitionTime": render_time(at(seconds))}
+        return self._condition("DisruptionTarget", "True", **fields)
+
     def prepare_waits(self, reason: str, message: str = "") -> Self:
         return self._container("init", "prepare", {"waiting": {"reason": reason, "message": message}})
 
