@@ -26,6 +26,7 @@ class Kubelet:
     namespace: str
     begin: datetime
     ip: str
+    node: str = NODE
     pod: str = ""
     """Its name, once it has a node."""
     _conditions: list[dict[str, Any]] = field(default_factory=list)
@@ -35,7 +36,7 @@ class Kubelet:
     async def bind(self, seconds: int) -> str:
         """Take the newest pod that has no node yet; returns its name."""
         self.pod = await until("a pod without a node", self._unbound)
-        target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+        target = {"apiVersion": "v1", "kind": "Node", "name": self.node}
         binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": self.pod}, "target": target}
         await self.cluster.create(f"{self._path}/binding", binding)
         scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": at(self.begin, seconds)}
@@ -60,6 +61,12 @@ class Kubelet:
 
     async def train_starts(self, seconds: int) -> None:
         self._train = {"running": {"startedAt": at(self.begin, seconds)}}
+        await self._write("Running")
+
+    async def tells_ready(self, seconds: int) -> None:
+        """As every kubelet does of a pod that runs; the others leave it out, for their node sends no heartbeat."""
+        ready = {"status": "True", "lastTransitionTime": at(self.begin, seconds)}
+        self._conditions += [{"type": kind, **ready} for kind in ("ContainersReady", "Ready")]
         await self._write("Running")
 
     async def train_ends(self, seconds: int, code: int, message: object) -> None:
