@@ -23,7 +23,9 @@ class Images(_Section):
     prepare: str = Field(default="", max_length=512)
     """Image of the container that parses foreign bytes. Empty: no job is accepted."""
     torch: str = Field(default="", max_length=512)
-    """Image of the container that trains. Empty: no job is accepted."""
+    """Image of the container that trains on processor cores and GPUs. Empty: no job is accepted."""
+    ipu: str = Field(default="", max_length=512)
+    """Image of the container that trains on IPUs. Empty: the torch image trains there too, on the host's cores."""
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
 
 

@@ -168,7 +168,8 @@ class Gatherer:
 
     async def _former_pods(self, job: XRayJob, spec: JobSpec) -> tuple[str, ...]:
         """Pods that are not over and belong to this job, or write to the folder that it will write to."""
-        mine = {(names.LABEL_JOB_UID, job.ref.uid), (names.LABEL_OUTPUT, job.ref.output_folder(spec))}
+        folders = {(names.LABEL_OUTPUT, job.ref.output_folder(spec, backend)) for backend in names.TRAINS_WITH}
+        mine = {(names.LABEL_JOB_UID, job.ref.uid), *folders}
         found = [
             raw
             for raw in self.index.all_pods()

@@ -26,6 +26,8 @@ LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 SNAPSHOT_FILE: Final = "snapshot.json"
 """Key in the run's ConfigMap: what was fixed when the run started (core.plan.Snapshot)."""
 
+TRAINS_WITH: Final = ("torch", "ipu")
+"""The trainer's backends."""
 PREPARE: Final = "prepare"
 TRAIN: Final = "train"
 PROGRESS_PORT: Final = 9400
@@ -68,6 +70,7 @@ CREATION_REFUSED: Final = "CreationRefused"
 RECORD_UNREADABLE: Final = "RecordUnreadable"
 FORMER_POD_RUNS: Final = "FormerPodRuns"
 VOLUME_IMPOSSIBLE: Final = "VolumeImpossible"
+SIZING_IMPOSSIBLE: Final = "SizingImpossible"
 PASSING: Final = frozenset({FLAVOR_NOT_FOUND, CLAIM_NOT_FOUND, IMAGE_NOT_CONFIGURED, CREATION_REFUSED, FORMER_POD_RUNS})
 """Reasons against a start that end without an edit of the job or of its flavor."""
 PREPARED: Final = "Prepared"

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.unit.operator.builders import EXAMPLES, example, make_job, make_run
+from tests.unit.operator.builders import EXAMPLES, WITH_IPUS, example, make_job, make_run
 from xray_operator.core.manifests import build_config_map
 from xray_operator.core.plan import read_snapshot
 from xray_operator.core.reports import (
@@ -27,6 +27,17 @@ def test_the_run_file_of_the_example_job_is_the_example() -> None:
     expected = json.loads(example("run.json"))
     expected["output_dir"] = f"/mnt/output/{plan.output_folder}"  # the example's hash is a stand-in
     assert build_run_file(plan) == expected
+
+
+def test_the_run_file_of_the_example_job_on_ipus_is_the_example() -> None:
+    plan = make_run(
+        make_job("cxr").spec(ipu={"layersPerIpu": [3, 3, 3, 3], "overrides": {"matmul_proportion": "0.25"}}),
+        config=WITH_IPUS,
+    )
+    expected = json.loads(example("run-ipu.json"))
+    expected["output_dir"] = f"/mnt/output/{plan.output_folder}"
+    assert build_run_file(plan) == expected
+    assert plan.snapshot.train_image == expected["ipu"]["image"]
 
 
 def test_the_config_map_holds_the_run_file_and_the_record_and_nothing_else() -> None:

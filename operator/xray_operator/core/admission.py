@@ -8,6 +8,7 @@ from xray_operator import names
 from xray_operator.config import OperatorConfig
 from xray_operator.core.backends import backend_of
 from xray_operator.core.observed import Observed, Refusal
+from xray_operator.core.partition import Sizing, model_layers, size_off_ipus, size_on_ipus
 from xray_operator.core.spec import FlavorSpec, JobSpec, Problem, parse_part
 from xray_operator.core.volumes import unreachable, volume_problems
 
@@ -50,6 +51,13 @@ def prepare_objections(
         *_not_allowed(namespace, "spec.dataset.prepareFlavor", name, flavor, labels),
         *unreachable(claims, name, flavor, known),
     ]
+
+
+def size_run(spec: JobSpec, flavor: FlavorSpec, config: OperatorConfig) -> Sizing | list[Problem]:
+    """How the run's batches are shared out over what it holds, or why they can't be."""
+    if not (backend_of(flavor.backend).holds_ipus(flavor) and config.images.ipu):
+        return size_off_ipus(spec.training)
+    return size_on_ipus(spec.training, spec.ipu, model_layers(spec.model), flavor.accelerators)
 
 
 def objections(

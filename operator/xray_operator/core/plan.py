@@ -20,12 +20,10 @@ from xray_operator import names
 from xray_operator.config import OperatorConfig, Pod
 from xray_operator.core.backends import BackendName, backend_of
 from xray_operator.core.cost import price_in_force
+from xray_operator.core.partition import Sizing, size_off_ipus
 from xray_operator.core.parts import Host, Part
 from xray_operator.core.spec import FlavorSpec, JobSpec, Price
 from xray_operator.errors import RecordError
-
-LARGEST_DEFAULT_MICRO_BATCH = 32
-"""Fits ViT-base at 224 pixels into 16 GB of memory; more gains little."""
 
 
 class RecordedPod(Pod):
@@ -66,6 +64,8 @@ class Snapshot(Part):
     """Of the data; None: the init container prepares in place."""
     model_preparation: Preparation | None = None
     """Of the hub model; None: there is none, or the init container fetches it."""
+    sizing: Sizing | None = None
+    """None: from before it was fixed, when no IPU trained."""
     prepare_image: str
     train_image: str
     pull_policy: str = "IfNotPresent"
@@ -83,6 +83,16 @@ class Snapshot(Part):
         """Whether no Job of its own has fetched the hub model. `prepare` does it then; images from before there were such
         Jobs leave it to `train`."""
         return self.spec.model.is_of_hub and self.model_preparation is None
+
+    @property
+    def effective(self) -> Sizing:
+        """The sizing that the run trains with."""
+        return self.sizing or size_off_ipus(self.spec.training)
+
+    @property
+    def trains_with(self) -> Literal["torch", "ipu"]:
+        """Which of the trainer's backends."""
+        return "ipu" if self.effective.ipus_per_replica else "torch"
 
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True, exclude_none=True)
@@ -103,18 +113,20 @@ class JobRef:
         """
         return _hashed_name(self.name, 7, self.namespace, self.name, self.uid, rerun)
 
-    def output_folder(self, spec: JobSpec) -> str:
+    def output_folder(self, spec: JobSpec, trains_with: str) -> str:
         """The run's folder on the output claim.
 
         It holds no uid, so that a job that was deleted and created again finds what it left; and all settings that
         results depend on, so that it finds nothing else. Settings at their default are left out: a later version
-        that knows more of them must find the same folder.
+        that knows more of them must find the same folder. A backend can't go on from another's checkpoint.
         """
         settings = spec.model_dump(
-            mode="json", exclude_defaults=True, include={"flavor", "model", "dataset", "training"}
+            mode="json", exclude_defaults=True, include={"flavor", "model", "dataset", "training", "ipu"}
         )
         for elsewhere in ("cache", "prepare", "prepare_flavor", "verify"):
             settings["dataset"].pop(elsewhere, None)
+        if trains_with != "torch":
+            settings["trains_with"] = trains_with
         for store in ("s3", "fsspec"):
             settings["dataset"]["source"].get(store, {}).pop("secret_name", None)
         return _hashed_name(self.name, 12, self.namespace, self.name, spec.rerun, json.dumps(settings, sort_keys=True))
@@ -126,8 +138,6 @@ class Plan:
 
     job: JobRef
     snapshot: Snapshot
-    micro_batch_size: int
-    gradient_accumulation_steps: int
     stored_size: int
     """Side in pixels of the images in the cache: 8/7 of what the model sees, room to crop."""
 
@@ -141,7 +151,7 @@ class Plan:
 
     @property
     def output_folder(self) -> str:
-        return self.job.output_folder(self.snapshot.spec)
+        return self.job.output_folder(self.snapshot.spec, self.snapshot.trains_with)
 
 
 def plan_preparations(
@@ -179,6 +189,7 @@ def plan_preparations(
 def take_snapshot(
     spec: JobSpec,
     flavor: FlavorSpec,
+    sizing: Sizing,
     config: OperatorConfig,
     now: datetime,
     queue_name: str | None = None,
@@ -205,8 +216,9 @@ def take_snapshot(
         price=price_in_force(flavor.prices, now),
         preparation=by_kind.get("data"),
         model_preparation=by_kind.get("model"),
+        sizing=sizing,
         prepare_image=config.images.prepare,
-        train_image=config.images.torch,
+        train_image=config.images.ipu if sizing.ipus_per_replica else config.images.torch,
         pull_policy=config.images.pull_policy,
         pod=RecordedPod.model_validate(config.pod.model_dump()),
     )
@@ -225,21 +237,7 @@ def read_snapshot(config_map: Any) -> Snapshot:
 
 def make_plan(job: JobRef, snapshot: Snapshot) -> Plan:
     """The plan of a run; nothing in it depends on anything but the arguments."""
-    training = snapshot.spec.training
-    batch = training.global_batch_size
-    micro = training.micro_batch_size or largest_divisor(batch, LARGEST_DEFAULT_MICRO_BATCH)
-    return Plan(
-        job=job,
-        snapshot=snapshot,
-        micro_batch_size=micro,
-        gradient_accumulation_steps=batch // micro,
-        stored_size=snapshot.spec.dataset.image_size * 8 // 7,
-    )
-
-
-def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of number that is at most limit (both at least 1)."""
-    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
+    return Plan(job=job, snapshot=snapshot, stored_size=snapshot.spec.dataset.image_size * 8 // 7)
 
 
 def edited_fields(recorded: JobSpec, wanted: JobSpec) -> list[str]:
@@ -253,12 +251,22 @@ def runs_on(snapshot: Snapshot, device: str | None = None) -> str:
     Args:
         device: what the trainer's result names, when there is one: it corrects the expectation.
     """
+    if snapshot.trains_with == "ipu":
+        return _on_ipus(snapshot, device)
     used = device or backend_of(snapshot.backend).device
     kind = used.partition(":")[0]
     place = {"cpu": "the CPU", "cuda": "one GPU"}.get(kind, used)
     if device is None:
         return f"torch backend on {place}{_held(snapshot, 'are', kind)}"
     return f"torch backend, ran on {place}{_held(snapshot, 'were', kind)}"
+
+
+def _on_ipus(snapshot: Snapshot, device: str | None) -> str:
+    sizing = snapshot.effective
+    replicas = f"{sizing.replication_factor} replica{'s' if sizing.replication_factor > 1 else ''}"
+    emulated = "emulated " if device and device.startswith("emulated") else ""
+    ran = ", ran" if device else ""
+    return f"ipu backend{ran} on {snapshot.accelerators} {emulated}IPUs: {replicas} of {sizing.ipus_per_replica}"
 
 
 def _hashed_name(readable: str, characters: int, *key: object) -> str:
@@ -278,5 +286,6 @@ def _held(snapshot: Snapshot, verb: str, used: str) -> str:
         return ""
     held = f"{backend_of(snapshot.backend).holdings(snapshot)} of flavor {snapshot.flavor} {verb} held"
     if used == "cpu":
-        return f"; the {held} and not used"
+        why = ", for the operator has no IPU image" if backend_of(snapshot.backend).holds_ipus(snapshot) else ""
+        return f"; the {held} and not used{why}"
     return f"; {held}" if snapshot.accelerators > 1 else ""

@@ -22,6 +22,7 @@ from xray_operator.core.admission import (
     objections,
     obstacles,
     prepare_objections,
+    size_run,
 )
 from xray_operator.core.attempts import attempts_from_status
 from xray_operator.core.conditions import find_condition, tell_edits
@@ -155,15 +156,16 @@ def _start(job: XRayJob, observed: Observed, now: datetime, config: OperatorConf
         problems += prepare_flavor
     elif prepare_flavor:
         problems += prepare_objections(job.ref.namespace, spec, *prepare_flavor, observed)
-    if problems:
-        return _refuse(job, problems, now, config)
+    sizing = size_run(spec, flavor, config)
+    if problems or isinstance(sizing, list):
+        return _refuse(job, [*problems, *(sizing if isinstance(sizing, list) else [])], now, config)
     if halt := find_halt(job.live, ()):
         return _tell(job, halted_status(job, halt, None, now), now, config)
     preparations: tuple[Preparation, ...] = ()
     if isinstance(prepare_flavor, tuple):
         uids = {claim: volume.uid for claim, volume in observed.volumes.items() if volume is not None}
         preparations = plan_preparations(spec, *prepare_flavor, uids, config.images.prepare, now)
-    snapshot = take_snapshot(spec, flavor, config, now, job.queue_name, preparations)
+    snapshot = take_snapshot(spec, flavor, sizing, config, now, job.queue_name, preparations)
     return Decision(create=build_config_map(make_plan(job.ref, snapshot)))
 
 

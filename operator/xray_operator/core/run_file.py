@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 from xray_operator import names
+from xray_operator.core.ipu_config import parse_overrides
 from xray_operator.core.parts import Part
 from xray_operator.core.plan import Plan, Preparation
 from xray_operator.core.spec import Model, Source
@@ -13,6 +14,8 @@ from xray_operator.core.spec import Model, Source
 DATASET_MOUNT: Final = "/mnt/dataset"
 CACHE_MOUNT: Final = "/mnt/cache"
 CACHE_DIR: Final = f"{CACHE_MOUNT}/xray-cache"
+EXECUTABLES_DIR: Final = f"{CACHE_MOUNT}/xray-executables"
+"""Root of what is compiled for IPUs: runs that compile the same share it, as they do the cache."""
 OUTPUT_MOUNT: Final = "/mnt/output"
 MODEL_MOUNT: Final = "/mnt/model"
 RUN_FILE_MOUNT: Final = "/etc/xray"
@@ -40,7 +43,7 @@ def build_run_file(plan: Plan) -> dict[str, Any]:
             "resource_name": plan.snapshot.resource_name,
             "count": plan.snapshot.accelerators,
         },
-        "backend": "torch",
+        "backend": plan.snapshot.trains_with,
         "model": _model(plan.spec.model),
         "dataset": _dataset(plan),
         "training": _training(plan),
@@ -50,6 +53,7 @@ def build_run_file(plan: Plan) -> dict[str, Any]:
         "output_dir": f"{OUTPUT_MOUNT}/{plan.output_folder}",
         "progress_port": names.PROGRESS_PORT,
         **_if_asked_for(plan.spec.dataset, "verify"),
+        **({"ipu": _ipu(plan)} if plan.snapshot.trains_with == "ipu" else {}),
     } | {field: order.job_name for field, order in orders.items() if order}
 
 
@@ -119,16 +123,30 @@ def _source(source: Source) -> dict[str, Any]:
 
 
 def _training(plan: Plan) -> dict[str, Any]:
-    training = plan.spec.training
+    training, sizing = plan.spec.training, plan.snapshot.effective
     return {
         "epochs": training.epochs,
-        "global_batch_size": training.global_batch_size,
-        "micro_batch_size": plan.micro_batch_size,
-        "gradient_accumulation_steps": plan.gradient_accumulation_steps,
-        "learning_rate": float(training.learning_rate),
+        "global_batch_size": sizing.global_batch_size,
+        "micro_batch_size": sizing.micro_batch_size,
+        # of all replicas together
+        "gradient_accumulation_steps": sizing.global_batch_size // sizing.micro_batch_size,
+        "learning_rate": float(sizing.learning_rate),
         "warmup_ratio": float(training.warmup_ratio),
         "weight_decay": float(training.weight_decay),
         "scheduler": training.scheduler,
         "seed": training.seed,
         **_if_asked_for(training, "horizontal_flip"),
+    }
+
+
+def _ipu(plan: Plan) -> dict[str, Any]:
+    sizing = plan.snapshot.effective
+    return {
+        "ipus_per_replica": sizing.ipus_per_replica,
+        "replication_factor": sizing.replication_factor,
+        "gradient_accumulation_steps": sizing.gradient_accumulation_steps,
+        "layers_per_ipu": list(sizing.layers_per_ipu) if sizing.layers_per_ipu else None,
+        "overrides": parse_overrides(plan.spec.ipu.overrides),
+        "executables_dir": EXECUTABLES_DIR,
+        "image": plan.snapshot.train_image,
     }

@@ -108,7 +108,7 @@ def run_section(job: XRayJob, snapshot: Snapshot, pod: Pod | None) -> Status:
         jobName=job.ref.run_name(snapshot.rerun),
         podName=pod.name if pod else None,
         claimName=snapshot.spec.output.claim_name,
-        folder=job.ref.output_folder(snapshot.spec),
+        folder=job.ref.output_folder(snapshot.spec, snapshot.trains_with),
         startedAt=render_time(snapshot.started_at),
         recordDigest=snapshot.digest or None,
         prepareImage=snapshot.prepare_image,

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError, model_validator
 
 from xray_operator.core.backends import BackendName, backend_of
+from xray_operator.core.backends.base import PARTITION_SIZES
+from xray_operator.core.ipu_config import parse_overrides
 from xray_operator.core.parts import Host, Part
 
 ClaimName = Annotated[
@@ -28,6 +30,8 @@ RelativePath = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9._/-]+$
 Share = Annotated[Decimal, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2147483647)]
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)]
+Overrides = Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=16)]
+LayerCount = Annotated[int, Field(ge=1, le=48)]
 Column = Annotated[str, Field(min_length=1, max_length=128)]
 FlavorName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 Finding = Annotated[str, Field(min_length=1, max_length=64)]
@@ -256,6 +260,27 @@ class Training(Part):
         return self
 
 
+class Ipu(Part):
+    """How a partition of IPUs is used; elsewhere it has no effect."""
+
+    ipus_per_replica: Literal[1, 2, 4, 8, 16, 32, 64] | None = None
+    layers_per_ipu: Annotated[tuple[LayerCount, ...], Field(min_length=1, max_length=64)] | None = None
+    scaling: Literal["Keep", "Linear", "SquareRoot"] = "Keep"
+    overrides: Overrides = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_entry_for_each(self) -> Self:
+        possible = PARTITION_SIZES if self.ipus_per_replica is None else (self.ipus_per_replica,)
+        if self.layers_per_ipu and len(self.layers_per_ipu) not in possible:
+            raise ValueError("layersPerIpu must have an entry for each of ipusPerReplica IPUs, a power of two")
+        return self
+
+    @model_validator(mode="after")
+    def _fields_of_ipu_config(self) -> Self:
+        parse_overrides(self.overrides)
+        return self
+
+
 class Checkpoint(Part):
     every_steps: int = Field(default=100, ge=1, le=100000)
     keep: int = Field(default=2, ge=1, le=10)
@@ -285,6 +310,7 @@ class JobSpec(LiveSpec):
     model: Model
     dataset: Dataset
     training: Training = Training()
+    ipu: Ipu = Ipu()
     checkpoint: Checkpoint = Checkpoint()
     output: Claim
 
@@ -292,6 +318,15 @@ class JobSpec(LiveSpec):
     def _whole_number_of_patches(self) -> Self:
         if self.model.config and self.dataset.image_size % self.model.config.patch_size:
             raise ValueError("model.config.patchSize must divide dataset.imageSize")
+        return self
+
+    @model_validator(mode="after")
+    def _all_layers_are_placed(self) -> Self:
+        layers = self.model.config.layers if self.model.config else None
+        if layers and self.ipu.layers_per_ipu and sum(self.ipu.layers_per_ipu) != layers:
+            raise ValueError("ipu.layersPerIpu must add up to model.config.layers")
+        if layers and (self.ipu.ipus_per_replica or 1) > layers:
+            raise ValueError("ipu.ipusPerReplica must be at most model.config.layers")
         return self
 
     def prepares_first(self, flavor: FlavorSpec) -> bool:

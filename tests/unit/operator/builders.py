@@ -13,10 +13,12 @@ from typing import Any, Self
 from xray_operator import names
 from xray_operator.config import Images, OperatorConfig, Pod
 from xray_operator.core import conditions
+from xray_operator.core.admission import size_run
 from xray_operator.core.attempts import render_time
 from xray_operator.core.manifests import build_config_map, build_job
 from xray_operator.core.observed import Observed, XRayJob, read_handle, read_job, read_pods, read_xray_job
-from xray_operator.core.plan import JobRef, Plan, Snapshot, make_plan, take_snapshot
+from xray_operator.core.partition import Sizing
+from xray_operator.core.plan import JobRef, Plan, Preparation, Snapshot, make_plan, take_snapshot
 from xray_operator.core.reconcile import Decision, reconcile
 from xray_operator.core.reports import Progress, read_report
 from xray_operator.core.spec import FlavorSpec, JobSpec
@@ -31,6 +33,8 @@ CONFIG = OperatorConfig(
     images=Images(prepare="registry.example/prepare:1", torch="registry.example/torch:1"),
     pod=Pod(image_pull_secrets=("pull-secret",)),
 )
+WITH_IPUS = CONFIG.model_copy(update={"images": CONFIG.images.model_copy(update={"ipu": "ghcr.io/x/trainer-ipu:1.2"})})
+"""Of an operator that has an image for IPUs."""
 PRICE = {"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": "8.50"}
 
 
@@ -118,7 +122,20 @@ def make_snapshot(
 ) -> Snapshot:
     built = (job or make_job()).build()
     typed = FlavorSpec.model_validate(flavor or make_flavor())
-    return take_snapshot(JobSpec.model_validate(built.spec), typed, config, at(1), built.queue_name)
+    return fix_run(JobSpec.model_validate(built.spec), typed, config, built.queue_name)
+
+
+def fix_run(
+    spec: JobSpec,
+    flavor: FlavorSpec,
+    config: OperatorConfig = CONFIG,
+    queue_name: str | None = None,
+    preparations: Sequence[Preparation] = (),
+) -> Snapshot:
+    """What is fixed for a run that may start."""
+    sizing = size_run(spec, flavor, config)
+    assert isinstance(sizing, Sizing), sizing
+    return take_snapshot(spec, flavor, sizing, config, at(1), queue_name, preparations)
 
 
 def make_run(

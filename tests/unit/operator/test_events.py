@@ -65,7 +65,7 @@ def test_success_tells_measure_and_cost() -> None:
     message = decide(started(DONE, end="Complete")).events[-1]["message"]
     assert message == (
         "AUROC 0.5124 over 13 findings on 152 held-out images; torch backend, ran on the CPU; the 4 graphcore.ai/ipu "
-        "of flavor demo-vpod4 were held and not used; cost 0.24 USD"
+        "of flavor demo-vpod4 were held and not used, for the operator has no IPU image; cost 0.24 USD"
     )
 
 

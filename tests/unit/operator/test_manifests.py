@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.operator.builders import CONFIG, GOLDEN, make_flavor, make_job, make_run
+from tests.unit.operator.builders import CONFIG, GOLDEN, WITH_IPUS, make_flavor, make_job, make_run
 from xray_operator.config import CaBundle, Pod
 from xray_operator.core.manifests import build_config_map, build_job
-from xray_operator.core.plan import Plan, largest_divisor, read_snapshot
+from xray_operator.core.partition import largest_divisor
+from xray_operator.core.plan import Plan, make_plan, read_snapshot
+from xray_operator.core.run_file import build_run_file
 
 CPU = make_flavor(
     "cpu",
@@ -23,6 +25,15 @@ CPU = make_flavor(
 GPU = "nvidia.com/gpu"
 RUNS = {
     "devicePlugin": make_run(),
+    "ipu": make_run(
+        make_job("cxr").spec(
+            flavor="vpod16-bm",
+            model={"name": "google/vit-base-patch16-224-in21k"},
+            ipu={"overrides": {"matmul_proportion": "[0.2, 0.3, 0.3, 0.3]", "auto_loss_scaling": "true"}},
+        ),
+        make_flavor(accelerators=16),
+        WITH_IPUS,
+    ),
     "cpu": make_run(
         make_job("lung-nodules").spec(
             flavor="cpu-small",
@@ -163,6 +174,16 @@ def test_what_the_administrator_sets_is_fixed_with_the_run_and_the_network_is_fo
     assert {"name": "HF_HUB_OFFLINE", "value": "1"} in train["env"]
     assert mount not in train["volumeMounts"]
     assert read_snapshot(build_config_map(run)).pod == run.snapshot.pod, "a later setting changes nothing about the run"
+
+
+def test_a_record_from_before_ipus_trained_is_one_of_torch() -> None:
+    config_map = build_config_map(make_run())
+    snapshot = json.loads(config_map["data"]["snapshot.json"])
+    del snapshot["sizing"], snapshot["spec"]["ipu"]
+    config_map["data"]["snapshot.json"] = json.dumps(snapshot)
+    run_file = build_run_file(make_plan(make_job().build().ref, read_snapshot(config_map)))
+    assert run_file == json.loads(config_map["data"]["run.json"])
+    assert run_file["backend"] == "torch"
 
 
 def test_a_record_of_a_newer_operator_is_still_read() -> None:

@@ -16,6 +16,7 @@ from tests.unit.operator.builders import (
     at,
     condition,
     example,
+    fix_run,
     make_flavor,
     make_job,
     make_pod,
@@ -29,7 +30,7 @@ from xray_operator.config import CaBundle, OperatorConfig, Pod
 from xray_operator.core.attempts import render_time
 from xray_operator.core.manifests import build_job, build_shared_job
 from xray_operator.core.observed import Observed, SharedJob, read_shared_job
-from xray_operator.core.plan import JobRef, Plan, Preparation, make_plan, plan_preparations, take_snapshot
+from xray_operator.core.plan import JobRef, Plan, Preparation, make_plan, plan_preparations
 from xray_operator.core.spec import FlavorSpec, JobSpec
 
 MODEL = {"name": "google/vit-base-patch16-224-in21k", "revision": "main"}
@@ -46,7 +47,7 @@ def model_plan(config: OperatorConfig = CONFIG, **model: str | None) -> Plan:
     spec = JobSpec.model_validate(job.build().spec)
     flavors = [FlavorSpec.model_validate(flavor) for flavor in (make_flavor(), CHEAP)]
     preparations = plan_preparations(spec, "prepare-cpu", flavors[1], {}, "prepare:1", at(1))
-    return make_plan(job.build().ref, take_snapshot(spec, flavors[0], config, at(1), None, preparations))
+    return make_plan(job.build().ref, fix_run(spec, flavors[0], config, preparations=preparations))
 
 
 def shared(

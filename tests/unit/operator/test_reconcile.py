@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.operator.builders import (
     FLAVORS,
+    WITH_IPUS,
     condition,
     decide,
     ended,
@@ -255,7 +256,8 @@ def test_a_result_that_cannot_be_read_invents_no_number_and_may_still_come() -> 
 
 def test_the_device_that_the_trainer_names_corrects_what_was_expected() -> None:
     assert told(decide(started(FINISHED, end="Complete")))["runsOn"] == (
-        "torch backend, ran on the CPU; the 4 graphcore.ai/ipu of flavor demo-vpod4 were held and not used"
+        "torch backend, ran on the CPU; the 4 graphcore.ai/ipu of flavor demo-vpod4 were held and not used, "
+        "for the operator has no IPU image"
     )
     on_gpu = make_pod().scheduled(10).prepared(12, 40).trained(42, 110, message=train_result(device="cuda:0"))
     status = told(decide(started(on_gpu, end="Complete", flavor=make_flavor("gpu"))))
@@ -273,13 +275,36 @@ def test_the_device_that_the_trainer_names_corrects_what_was_expected() -> None:
             "cpu",
             "torch backend, ran on the CPU; the 1 nvidia.com/gpu of flavor x were held and not used",
         ),
-        (make_flavor(), None, "torch backend on the CPU; the 4 graphcore.ai/ipu of flavor x are held and not used"),
+        (
+            make_flavor(),
+            None,
+            "torch backend on the CPU; the 4 graphcore.ai/ipu of flavor x are held and not used, "
+            "for the operator has no IPU image",
+        ),
+        (
+            make_flavor(resourceName="example.com/npu"),
+            None,
+            "torch backend on the CPU; the 4 example.com/npu of flavor x are held and not used",
+        ),
         (make_flavor("cpu"), None, "torch backend on the CPU"),
         (make_flavor("cpu"), "cpu", "torch backend, ran on the CPU"),
     ],
 )
 def test_one_gpu_is_used_however_many_are_held(flavor: dict[str, Any], device: str | None, words: str) -> None:
     assert runs_on(make_snapshot(flavor, make_job().flavor("x")), device) == words
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "device", "words"),
+    [
+        (4, None, "ipu backend on 4 IPUs: 1 replica of 4"),
+        (16, None, "ipu backend on 16 IPUs: 4 replicas of 4"),
+        (2, "ipu", "ipu backend, ran on 2 IPUs: 1 replica of 2"),
+        (4, "emulated IPU", "ipu backend, ran on 4 emulated IPUs: 1 replica of 4"),
+    ],
+)
+def test_a_stand_in_for_ipus_is_told_as_such(accelerators: int, device: str | None, words: str) -> None:
+    assert runs_on(make_snapshot(make_flavor(accelerators=accelerators), config=WITH_IPUS), device) == words
 
 
 def test_a_crash_without_a_result_does_not_pass_on_the_log() -> None:

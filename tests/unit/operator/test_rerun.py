@@ -176,19 +176,20 @@ def test_a_run_that_was_fixed_and_has_no_job_goes_on_as_it_was_fixed() -> None:
     assert decision.create["metadata"]["labels"][names.LABEL_FLAVOR] == "demo-vpod4"
 
 
-def folder(uid: str = "u", name: str = "cxr", **spec: Any) -> str:
+def folder(uid: str = "u", name: str = "cxr", trains_with: str = "torch", **spec: Any) -> str:
     job = make_job(name).spec(**spec).build()
-    return job.ref.__class__("radiology", name, uid).output_folder(JobSpec.model_validate(job.spec))
+    return job.ref.__class__("radiology", name, uid).output_folder(JobSpec.model_validate(job.spec), trains_with)
 
 
 def test_a_job_that_is_created_again_finds_its_folder_and_no_other_run_does() -> None:
     dataset = {"source": {"pvc": {"claimName": "nih", "path": "nih"}}}
     again = [folder(uid="v"), folder(suspend=True), folder(limits={"runSeconds": 60}), folder(training={"epochs": 3})]
     again += [folder(checkpoint={"keep": 1}), folder(dataset=dataset | {"cache": {"claimName": "c"}})]
-    again += [folder(dataset=dataset | {"verify": "Always"})]
+    again += [folder(dataset=dataset | {"verify": "Always"}), folder(ipu={}), folder(ipu={"scaling": "Keep"})]
     assert set(again) == {folder()}
     others = [folder(rerun=1), folder(name="cxr2"), folder(training={"epochs": 4}), folder(flavor="vpod4-vm")]
     others += [folder(dataset=dataset | {"imageSize": 256}), folder(model={"name": "vit"})]
+    others += [folder(ipu={"scaling": "Linear"}), folder(trains_with="ipu")]
     assert len({folder(), *others}) == 1 + len(others)
 
 

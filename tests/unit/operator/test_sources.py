@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.builders import CONFIG, at, make_flavor, make_job, make_run
+from tests.unit.operator.builders import at, fix_run, make_flavor, make_job, make_run
 from xray_operator import names
 from xray_operator.core.manifests import build_job, build_shared_job
-from xray_operator.core.plan import Plan, make_plan, plan_preparations, take_snapshot
+from xray_operator.core.plan import Plan, make_plan, plan_preparations
 from xray_operator.core.run_file import build_run_file
 from xray_operator.core.spec import FlavorSpec, JobSpec, Problem, parse_part
 
@@ -52,9 +52,7 @@ def plan_with(source: dict[str, Any], prepare: str) -> Plan:
         return make_run(job)
     spec, flavor = JobSpec.model_validate(job.build().spec), FlavorSpec.model_validate(make_flavor("cpu"))
     preparations = plan_preparations(spec, "cpu", flavor, {}, "prepare:1", at(1))
-    snapshot = take_snapshot(
-        spec, FlavorSpec.model_validate(make_flavor()), CONFIG, at(1), None, preparations=preparations
-    )
+    snapshot = fix_run(spec, FlavorSpec.model_validate(make_flavor()), preparations=preparations)
     return make_plan(job.build().ref, snapshot)
 
 

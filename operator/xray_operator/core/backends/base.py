@@ -57,6 +57,10 @@ class Backend:
             return "a cpu flavor has no accelerators; any other has accelerators and resourceName"
         return None
 
+    def holds_ipus(self, flavor: Flavor) -> bool:  # noqa: ARG002 (devicePlugin looks at it)
+        """Whether the accelerators of this flavor are IPUs."""
+        return self.trains_on_ipus
+
     def holdings(self, flavor: Flavor) -> str:
         """What a run holds, in words."""
         return f"{flavor.accelerators} {flavor.resource_name}"

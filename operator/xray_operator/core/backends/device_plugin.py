@@ -14,3 +14,8 @@ class DevicePlugin(Backend):
         if flavor.accelerators not in PARTITION_SIZES:
             return "accelerators of a devicePlugin flavor must be a power of two from 1 to 64"
         return None
+
+    def holds_ipus(self, flavor: Flavor) -> bool:
+        """Only Graphcore's: other vendors call something else an IPU."""
+        vendor = (flavor.resource_name or "").partition("/")[0]
+        return f".{vendor}".endswith(".graphcore.ai")
