@@ -17,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 from tests.contract.schemas import COMPARED, CRDS, REPOSITORY, comparable, crd_schema, filled, model_schema, walk
 from tests.integration.life import flavor, xray_job
 from tests.integration.test_crds import FLAVORS, JOBS, NO_HUB_IDS
+from xray_operator.core.ipu_config import DERIVED
 from xray_operator.core.spec import FlavorSpec, JobSpec, parse_part
 
 KINDS = {"XRayTrainingJob": JobSpec, "AcceleratorFlavor": FlavorSpec}
@@ -93,6 +94,12 @@ def test_every_rule_tells_the_offending_values_and_has_a_fallback(kind: str) -> 
     for rule in ruled:
         assert rule["message"]
         assert re.search(r"%[sd].*\.format\(\[.*\bself\b", rule["messageExpression"]), rule
+
+
+def test_the_crd_refuses_what_the_operator_derives_with_the_same_words() -> None:
+    (rule,) = crd_schema("XRayTrainingJob", "spec")["properties"]["ipu"]["properties"]["overrides"][RULES]
+    assert re.findall(r"'(\w+)'", rule["rule"]) == sorted(DERIVED)
+    assert dict(re.findall(r"\['(\w+)', '([\w.]+)'\]", rule["messageExpression"])) == DERIVED
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -118,6 +118,29 @@ JOBS = [
         f"spec.training.globalBatchSize: {HERE}128 is not a multiple of microBatchSize, 3",
     ),
     ({"training": {"learningRate": "0"}}, f'spec.training.learningRate: {HERE}"0" is not above 0'),
+    ({"ipu": {"ipusPerReplica": 3}}, 'spec.ipu.ipusPerReplica: Unsupported value: 3: supported values: "1", "2", "4"'),
+    (
+        {"ipu": {"ipusPerReplica": 4, "layersPerIpu": [6, 6]}},
+        f"spec.ipu.layersPerIpu: {HERE}2 entries; expected one for each IPU of a replica, so 4",
+    ),
+    (
+        {"ipu": {"layersPerIpu": [4, 4, 4]}},
+        f"spec.ipu.layersPerIpu: {HERE}3 entries; expected one for each IPU of a replica, so 1, 2, 4, 8, 16, 32 or 64",
+    ),
+    (
+        {"model": MODEL, "ipu": {"layersPerIpu": [1, 2]}},
+        f"spec.ipu.layersPerIpu: {HERE}adds up to 3; expected model.config.layers, 2",
+    ),
+    (
+        {"model": MODEL, "ipu": {"ipusPerReplica": 4}},
+        f"spec.ipu.ipusPerReplica: {HERE}4 is more than model.config.layers, 2; nearest is 2",
+    ),
+    ({"ipu": {"scaling": "Half"}}, 'supported values: "Keep", "Linear", "SquareRoot"'),
+    (
+        {"ipu": {"overrides": {"replication_factor": "2", "seed": "1", "output_mode": "all"}}},
+        f'spec.ipu.overrides: {HERE}["replication_factor is derived by the operator: use spec.ipu.ipusPerReplica", '
+        '"seed is derived by the operator: use spec.training.seed"]',
+    ),
     ({"training": {"epochs": 0}}, "should be greater than or equal to 1"),
     ({"flavor": "Not A Name"}, "spec.flavor"),
     ({"podTemplate": {}}, 'unknown field "spec.podTemplate"'),

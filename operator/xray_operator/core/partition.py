@@ -15,7 +15,7 @@ from xray_operator import names
 from xray_operator.core.backends.base import PARTITION_SIZES
 from xray_operator.core.ipu_config import PER_IPU, parse_overrides
 from xray_operator.core.parts import Part
-from xray_operator.core.spec import Ipu, Model, Problem, Training
+from xray_operator.core.spec import MOST_LAYERS, Ipu, Model, Problem, Training
 
 LARGEST_DEFAULT_MICRO_BATCH: Final = 32
 """On processor cores and GPUs: fits ViT-base at 224 pixels into 16 GB of memory; more gains little."""
@@ -159,7 +159,7 @@ def _stages(ipu: Ipu, layers: int | None, accelerators: int) -> tuple[int, list[
         return ipu.ipus_per_replica, []
     nearest = possible[-1]
     why = f"does not divide the flavor's {accelerators} IPUs" if ipu.ipus_per_replica > accelerators else ""
-    why = why or f"is more than the model has layers, {layers}"
+    why = why or f"is more than the {layers} layers of the model"
     return nearest, [_problem("spec.ipu.ipusPerReplica", ipu.ipus_per_replica, why, nearest)]
 
 
@@ -170,7 +170,7 @@ def _place(ipu: Ipu, layers: int | None, stages: int) -> tuple[tuple[int, ...] |
         return (spread(layers, stages) if layers else None), []
     if len(wanted) == stages and sum(wanted) == (layers or sum(wanted)):
         return wanted, []
-    total = layers or max(sum(wanted), stages)
+    total = layers or min(max(sum(wanted), stages), stages * MOST_LAYERS)
     nearest = _moved(wanted, total) if len(wanted) == stages else spread(total, stages)
     expected = f"one for each IPU of a replica{f', that add up to the {layers} layers of the model' if layers else ''}"
     why = f"has {len(wanted)} entries that add up to {sum(wanted)}; expected {stages}, {expected}"

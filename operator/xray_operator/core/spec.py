@@ -31,7 +31,8 @@ Share = Annotated[Decimal, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2147483647)]
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16)]
 Overrides = Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=16)]
-LayerCount = Annotated[int, Field(ge=1, le=48)]
+MOST_LAYERS: Final = 48
+LayerCount = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
 Column = Annotated[str, Field(min_length=1, max_length=128)]
 FlavorName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 Finding = Annotated[str, Field(min_length=1, max_length=64)]
@@ -77,7 +78,7 @@ class Problem:
 
 class VitConfig(Part):
     hidden_size: int = Field(ge=16, le=1280)
-    layers: int = Field(ge=1, le=48)
+    layers: LayerCount
     heads: int = Field(ge=1, le=16)
     patch_size: int = Field(ge=4, le=32)
 
