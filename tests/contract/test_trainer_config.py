@@ -35,9 +35,10 @@ def shape_of(value: object) -> object:
     return "number" if isinstance(value, (int, float)) else type(value).__name__
 
 
-def test_the_example_run_file_is_read_whole() -> None:
-    run_file = read_run_file(EXAMPLES / "run.json")
-    assert as_json(run_file) == example("run.json")
+@pytest.mark.parametrize("name", ["run.json", "run-ipu.json"])
+def test_the_example_run_file_is_read_whole(name: str) -> None:
+    run_file = read_run_file(EXAMPLES / name)
+    assert as_json(run_file) == example(name)
 
 
 @pytest.mark.parametrize(

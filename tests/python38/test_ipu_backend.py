@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import pytest
 import torch
 from poptorch import _hardware
 from tiny import FINDINGS, IMAGE_SIZE, IMAGES, STORED_SIZE, VIT, open_parts, write_cache
-from transformers import ViTForImageClassification
+from transformers import ViTConfig, ViTForImageClassification
 
 from xray_trainer.backends.callbacks import MetricsFile
 from xray_trainer.backends.common import Outcome
-from xray_trainer.backends.ipu import Layout, _Shuffled, lay_out, run
+from xray_trainer.backends.ipu import RECIPE, _Shuffled, make_ipu_config, run, share_layers
 from xray_trainer.checkpoints import Checkpoints
-from xray_trainer.config import Checkpoint, RunFile, parse_run_file
+from xray_trainer.config import Checkpoint, Ipu, RunFile, parse_run_file
 from xray_trainer.errors import (
     AcceleratorError,
     ConfigurationError,
@@ -33,7 +34,7 @@ from xray_trainer.model import normalise
 from xray_trainer.prepare.cache import Manifest
 from xray_trainer.progress import Progress
 
-EXAMPLE = Path(__file__).parents[1] / "contract" / "examples" / "run.json"
+EXAMPLE = Path(__file__).parents[1] / "contract" / "examples" / "run-ipu.json"
 EPOCHS, GLOBAL_BATCH = 6, 16
 PER_EPOCH = IMAGES["train"] // GLOBAL_BATCH
 STEPS = EPOCHS * PER_EPOCH
@@ -87,13 +88,22 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return write_cache(tmp_path_factory.mktemp("cache"))
 
 
-def make_run_file(folder: Path, count: int = 4, **training: Any) -> RunFile:
+def make_run_file(folder: Path, replicas: int = 1, ipu: Optional[Dict[str, Any]] = None, **training: Any) -> RunFile:
     document: Dict[str, Any] = json.loads(EXAMPLE.read_text(encoding="utf-8"))
     document["model"] = {"config": VIT}
-    document["accelerator"]["count"] = count
+    document["accelerator"]["count"] = 4 * replicas
     document["dataset"].update(findings=FINDINGS, image_size=IMAGE_SIZE, stored_size=STORED_SIZE)
     settings = {"global_batch_size": GLOBAL_BATCH, "micro_batch_size": 2, "gradient_accumulation_steps": 8}
-    document["training"].update(settings, epochs=EPOCHS, learning_rate=3e-3, seed=1, **training)
+    document["training"].update({**settings, "epochs": EPOCHS, "learning_rate": 3e-3, "seed": 1, **training})
+    micro_batches = document["training"]["gradient_accumulation_steps"]
+    layout = {
+        "replication_factor": replicas,
+        "gradient_accumulation_steps": micro_batches // replicas,
+        "layers_per_ipu": None,
+        "overrides": {},
+        "executables_dir": str(folder / "executables"),
+    }
+    document["ipu"].update({**layout, **(ipu or {})})
     document["checkpoint"] = {"every_steps": 4, "keep": 2}
     document["output_dir"] = str(folder)
     return parse_run_file(document)
@@ -148,10 +158,13 @@ def test_losses_and_validation_are_told(ran: Ran) -> None:
     assert validated[-1]["validation_loss"] < validated[0]["validation_loss"]
 
 
-def test_executables_lie_in_the_output_folder(prepared: Prepared, tmp_path: Path) -> None:
+def test_executables_of_training_and_evaluation_lie_in_one_folder_below_that_of_the_run_file(
+    prepared: Prepared, tmp_path: Path
+) -> None:
     with pytest.raises(StoppedError):
         train(make_run_file(tmp_path), prepared, stop_at=PER_EPOCH + 1)
-    assert len(list((tmp_path / "executables").glob("*.popef"))) == 2
+    (folder,) = (tmp_path / "executables").iterdir()
+    assert len(list(folder.glob("*.popef"))) == 2
 
 
 @pytest.mark.parametrize("stop_at", [3, PER_EPOCH, PER_EPOCH + 3, STEPS])
@@ -226,50 +239,152 @@ def test_an_epochs_order_follows_from_seed_and_epoch(prepared: Prepared) -> None
     assert len({tuple(first), tuple(_Shuffled(dataset, 1)), tuple(_Shuffled(dataset, 2))}) == 3
 
 
-@pytest.mark.parametrize(
-    ("count", "accumulation", "layout"),
-    [
-        (1, 8, Layout(1, 1, 8)),
-        (2, 8, Layout(2, 1, 8)),
-        (4, 7, Layout(4, 1, 7)),
-        (4, 128, Layout(4, 1, 128)),
-        (16, 128, Layout(4, 4, 32)),
-        (64, 128, Layout(4, 16, 8)),
-    ],
-)
-def test_the_global_batch_is_shared_out_among_the_ipus(
-    count: int, accumulation: int, layout: Layout, tmp_path: Path
-) -> None:
-    assert lay_out(_accumulating(tmp_path, count, accumulation), layers=12) == layout
-    assert layout.ipus == count
-    assert layout.replication_factor * layout.gradient_accumulation_steps == accumulation
+@pytest.mark.usefixtures("eight_ipus")
+def test_two_replicas_learn_what_one_does(ran: Ran, prepared: Prepared, tmp_path: Path) -> None:
+    """They take the same global batches: only the order of sums in half precision differs."""
+    batches = {"micro_batch_size": 1, "gradient_accumulation_steps": GLOBAL_BATCH}
+    replicated = train(make_run_file(tmp_path, replicas=2, **batches), prepared)
+    assert replicated.outcome.steps == STEPS
+    assert macro(auroc(replicated.outcome.test_logits, replicated.outcome.test_labels)) > 0.9
+    assert first_validation(replicated) == pytest.approx(first_validation(ran), abs=1e-2)
+
+
+def first_validation(ran: Ran) -> Optional[float]:
+    return next(row["validation_loss"] for row in ran.metrics.rows if "validation_loss" in row)
+
+
+@pytest.fixture
+def eight_ipus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POPTORCH_EMULATED_IPUS", "8")
+
+
+def config_of(folder: Path, layers: int = 12, **ipu: Any) -> Any:
+    return make_ipu_config(make_run_file(folder, ipu=ipu), ViTConfig(num_hidden_layers=layers))
+
+
+def test_the_recipe_is_the_tutorials_and_the_layout_is_the_run_files(tmp_path: Path) -> None:
+    config = make_ipu_config(
+        make_run_file(tmp_path, 2, global_batch_size=32, gradient_accumulation_steps=16), ViTConfig()
+    )
+    told = config.to_dict()
+    assert {name: told[name] for name in RECIPE} == RECIPE
+    assert told["layers_per_ipu"] == told["inference_layers_per_ipu"] == [3, 3, 3, 3]
+    assert (told["replication_factor"], told["inference_replication_factor"]) == (2, 2)
+    assert (told["ipus_per_replica"], told["gradient_accumulation_steps"]) == (4, 8)
+
+
+def test_an_override_reaches_the_configuration(tmp_path: Path) -> None:
+    overrides = {"matmul_proportion": [0.1, 0.2, 0.3, 0.4], "recompute_checkpoint_every_layer": False}
+    config = config_of(tmp_path, overrides=overrides)
+    assert {name: getattr(config, name) for name in overrides} == overrides
+    assert config.optimizer_state_offchip is RECIPE["optimizer_state_offchip"]
 
 
 @pytest.mark.parametrize(
-    ("count", "accumulation", "layers", "told"),
+    ("overrides", "told"),
     [
-        (0, 8, 12, "accelerator.count: 0 IPUs are held; expected at least 1"),
-        (6, 14, 12, "accelerator.count: 6 IPUs; expected a multiple of 4"),
-        (4, 8, 3, "3 layers on 4 IPUs"),
-        (4, 6, 12, "gradient_accumulation_steps: 6; expected a multiple of 1 of at least 7"),
-        (8, 15, 12, "gradient_accumulation_steps: 15; expected a multiple of 2 of at least 14"),
-        (16, 24, 12, "gradient_accumulation_steps: 24; expected a multiple of 4 of at least 28"),
+        ({"matmul_share": 0.3}, r"ipu\.overrides\.matmul_share: can't be set; expected one of .*matmul_proportion"),
+        ({"replication_factor": 2}, r"ipu\.overrides\.replication_factor: can't be set"),
+        ({"executable_cache_dir": "/tmp"}, r"ipu\.overrides\.executable_cache_dir: can't be set"),
+        ({"device_iterations": 2}, r"ipu\.overrides\.device_iterations: can't be set"),
+        ({"matmul_proportion": "much"}, r'matmul_proportion: "much"; expected Union\[float, List\[float\]\]'),
+        ({"enable_half_partials": "no"}, r'enable_half_partials: "no"; expected .*bool'),
+        ({"matmul_proportion": -0.1}, r"ipu\.overrides\.matmul_proportion: -0\.1: .* must be >= 0"),
+        ({"output_mode": "most"}, r'ipu\.overrides\.output_mode: "most": .*can only take'),
+        ({"matmul_proportion": [0.1, 0.2]}, r"ipu\.overrides .*same number of IPUs as ipus_per_replica=4"),
+        ({"matmul_proportion": 1.5}, r"ipu\.overrides .*1\.5 is not in \[0, 1\]"),
+        ({"seed": 1, "nothing": 2}, r"overrides\.seed: .*; ipu\.overrides\.nothing: "),
     ],
 )
-def test_a_layout_that_does_not_work_is_refused(
-    count: int, accumulation: int, layers: int, told: str, tmp_path: Path
-) -> None:
+def test_an_override_that_is_none_is_refused_by_its_name(overrides: Dict[str, Any], told: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=told):
-        lay_out(_accumulating(tmp_path, count, accumulation), layers)
+        config_of(tmp_path, overrides=overrides)
 
 
-def _accumulating(folder: Path, count: int, accumulation: int) -> RunFile:
-    batches = {"gradient_accumulation_steps": accumulation, "micro_batch_size": 1, "global_batch_size": accumulation}
-    run_file = make_run_file(folder, count)
-    return run_file.model_copy(update={"training": run_file.training.model_copy(update=batches)})
+@pytest.mark.parametrize(
+    ("given", "ipus", "layers", "shared"),
+    [
+        (None, 4, 12, [3, 3, 3, 3]),
+        (None, 4, 4, [1, 1, 1, 1]),
+        (None, 4, 7, [1, 2, 2, 2]),
+        (None, 1, 12, [12]),
+        ([0, 4, 4, 4], 4, 12, [0, 4, 4, 4]),
+    ],
+)
+def test_layers_are_shared_out(given: Optional[List[int]], ipus: int, layers: int, shared: List[int]) -> None:
+    assert share_layers(_ipu(given, ipus), layers) == shared
+
+
+@pytest.mark.parametrize(
+    ("given", "layers", "told"),
+    [
+        (None, 3, "ipu.ipus_per_replica: 4 for a model of 3 layers; expected at least one layer for each IPU"),
+        ([3, 3, 3, 3], 11, r"ipu.layers_per_ipu: \[3, 3, 3, 3\] are 12 layers; expected the 11 of the model"),
+    ],
+)
+def test_layers_that_do_not_fit_the_model_are_refused(given: Optional[List[int]], layers: int, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        share_layers(_ipu(given, 4), layers)
+
+
+def _ipu(layers_per_ipu: Optional[List[int]], ipus: int) -> Ipu:
+    return Ipu(
+        ipus_per_replica=ipus,
+        replication_factor=1,
+        gradient_accumulation_steps=8,
+        layers_per_ipu=layers_per_ipu,
+        executables_dir=Path("/cache"),
+        image="trainer-ipu:1",
+    )
+
+
+def _replicas(folder: Path, count: int) -> RunFile:
+    return make_run_file(folder, count, micro_batch_size=2 // count, gradient_accumulation_steps=8 * count)
+
+
+def test_programs_that_differ_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def folder(run_file: RunFile, **config: Any) -> str:
+        return str(make_ipu_config(run_file, ViTConfig(**config)).executable_cache_dir)
+
+    usual = make_run_file(tmp_path)
+    folders = [
+        folder(usual),
+        folder(usual, num_hidden_layers=8),
+        folder(usual, image_size=96),
+        folder(make_run_file(tmp_path, ipu={"image": "trainer-ipu:2"})),
+        folder(make_run_file(tmp_path, ipu={"layers_per_ipu": [2, 3, 3, 4]})),
+        folder(make_run_file(tmp_path, ipu={"overrides": {"matmul_proportion": 0.2}})),
+        folder(make_run_file(tmp_path, micro_batch_size=1, global_batch_size=8)),
+        folder(_replicas(tmp_path, 2)),
+    ]
+    monkeypatch.setattr("poptorch.__version__", "3.4.0")
+    folders.append(folder(usual))
+    assert len(set(folders)) == len(folders)
+    assert all(Path(each).is_dir() for each in folders)
+
+
+def test_the_same_program_of_another_run_has_the_same_folder(tmp_path: Path) -> None:
+    first, second = make_run_file(tmp_path), make_run_file(tmp_path, seed=2, learning_rate=1e-5)
+    one, other = (
+        make_ipu_config(run_file, ViTConfig(name_or_path=path)).executable_cache_dir
+        for run_file, path in ((first, "/mnt/model/a"), (second.model_copy(update={"output_dir": tmp_path}), "/b"))
+    )
+    assert one == other
+
+
+def test_a_place_for_executables_that_cannot_be_written_to_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # nobody refuses root, who may run this
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ConfigurationError, match=r"ipu\.executables_dir: .*Permission denied"):
+        config_of(tmp_path)
 
 
 def test_a_global_batch_larger_than_the_training_part_is_refused(prepared: Prepared, tmp_path: Path) -> None:
-    run_file = _accumulating(tmp_path, 4, IMAGES["train"] + 1)
+    size = IMAGES["train"] + 1
+    batches = {"gradient_accumulation_steps": size, "micro_batch_size": 1, "global_batch_size": size}
     with pytest.raises(ConfigurationError, match=f"expected at most the {IMAGES['train']} training images"):
-        train(run_file, prepared)
+        train(make_run_file(tmp_path, **batches), prepared)

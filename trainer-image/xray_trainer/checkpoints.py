@@ -78,7 +78,8 @@ class _UnusableError(Exception):
 def training_digest(run_file: RunFile, data_digest: str, split_digest: str, commit: Optional[str] = None) -> str:
     """`sha256:` digest of what decides over the weights; a checkpoint is continued only under the same.
 
-    Which resource, node and folder a run belongs to makes no difference, nor how often it is saved.
+    Which resource, node and folder a run belongs to makes no difference, nor how often it is saved, nor on how many IPUs
+    it is laid out; backends read no checkpoints of each other.
 
     Args:
         commit: of the hub model that it starts from; None if it starts from none.
@@ -90,6 +91,7 @@ def training_digest(run_file: RunFile, data_digest: str, split_digest: str, comm
         "training": run_file.training.model_dump(mode="json"),
         "data": [data_digest, split_digest],
         **({"commit": commit} if commit else {}),
+        **({"ipu": run_file.ipu.overrides} if run_file.ipu else {}),
     }
     return "sha256:" + hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Literal, Mapping, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from typing_extensions import Self
+from typing_extensions import Annotated, Self
 
 from xray_trainer.errors import ConfigurationError
 
@@ -43,9 +43,44 @@ class Accelerator(Section):
     """What the pod holds, for the log and the result; the backend decides what is used."""
 
     flavor: str
-    backend: Literal["cpu", "gpu", "devicePlugin"]
+    backend: Literal["cpu", "gpu", "devicePlugin", "vipuPartition", "ipuOperator"]
     resource_name: Optional[str] = None
     count: int = Field(default=0, ge=0)
+
+
+class Ipu(Section):
+    """How one model and one global batch are laid out on IPUs, in optimum-graphcore's words. The operator has sized it."""
+
+    ipus_per_replica: int = Field(ge=1)
+    replication_factor: int = Field(ge=1)
+    gradient_accumulation_steps: int = Field(ge=1)
+    """Micro-batches of each replica per weight update."""
+    layers_per_ipu: Optional[List[Annotated[int, Field(ge=0)]]]
+    """None where the operator doesn't know how many layers the model has: they are spread evenly."""
+    overrides: Dict[str, Any] = Field(default_factory=dict)
+    """Other values for fields of IPUConfig, by their names; backends/ipu.py checks them."""
+    executables_dir: Path
+    """Below it, what was compiled is kept for all runs that can use it."""
+    image: str
+    """That this runs in, by the reference that the operator was told: what another one compiled is not used."""
+
+    @property
+    def ipus(self) -> int:
+        return self.ipus_per_replica * self.replication_factor
+
+    @model_validator(mode="after")
+    def _fills_the_pipeline(self) -> Self:
+        if self.layers_per_ipu is not None and len(self.layers_per_ipu) != self.ipus_per_replica:
+            raise ValueError(
+                f"layers_per_ipu has {len(self.layers_per_ipu)} numbers; expected ipus_per_replica {self.ipus_per_replica}"
+            )
+        needed = 2 * self.ipus_per_replica - 1
+        if self.gradient_accumulation_steps < needed:
+            raise ValueError(
+                f"gradient_accumulation_steps {self.gradient_accumulation_steps} doesn't fill a pipeline of "
+                f"{self.ipus_per_replica} IPUs; expected at least {needed}"
+            )
+        return self
 
 
 class VitConfig(Section):
@@ -250,7 +285,10 @@ class RunFile(Section):
     version: Literal[1]
     run: Run
     accelerator: Accelerator
-    backend: Literal["torch"]
+    backend: Literal["torch", "ipu"]
+    """Module of xray_trainer.backends that trains."""
+    ipu: Optional[Ipu] = None
+    """For that backend, and only there."""
     model: Model
     dataset: Dataset
     training: Training
@@ -272,6 +310,25 @@ class RunFile(Section):
     def sample_seed(self) -> Optional[str]:
         """Decides which files of a cache that is found are hashed; None: all are."""
         return None if self.verify == "Always" else f"{self.run.uid}/{self.run.rerun}"
+
+    @model_validator(mode="after")
+    def _laid_out_on_ipus(self) -> Self:
+        if (self.ipu is not None) != (self.backend == "ipu"):
+            raise ValueError(f"backend {self.backend}: ipu is {'missing' if self.ipu is None else 'not expected'}")
+        if self.ipu is None:
+            return self
+        if self.ipu.ipus != self.accelerator.count:
+            raise ValueError(
+                f"ipu: {self.ipu.replication_factor} replicas of {self.ipu.ipus_per_replica} are {self.ipu.ipus} IPUs; "
+                f"expected accelerator.count {self.accelerator.count}"
+            )
+        product = self.training.micro_batch_size * self.ipu.replication_factor * self.ipu.gradient_accumulation_steps
+        if product != self.training.global_batch_size:
+            raise ValueError(
+                f"ipu: micro_batch_size times replication_factor times gradient_accumulation_steps is {product}; "
+                f"expected global_batch_size {self.training.global_batch_size}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _patches_tile(self) -> Self:

@@ -90,6 +90,19 @@ def run_document(folder: Path, **sections: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def ipu_run_document(folder: Path, **sections: dict[str, Any]) -> dict[str, Any]:
+    """The same on 4 IPUs, each with a layer of the tiny model."""
+    document = run_document(folder)
+    ipu = json.loads((EXAMPLES / "run-ipu.json").read_text())["ipu"]
+    ipu.update(gradient_accumulation_steps=8, layers_per_ipu=None, executables_dir=str(folder / "executables"))
+    document.update(backend="ipu", ipu=ipu)
+    document["model"]["config"] = {**TINY, "layers": 4}
+    document["training"].update(micro_batch_size=1, gradient_accumulation_steps=8)
+    for section, values in sections.items():
+        document[section] = {**document[section], **values}
+    return document
+
+
 def make_run_file(folder: Path, **sections: dict[str, Any]) -> RunFile:
     return parse_run_file(run_document(folder, **sections))
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.trainer.build import TRAINER, make_run_file
+from tests.unit.trainer.build import TRAINER, ipu_run_document, make_run_file
 from xray_trainer.checkpoints import Checkpoints, training_digest
+from xray_trainer.config import parse_run_file
 from xray_trainer.files import ABANDONED_SECONDS
 
 FILES = {"model.safetensors": b"weights", "optimizer.pt": b"moments", "empty": b""}
@@ -229,6 +230,17 @@ def test_a_training_is_the_same_wherever_it_runs_and_another_with_other_settings
         training_digest(make_run_file(tmp_path), "data", "other split"),
     ]
     assert len({first, *others}) == 5
+
+
+def test_backends_read_no_checkpoints_of_each_other(tmp_path: Path) -> None:
+    document = ipu_run_document(tmp_path)
+    on_ipus = training_digest(parse_run_file(document), "data", "split")
+    elsewhere = {**document["ipu"], "executables_dir": "/other", "image": "other"}
+    assert training_digest(parse_run_file({**document, "ipu": elsewhere}), "data", "split") == on_ipus
+    plain = {**document["ipu"], "overrides": {}}
+    assert training_digest(parse_run_file({**document, "ipu": plain}), "data", "split") != on_ipus
+    del document["ipu"]
+    assert training_digest(parse_run_file({**document, "backend": "torch"}), "data", "split") != on_ipus
 
 
 def test_checkpoints_need_no_torch() -> None:

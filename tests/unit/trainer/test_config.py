@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.trainer.build import run_document
+from tests.unit.trainer.build import ipu_run_document, run_document
 from xray_trainer.config import parse_run_file, read_run_file
 from xray_trainer.errors import ConfigurationError
 
@@ -61,6 +61,35 @@ def test_every_wrong_field_is_named_at_once_with_its_value(tmp_path: Path) -> No
 def test_contradictions_are_refused(tmp_path: Path, section: str, values: dict[str, object], expected: str) -> None:
     with pytest.raises(ConfigurationError, match=expected):
         parse_run_file(run_document(tmp_path, **{section: values}))
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "expected"),
+    [
+        ("ipu", {"replication_factor": 2}, "2 replicas of 4 are 8 IPUs; expected accelerator.count 4"),
+        ("accelerator", {"count": 16}, "1 replicas of 4 are 4 IPUs; expected accelerator.count 16"),
+        ("ipu", {"gradient_accumulation_steps": 16}, "gradient_accumulation_steps is 16; expected global_batch_size 8"),
+        ("ipu", {"gradient_accumulation_steps": 6}, "6 doesn't fill a pipeline of 4 IPUs; expected at least 7"),
+        ("ipu", {"layers_per_ipu": [4]}, "layers_per_ipu has 1 numbers; expected ipus_per_replica 4"),
+        ("ipu", {"layers_per_ipu": [4, 0, 0, -1]}, r"ipu\.layers_per_ipu\.3: -1"),
+        ("ipu", {"n_ipu": 4}, r"ipu\.n_ipu: 4: extra"),
+    ],
+)
+def test_a_layout_that_does_not_add_up_is_refused(
+    tmp_path: Path, section: str, values: dict[str, object], expected: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=expected):
+        parse_run_file(ipu_run_document(tmp_path, **{section: values}))
+
+
+def test_ipus_are_laid_out_for_their_backend_and_only_there(tmp_path: Path) -> None:
+    document = ipu_run_document(tmp_path)
+    assert parse_run_file(document).ipu is not None
+    with pytest.raises(ConfigurationError, match="backend torch: ipu is not expected"):
+        parse_run_file({**document, "backend": "torch"})
+    del document["ipu"]
+    with pytest.raises(ConfigurationError, match="backend ipu: ipu is missing"):
+        parse_run_file(document)
 
 
 def test_findings_are_never_taken_for_granted(tmp_path: Path) -> None:

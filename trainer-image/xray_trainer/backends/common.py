@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Dict, Iterable, Optional
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from transformers import ViTForImageClassification
+from transformers import TrainerState, ViTForImageClassification
 
 from xray_trainer.checkpoints import Checkpoint, Checkpoints
-from xray_trainer.errors import DivergedError
+from xray_trainer.errors import DivergedError, TrainerError
 from xray_trainer.progress import Progress
+
+LOG = logging.getLogger(__name__)
 
 LOGS_PER_RUN = 200
 """Points of the curves; every step of a short run is logged."""
@@ -46,7 +51,65 @@ def ends_unvalidated_epoch(found: Optional[Checkpoint], per_epoch: int) -> bool:
     return not any(entry["step"] == found.step and "eval_loss" in entry for entry in history)
 
 
-def lift_files(folder: Path) -> None:
+class Keeper:
+    """What both training loops do about losses and checkpoints."""
+
+    def __init__(self, checkpoints: Checkpoints, progress: Progress, learning_rate: float) -> None:
+        self._checkpoints = checkpoints
+        self._progress = progress
+        self._learning_rate = learning_rate
+
+    def find(self, total_steps: int) -> Optional[Checkpoint]:
+        """What to go on from."""
+        found = self._checkpoints.find()
+        if found is not None:
+            LOG.info("going on from the checkpoint of step %d of %d", found.step, total_steps)
+            self._progress.saved(found.as_json())
+        return found
+
+    def require_finite_loss(self, loss: torch.Tensor, steps_done: int) -> None:
+        """Raises: DivergedError. The checkpoint of the last step is withdrawn: it holds the weights that led here."""
+        if not torch.isfinite(loss):
+            self._checkpoints.withdraw(steps_done)
+            raise self._diverged(steps_done + 1, f"loss {loss.item()}")
+
+    def save(self, model: torch.nn.Module, step: int, fill: Callable[[Path], None]) -> None:
+        """Write a checkpoint of the step.
+
+        Args:
+            fill: writes transformers' own folder of a checkpoint into the folder that it is given.
+        Raises: DivergedError rather than save no numbers.
+        """
+        if not all(bool(torch.isfinite(weights).all()) for weights in model.parameters()):
+            raise self._diverged(step, "weights that are no numbers")
+
+        def fill_flat(folder: Path) -> None:
+            fill(folder)
+            _lift_files(folder)
+
+        self._progress.saved(self._checkpoints.write(step, fill_flat).as_json())
+
+    def ended(self, error: TrainerError, state: TrainerState, save: Callable[[], None]) -> TrainerError:
+        """The error that ended training, telling where; what has been learnt by then is saved, if it isn't yet. At least
+        one step is done, for nobody looks for an interruption before."""
+        saved = self._checkpoints.latest
+        if saved is None or saved.step != state.global_step:
+            save()
+        return type(error)(
+            f"{error} after step {state.global_step} of {state.max_steps}, of which a checkpoint is saved"
+        )
+
+    def _diverged(self, step: int, what: str) -> DivergedError:
+        """The error that ends the training, telling which checkpoint is kept."""
+        saved = self._checkpoints.latest
+        self._progress.saved(None if saved is None else saved.as_json())
+        kept = "no checkpoint was saved before" if saved is None else f"the checkpoint of step {saved.step} is kept"
+        return DivergedError(
+            f"step {step}: {what}; expected finite numbers, try a learning rate below {self._learning_rate:g}; {kept}"
+        )
+
+
+def _lift_files(folder: Path) -> None:
     """Out of the one folder that transformers has written into this one, without its pickled arguments."""
     (written,) = folder.iterdir()
     (written / ARGUMENTS).unlink()
@@ -55,11 +118,6 @@ def lift_files(folder: Path) -> None:
     written.rmdir()
 
 
-def diverged(step: int, what: str, learning_rate: float, checkpoints: Checkpoints, progress: Progress) -> DivergedError:
-    """The error that ends the training, telling which checkpoint is kept."""
-    saved = checkpoints.latest
-    progress.saved(None if saved is None else saved.as_json())
-    kept = "no checkpoint was saved before" if saved is None else f"the checkpoint of step {saved.step} is kept"
-    return DivergedError(
-        f"step {step}: {what}; expected finite numbers, try a learning rate below {learning_rate:g}; {kept}"
-    )
+def versions_of(packages: Iterable[str]) -> Dict[str, str]:
+    """Raises: PackageNotFoundError."""
+    return {name: metadata.version(name) for name in packages}

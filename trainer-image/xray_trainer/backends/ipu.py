@@ -6,12 +6,13 @@ model computes in half precision. No IPU has run it: tests put a stand-in, which
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, get_type_hints
 
 import numpy as np
 import poptorch
@@ -23,7 +24,7 @@ from optimum.graphcore import (  # type: ignore[import-not-found]  # only the IP
     IPUTrainingArguments,
 )
 from torch.utils.data import Dataset, Sampler
-from transformers import PrinterCallback, TrainerControl, ViTForImageClassification, set_seed
+from transformers import PrinterCallback, TrainerControl, ViTConfig, ViTForImageClassification, set_seed
 
 from xray_trainer.backends.callbacks import (
     EpochCallback,
@@ -32,18 +33,16 @@ from xray_trainer.backends.callbacks import (
     PredictionCallback,
     ProgressCallback,
 )
-from xray_trainer.backends.common import LOGS_PER_RUN, Outcome, diverged, ends_unvalidated_epoch, lift_files
+from xray_trainer.backends.common import LOGS_PER_RUN, Keeper, Outcome, ends_unvalidated_epoch, versions_of
 from xray_trainer.checkpoints import Checkpoints
-from xray_trainer.config import RunFile
+from xray_trainer.config import Ipu, RunFile
 from xray_trainer.dataset import Augmentation, Batch, XrayDataset, open_part
 from xray_trainer.errors import (
     AcceleratorError,
     ConfigurationError,
-    DivergedError,
     LimitReachedError,
     OutOfMemoryError,
     StoppedError,
-    TrainerError,
 )
 from xray_trainer.interruption import Interruption
 from xray_trainer.metrics import auroc, bce_from_logits, macro
@@ -56,8 +55,6 @@ LOG = logging.getLogger(__name__)
 
 MK2 = (2, 21)
 """What PopTorch calls the IPUs that optimum-graphcore takes; 0 stands for none."""
-IPUS_PER_REPLICA = 4
-"""Over so many the recipe lays one model, if the pod holds so many."""
 INFERENCE_DEVICE_ITERATIONS = 4
 RECIPE: Mapping[str, Any] = {
     "recompute_checkpoint_every_layer": True,
@@ -69,8 +66,21 @@ RECIPE: Mapping[str, Any] = {
     "matmul_proportion": 0.3,
 }
 """Source: the configuration Graphcore/vit-base-ipu of the public tutorial."""
-EXECUTABLES_FOLDER = "executables"
-"""In the output folder: what was compiled, found again by an attempt that goes on. PopART names the files by what they hold."""
+FIELDS: Mapping[str, Any] = {
+    name: kind for name, kind in get_type_hints(IPUConfig.__init__).items() if name not in ("return", "kwargs")
+}
+"""Of IPUConfig: name -> type."""
+NOT_OVERRIDDEN = frozenset(
+    (
+        *("replication_factor", "inference_replication_factor", "gradient_accumulation_steps", "layers_per_ipu"),
+        *("inference_layers_per_ipu", "ipus_per_replica", "inference_ipus_per_replica", "executable_cache_dir", "seed"),
+        *("device_iterations", "parallelize_kwargs", "inference_parallelize_kwargs"),
+    )
+)
+"""What follows from the rest of the run file, or would change how many images make a step."""
+KEY_DIGITS = 16
+PACKAGES = ("torch", "transformers", "optimum-graphcore", "safetensors", "numpy", "pyarrow")
+"""Libraries whose versions decide over the weights."""
 WEIGHTS = "pytorch_model.bin"
 """Of a checkpoint, which is read only after its digests were compared."""
 NOT_ACQUIRED = "Failed to acquire"
@@ -78,43 +88,9 @@ NO_MEMORY = "memory_allocation"
 """In the type of the error that PopTorch raises where a model doesn't fit."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How one global batch is shared out."""
-
-    ipus_per_replica: int
-    replication_factor: int
-    gradient_accumulation_steps: int
-    """Micro-batches of each replica per weight update."""
-
-    @property
-    def ipus(self) -> int:
-        return self.ipus_per_replica * self.replication_factor
-
-
-def lay_out(run_file: RunFile, layers: int) -> Layout:
-    """The layout that keeps the global batch on the IPUs that the pod holds.
-
-    Args:
-        layers: encoder layers of the model.
-    Raises: ConfigurationError.
-    """
-    held, training = run_file.accelerator.count, run_file.training
-    if held < 1:
-        raise ConfigurationError(f"accelerator.count: {held} IPUs are held; expected at least 1")
-    per_replica = min(IPUS_PER_REPLICA, held)
-    if held % per_replica:
-        raise ConfigurationError(f"accelerator.count: {held} IPUs; expected a multiple of {per_replica}")
-    if layers < per_replica:
-        raise ConfigurationError(f"model: {layers} layers on {per_replica} IPUs; expected at least one layer for each")
-    replicas, accumulation = held // per_replica, training.gradient_accumulation_steps
-    needed = 2 * per_replica - 1
-    if accumulation % replicas or accumulation // replicas < needed:
-        raise ConfigurationError(
-            f"training.gradient_accumulation_steps: {accumulation}; expected a multiple of {replicas} of at least "
-            f"{needed * replicas}: each of {replicas} replicas needs {needed} micro-batches to fill its pipeline"
-        )
-    return Layout(per_replica, replicas, accumulation // replicas)
+def versions() -> Dict[str, str]:
+    """Of the libraries that decide over the weights; a package `poptorch` is in no registry."""
+    return {**versions_of(PACKAGES), "poptorch": poptorch.__version__}
 
 
 def run(
@@ -141,22 +117,29 @@ def run(
         part: open_part(cache, manifest, part, run_file.dataset.image_size, augmentation) for part in manifest.parts
     }
     model = make_model(run_file.model, run_file.dataset.findings, run_file.dataset.image_size)
-    layout = lay_out(run_file, model.config.num_hidden_layers)
-    LOG.info("%s", where_it_runs(layout))
+    ipu = _section_of(run_file)
+    LOG.info("%s", where_it_runs(ipu))
+    config = make_ipu_config(run_file, model.config)
+    LOG.info("executables are looked for and kept in %s", config.executable_cache_dir)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            return _train(run_file, layout, model, parts, Path(scratch), progress, metrics, checkpoints, interruption)
+            return _train(run_file, config, model, parts, Path(scratch), progress, metrics, checkpoints, interruption)
     except poptorch.Error as error:
         raise _translated(error, run_file) from error
 
 
-def where_it_runs(layout: Layout) -> str:
+def _section_of(run_file: RunFile) -> Ipu:
+    assert run_file.ipu is not None  # the run file's own rule for this backend
+    return run_file.ipu
+
+
+def where_it_runs(ipu: Ipu) -> str:
     """Which backend computes on what. Raises: AcceleratorError if there is no IPU."""
     version = poptorch.ipuHardwareVersion()
     if version not in MK2:
         raise AcceleratorError(f"PopTorch finds hardware version {version}; expected {MK2[0]} or {MK2[1]}, an IPU")
     what = "EMULATED IPUs, which the CPU stands in for" if is_emulated() else "IPUs"
-    return f"ipu backend on {layout.ipus} {what}: {layout.replication_factor} replicas of {layout.ipus_per_replica}"
+    return f"ipu backend on {ipu.ipus} {what}: {ipu.replication_factor} x {ipu.ipus_per_replica} for one model each"
 
 
 def is_emulated() -> bool:
@@ -185,7 +168,7 @@ def _translated(error: poptorch.Error, run_file: RunFile) -> Exception:
 
 def _train(
     run_file: RunFile,
-    layout: Layout,
+    config: IPUConfig,
     model: ViTForImageClassification,
     parts: Mapping[str, XrayDataset],
     scratch: Path,
@@ -196,17 +179,15 @@ def _train(
 ) -> Outcome:
     settings = run_file.training
     per_epoch = steps_per_epoch(len(parts["train"]), settings.global_batch_size)
-    found = checkpoints.find()
-    if found is not None:
-        LOG.info("going on from the checkpoint of step %d of %d", found.step, settings.epochs * per_epoch)
-        progress.saved(found.as_json())
+    keeper = Keeper(checkpoints, progress, settings.learning_rate)
+    found = keeper.find(settings.epochs * per_epoch)
     trainer = _CheckedTrainer(
-        checkpoints,
+        keeper,
         progress,
         ends_unvalidated_epoch(found, per_epoch),
         model=model,
-        ipu_config=make_ipu_config(layout, run_file.output_dir),
-        args=_arguments(run_file, layout, per_epoch, scratch),
+        ipu_config=config,
+        args=_arguments(run_file, per_epoch, scratch),
         train_dataset=parts["train"],
         eval_dataset=parts["validation"],
         data_collator=_to_halves,
@@ -225,7 +206,7 @@ def _train(
         trainer.add_callback(PredictionCallback(progress, trainer.count_batches(parts["test"])))
         logits = trainer.predict_exactly(parts["test"])
     except (StoppedError, LimitReachedError) as error:
-        raise trainer.with_its_checkpoint(error) from error
+        raise keeper.ended(error, trainer.state, trainer.save_checkpoint) from error
     model.load_state_dict({name: values.float() for name, values in trainer.model.state_dict().items()})
     return Outcome(
         model=model,
@@ -246,20 +227,108 @@ def steps_per_epoch(images: int, global_batch_size: int) -> int:
     return images // global_batch_size
 
 
-def make_ipu_config(layout: Layout, output: Path) -> IPUConfig:
-    """The recipe on these IPUs, with the layers spread evenly over those of a replica."""
-    return IPUConfig(
-        ipus_per_replica=layout.ipus_per_replica,
-        layers_per_ipu=[-1] * layout.ipus_per_replica,
-        replication_factor=layout.replication_factor,
-        inference_replication_factor=layout.replication_factor,
-        gradient_accumulation_steps=layout.gradient_accumulation_steps,
-        executable_cache_dir=str(output / EXECUTABLES_FOLDER),
-        **RECIPE,
-    )
+def make_ipu_config(run_file: RunFile, model: ViTConfig) -> IPUConfig:
+    """The recipe with what the run file says of layout and overrides; its folder of executables is there.
+
+    Raises: ConfigurationError naming every wrong override at once.
+    """
+    ipu = _section_of(run_file)
+    _require_fields(ipu.overrides)
+    layout = {
+        "ipus_per_replica": ipu.ipus_per_replica,
+        "layers_per_ipu": share_layers(ipu, model.num_hidden_layers),
+        "replication_factor": ipu.replication_factor,
+        "inference_replication_factor": ipu.replication_factor,
+        "gradient_accumulation_steps": ipu.gradient_accumulation_steps,
+    }
+    fields = {**RECIPE, **ipu.overrides, **layout}
+    try:
+        config = IPUConfig(**fields)
+        for for_inference in (False, True):
+            config.to_options(for_inference=for_inference)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise ConfigurationError(f"ipu.overrides {json.dumps(ipu.overrides)}: {_first_line(error)}") from error
+    return IPUConfig(**fields, executable_cache_dir=str(_executables_folder(run_file, model, config)))
 
 
-def _arguments(run_file: RunFile, layout: Layout, per_epoch: int, scratch: Path) -> IPUTrainingArguments:
+def _require_fields(overrides: Mapping[str, Any]) -> None:
+    """Raises: ConfigurationError."""
+    wrong = list(filter(None, (_what_is_wrong(name, value) for name, value in overrides.items())))
+    if wrong:
+        raise ConfigurationError("; ".join(wrong))
+
+
+def _what_is_wrong(name: str, value: Any) -> str:
+    """Empty if nothing is."""
+    if name in NOT_OVERRIDDEN or name not in FIELDS:
+        return f"ipu.overrides.{name}: can't be set; expected one of {', '.join(sorted(set(FIELDS) - NOT_OVERRIDDEN))}"
+    try:
+        setattr(IPUConfig(), name, value)
+    except TypeError:
+        return f"ipu.overrides.{name}: {json.dumps(value)}; expected {str(FIELDS[name]).replace('typing.', '')}"
+    except ValueError as error:
+        return f"ipu.overrides.{name}: {json.dumps(value)}: {_first_line(error)}"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def share_layers(ipu: Ipu, layers: int) -> List[int]:
+    """The model's layers over the IPUs of a replica: as the run file says, else evenly, the later ones taking what is left
+    over, because the first has the embeddings. Upstream's own way gives all that is left over to the last.
+
+    Raises: ConfigurationError if they are not those of the model, or too few.
+    """
+    if ipu.layers_per_ipu is None:
+        if layers < ipu.ipus_per_replica:
+            raise ConfigurationError(
+                f"ipu.ipus_per_replica: {ipu.ipus_per_replica} for a model of {layers} layers; expected at least one "
+                "layer for each IPU"
+            )
+        each, left = divmod(layers, ipu.ipus_per_replica)
+        return [each + (place >= ipu.ipus_per_replica - left) for place in range(ipu.ipus_per_replica)]
+    if sum(ipu.layers_per_ipu) != layers:
+        raise ConfigurationError(
+            f"ipu.layers_per_ipu: {ipu.layers_per_ipu} are {sum(ipu.layers_per_ipu)} layers; expected the {layers} of "
+            "the model"
+        )
+    return list(ipu.layers_per_ipu)
+
+
+def _executables_folder(run_file: RunFile, model: ViTConfig, config: IPUConfig) -> Path:
+    """A folder of its own for each program: one that all share gets slow, and PopTorch looks into no other than the one in
+    the IPUConfig that it begins with.
+
+    Raises: ConfigurationError if it can't be made.
+    """
+    ipu = _section_of(run_file)
+    folder = ipu.executables_dir / executables_key(run_file, model, config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"ipu.executables_dir: {ipu.executables_dir}: {error.strerror}; expected a folder to write to"
+        ) from error
+    return folder
+
+
+def executables_key(run_file: RunFile, model: ViTConfig, config: IPUConfig) -> str:
+    """Of all that decides over what is compiled, as far as it is known outside of the compiler."""
+    ipu, training = _section_of(run_file), run_file.training
+    settings = {
+        "image": ipu.image,
+        "poptorch": poptorch.__version__,
+        "model": {name: value for name, value in model.to_dict().items() if name != "_name_or_path"},
+        "ipu_config": {name: value for name, value in config.to_dict().items() if name != "executable_cache_dir"},
+        "accelerators": run_file.accelerator.count,
+        "batch": [training.micro_batch_size, training.global_batch_size],
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:KEY_DIGITS]
+
+
+def _arguments(run_file: RunFile, per_epoch: int, scratch: Path) -> IPUTrainingArguments:
     settings = run_file.training
     total_steps = settings.epochs * per_epoch
     return IPUTrainingArguments(
@@ -267,7 +336,7 @@ def _arguments(run_file: RunFile, layout: Layout, per_epoch: int, scratch: Path)
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.micro_batch_size,
         per_device_eval_batch_size=settings.micro_batch_size,
-        gradient_accumulation_steps=layout.gradient_accumulation_steps,
+        gradient_accumulation_steps=_section_of(run_file).gradient_accumulation_steps,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.scheduler,
         warmup_steps=math.ceil(settings.warmup_ratio * total_steps),
@@ -329,9 +398,9 @@ class _CheckedTrainer(IPUTrainer):  # type: ignore[misc]  # a class of unknown t
 
     control: TrainerControl
 
-    def __init__(self, checkpoints: Checkpoints, progress: Progress, validate_first: bool, **kwargs: Any) -> None:
+    def __init__(self, keeper: Keeper, progress: Progress, validate_first: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._checkpoints = checkpoints
+        self._keeper = keeper
         self._progress = progress
         self._validate_first = validate_first
 
@@ -350,9 +419,7 @@ class _CheckedTrainer(IPUTrainer):  # type: ignore[misc]  # a class of unknown t
         """Raises: DivergedError if the loss is no finite number."""
         self.validate_if_missed()
         loss: torch.Tensor = super().training_step(model, inputs)
-        if not torch.isfinite(loss):
-            self._checkpoints.withdraw(self.state.global_step)  # it holds the weights that led here
-            raise self._diverged(self.state.global_step + 1, f"loss {loss.item()}")
+        self._keeper.require_finite_loss(loss, self.state.global_step)
         return loss.float()
 
     def validate_if_missed(self) -> None:
@@ -382,12 +449,8 @@ class _CheckedTrainer(IPUTrainer):  # type: ignore[misc]  # a class of unknown t
         """Of a prediction."""
         return math.ceil(len(dataset) / self._inference_batch_size())
 
-    def with_its_checkpoint(self, error: TrainerError) -> TrainerError:
-        """The error that ended training, telling where; what has been learnt by then is saved, if it isn't yet."""
-        step, saved = self.state.global_step, self._checkpoints.latest
-        if saved is None or saved.step != step:
-            self._save_checkpoint(self.training_model)
-        return type(error)(f"{error} after step {step} of {self.state.max_steps}, of which a checkpoint is saved")
+    def save_checkpoint(self) -> None:
+        self._save_checkpoint(self.training_model)
 
     def _inference_batch_size(self) -> int:
         size: int = self.args.per_device_eval_batch_size * self.ipu_config.batch_size_factor(for_inference=True)
@@ -397,20 +460,17 @@ class _CheckedTrainer(IPUTrainer):  # type: ignore[misc]  # a class of unknown t
         return _Shuffled(self.train_dataset, self.args.seed)
 
     def _save_checkpoint(self, model: Any, metrics: Optional[Dict[str, float]] = None) -> None:
-        """Upstream's own checkpoint, without its pickled arguments. Raises: DivergedError rather than save no numbers."""
+        """Upstream's own checkpoint, in place of its own folder."""
         if self.training_model.isAttachedToDevice():
             self.training_model.copyWeightsToHost()
-        if not all(bool(torch.isfinite(weights).all()) for weights in self.model.parameters()):
-            raise self._diverged(self.state.global_step, "weights that are no numbers")
         scratch = self.args.output_dir
 
         def fill(folder: Path) -> None:
             self.args.output_dir = str(folder)
             super(_CheckedTrainer, self)._save_checkpoint(model, metrics)
-            lift_files(folder)
 
         try:
-            self._progress.saved(self._checkpoints.write(self.state.global_step, fill).as_json())
+            self._keeper.save(self.model, self.state.global_step, fill)
         finally:
             self.args.output_dir = scratch
 
@@ -418,6 +478,3 @@ class _CheckedTrainer(IPUTrainer):  # type: ignore[misc]  # a class of unknown t
         """Upstream's own goes on with random weights in place of those that it misses."""
         weights = torch.load(str(Path(resume_from_checkpoint) / WEIGHTS), map_location="cpu")
         (model or self.model).load_state_dict(weights, strict=True)
-
-    def _diverged(self, step: int, what: str) -> DivergedError:
-        return diverged(step, what, self.args.learning_rate, self._checkpoints, self._progress)

@@ -27,17 +27,15 @@ from xray_trainer.backends.callbacks import (
     PredictionCallback,
     ProgressCallback,
 )
-from xray_trainer.backends.common import LOGS_PER_RUN, Outcome, diverged, ends_unvalidated_epoch, lift_files
+from xray_trainer.backends.common import LOGS_PER_RUN, Keeper, Outcome, ends_unvalidated_epoch, versions_of
 from xray_trainer.checkpoints import Checkpoints
 from xray_trainer.config import RunFile
 from xray_trainer.dataset import Augmentation, XrayDataset, collate, open_part
 from xray_trainer.errors import (
     AcceleratorError,
-    DivergedError,
     LimitReachedError,
     OutOfMemoryError,
     StoppedError,
-    TrainerError,
 )
 from xray_trainer.interruption import Interruption
 from xray_trainer.metrics import auroc, macro
@@ -48,8 +46,15 @@ from xray_trainer.resources import available_cores
 
 LOG = logging.getLogger(__name__)
 
+PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "numpy", "pyarrow")
+"""Libraries whose versions decide over the weights."""
 NO_MEMORY = "DefaultCPUAllocator"
 """In the RuntimeError that torch raises where the host's memory doesn't suffice."""
+
+
+def versions() -> Dict[str, str]:
+    """Of the libraries that decide over the weights."""
+    return versions_of(PACKAGES)
 
 
 def run(
@@ -122,14 +127,11 @@ def _train(
 ) -> Outcome:
     settings = run_file.training
     per_epoch = steps_per_epoch(len(parts["train"]), settings.micro_batch_size, settings.gradient_accumulation_steps)
-    found = checkpoints.find()
-    if found is not None:
-        LOG.info("going on from the checkpoint of step %d of %d", found.step, settings.epochs * per_epoch)
-        progress.saved(found.as_json())
+    keeper = Keeper(checkpoints, progress, settings.learning_rate)
+    found = keeper.find(settings.epochs * per_epoch)
     arguments = _arguments(run_file, per_epoch, scratch, validate_first=ends_unvalidated_epoch(found, per_epoch))
     trainer = _CheckedTrainer(
-        checkpoints,
-        progress,
+        keeper,
         model=model,
         args=arguments,
         train_dataset=parts["train"],
@@ -151,7 +153,7 @@ def _train(
         trainer.add_callback(PredictionCallback(progress, batches))
         predicted = trainer.predict(parts["test"])
     except (StoppedError, LimitReachedError) as error:
-        raise trainer.with_its_checkpoint(error) from error
+        raise keeper.ended(error, trainer.state, trainer.save_checkpoint) from error
     return Outcome(
         model=model,
         device=arguments.device.type,
@@ -209,11 +211,10 @@ class _CheckedTrainer(Trainer):
     """Computes the loss itself and looks at it in each step, before it is averaged; saves checkpoints that can't be
     half there."""
 
-    def __init__(self, checkpoints: Checkpoints, progress: Progress, **kwargs: Any) -> None:
+    def __init__(self, keeper: Keeper, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._trained: torch.nn.Module = kwargs["model"]
-        self._checkpoints = checkpoints
-        self._progress = progress
+        self._keeper = keeper
         self._filling: Optional[Path] = None
         # the loss is a mean over the micro-batch: Trainer has to divide it by the accumulation steps
         self.model_accepts_loss_kwargs = False
@@ -228,9 +229,7 @@ class _CheckedTrainer(Trainer):
         """Mean binary cross-entropy over images and findings. Raises: DivergedError if it is no finite number."""
         outputs = model(pixel_values=normalise(inputs["pixel_values"]))  # here: bytes go to the device, not floats
         loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits, inputs["labels"])
-        if not torch.isfinite(loss):
-            self._checkpoints.withdraw(self.state.global_step)  # it holds the weights that led here
-            raise self._diverged(self.state.global_step + 1, f"loss {loss.item()}")
+        self._keeper.require_finite_loss(loss, self.state.global_step)
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Dict[str, float]:
@@ -238,26 +237,18 @@ class _CheckedTrainer(Trainer):
         with torch.random.fork_rng():
             return super().evaluate(*args, **kwargs)
 
-    def with_its_checkpoint(self, error: TrainerError) -> TrainerError:
-        """The error that ended training, telling where; what has been learnt by then is saved, if it isn't yet. At least
-        one step is done, for nobody looks for an interruption before."""
-        step, saved = self.state.global_step, self._checkpoints.latest
-        if saved is None or saved.step != step:
-            self._save_checkpoint(self._trained, trial=None)
-        return type(error)(f"{error} after step {step} of {self.state.max_steps}, of which a checkpoint is saved")
+    def save_checkpoint(self) -> None:
+        self._save_checkpoint(self._trained, trial=None)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """transformers' own checkpoint, in place of its own folder and without its pickled arguments."""
-        if not all(bool(torch.isfinite(weights).all()) for weights in model.parameters()):
-            raise self._diverged(self.state.global_step, "weights that are no numbers")
+        """transformers' own checkpoint, in place of its own folder."""
 
         def fill(folder: Path) -> None:
             self._filling = folder
             super(_CheckedTrainer, self)._save_checkpoint(model, trial)
             self._filling = None
-            lift_files(folder)
 
-        self._progress.saved(self._checkpoints.write(self.state.global_step, fill).as_json())
+        self._keeper.save(model, self.state.global_step, fill)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Optional[torch.nn.Module] = None) -> None:
         """transformers' own takes the tensors by their names in the file, which save_pretrained spells in another way than
@@ -268,6 +259,3 @@ class _CheckedTrainer(Trainer):
     def _get_output_dir(self, trial: Any) -> str:
         """Where transformers adds its folder of a checkpoint."""
         return str(self._filling or super()._get_output_dir(trial))
-
-    def _diverged(self, step: int, what: str) -> DivergedError:
-        return diverged(step, what, self.args.learning_rate, self._checkpoints, self._progress)
