@@ -14,6 +14,7 @@ from tests.contract.schemas import crd_schema, walk
 from tests.unit.operator.builders import (
     CONFIG,
     FLAVORS,
+    WITH_IPUS,
     at,
     example,
     make_job,
@@ -37,6 +38,9 @@ SITUATIONS = {
     "queued": started(make_pod().unschedulable("0/3 nodes: no ipu " + "x" * 9000)),
     "preparing": started(make_pod().scheduled(10).prepares(12), progress=make_progress("progress-preparing.json")),
     "training": started(TRAINING, progress=make_progress(checkpoint=CHECKPOINT)),
+    "training on IPUs": started(
+        TRAINING, job=make_job().spec(model={"name": "google/vit-base-patch16-224-in21k"}), config=WITH_IPUS
+    ),
     "failed": started(
         make_pod().scheduled(10).prepared(12, 40, 11, example("error-result.json")), end="BackoffLimitExceeded"
     ),

@@ -10,6 +10,7 @@ from xray_operator import names
 from xray_operator.core.attempts import Attempt, add_seconds, attempt_of, phase_ends, render_time
 from xray_operator.core.cost import NOTHING, Cost, make_cost
 from xray_operator.core.observed import Pod, SharedJob, XRayJob, read_time
+from xray_operator.core.partition import warmup_steps
 from xray_operator.core.plan import Preparation, Snapshot
 from xray_operator.core.reports import DataCounts, FetchedModel, PrepareResult, Progress, TrainResult
 from xray_operator.core.situation import Situation
@@ -78,6 +79,25 @@ def _prepared(result: PrepareResult) -> Status:
         "digest": result.digest,
         "splitDigest": result.split_digest,
     } | present(absentFindings=list(result.absent_findings))
+
+
+def sizing_section(snapshot: Snapshot, data: Mapping[str, Any]) -> Status:
+    """The effective values; the steps as soon as it is known how many images there are to train on."""
+    sizing, training, images = snapshot.effective, snapshot.spec.training, data.get("trainImages")
+    section = present(
+        ipusPerReplica=sizing.ipus_per_replica,
+        layersPerIpu=list(sizing.layers_per_ipu or ()),
+        replicationFactor=sizing.replication_factor if sizing.ipus_per_replica else None,
+        gradientAccumulationSteps=sizing.gradient_accumulation_steps,
+        microBatchSize=sizing.micro_batch_size,
+        globalBatchSize=sizing.global_batch_size,
+        learningRate=f"{float(sizing.learning_rate):.9g}",
+    )
+    if images is None:
+        return section
+    per_epoch, total = sizing.steps(images, training.epochs)
+    warmup = warmup_steps(training.warmup_ratio, total)
+    return section | {"stepsPerEpoch": per_epoch, "totalSteps": total, "warmupSteps": warmup}
 
 
 def model_section(model: FetchedModel | None) -> Status | None:

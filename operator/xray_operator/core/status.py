@@ -36,6 +36,7 @@ from xray_operator.core.sections import (
     present,
     results_section,
     run_section,
+    sizing_section,
     times_section,
     trainer_section,
 )
@@ -140,6 +141,7 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
         "conditions": conditions.render_conditions(listed, job.status.get("conditions", []), job.generation, now),
         "run": run_section(job, batch_job.snapshot, situation.pod),
         "cost": cost_section(cost),
+        "sizing": sizing_section(batch_job.snapshot, data),
     } | present(
         **{section: job.status.get(section) for section in PREPARATIONS.values()},
         model=model_section(situation.model) or job.status.get("model"),
@@ -171,6 +173,7 @@ def preparing_status(job: XRayJob, snapshot: Snapshot, observed: Observed, now: 
     return _waiting(job, situation.state, listed, now) | present(
         runsOn=runs_on(snapshot)[:256],
         run=run_section(job, snapshot, situation.pod),
+        sizing=sizing_section(snapshot, data),
         cost=job.status.get("cost") or cost_section(make_cost(add_seconds(()), snapshot.price)),
         **preparation_sections(job, snapshot, of_now, now, left=situation.state == names.FAILED),
         model=model_section(situation.model) or job.status.get("model"),
@@ -201,7 +204,10 @@ _BETWEEN_PODS = (names.QUEUED, names.SUSPENDED, names.STOPPED)
 
 
 def _waiting(job: XRayJob, state: str, listed: Sequence[conditions.Condition], now: datetime) -> Status:
-    kept = ("runsOn", "run", "cost", "times", "attempts", "checkpoint", "model", "formerRuns", *PREPARATIONS.values())
+    kept = (
+        *("runsOn", "run", "cost", "sizing", "times", "attempts", "checkpoint", "model", "formerRuns"),
+        *PREPARATIONS.values(),
+    )
     return {
         "observedGeneration": job.generation,
         "rerun": job.live.rerun,

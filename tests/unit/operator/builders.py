@@ -263,6 +263,7 @@ def started(
     job_gone: bool = False,
     job_created: float = 1,
     started_at: float = 1,
+    config: OperatorConfig = CONFIG,
     **fields: Any,
 ) -> Observed:
     """What is seen of a run whose Job exists.
@@ -273,7 +274,7 @@ def started(
         job_gone: the Job was deleted too.
         job_created, started_at: when the Job and its record were made.
     """
-    plan = make_run(job, flavor)
+    plan = make_run(job, flavor, config)
     plan = replace(
         plan, snapshot=plan.snapshot.model_copy(update={"started_at": at(started_at), "digest": "sha256:00ff"})
     )

@@ -11,9 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.operator.builders import FLAVORS, WITH_IPUS, condition, decide, make_flavor, told
+from tests.unit.operator.builders import (
+    FLAVORS,
+    WITH_IPUS,
+    condition,
+    decide,
+    example,
+    make_flavor,
+    make_job,
+    make_pod,
+    started,
+    told,
+)
 from xray_operator.core.backends.base import PARTITION_SIZES
-from xray_operator.core.observed import Observed
+from xray_operator.core.observed import Observed, Unreadable
 from xray_operator.core.partition import (
     LAYERS,
     Sizing,
@@ -225,6 +236,44 @@ def test_a_run_that_cannot_be_sized_is_refused_until_somebody_edits_it() -> None
     assert decide(observed, **spec).create, "without an image for IPUs the torch image takes any batch"
     on_gpu = Observed(flavors={"demo-vpod4": make_flavor("gpu")})
     assert decide(on_gpu, config=WITH_IPUS, **spec).create
+
+
+def test_the_status_of_a_run_tells_its_sizing_and_the_steps_once_there_are_images() -> None:
+    job = make_job().spec(model={"name": "google/vit-base-patch16-224-in21k"}, ipu={"scaling": "SquareRoot"})
+    flavor = make_flavor(accelerators=8)
+    queued = told(decide(started(make_pod(), job=job, flavor=flavor, config=WITH_IPUS)))["sizing"]
+    assert queued == {
+        "ipusPerReplica": 4,
+        "layersPerIpu": [3, 3, 3, 3],
+        "replicationFactor": 2,
+        "gradientAccumulationSteps": 128,
+        "microBatchSize": 1,
+        "globalBatchSize": 256,
+        "learningRate": "0.000282842712",
+    }
+    images = json.loads(example("prepare-result.json"))["train_images"]
+    trains = make_pod().scheduled(10).prepared(12, 40).trains(42)
+    status = told(decide(started(trains, job=job, flavor=flavor, config=WITH_IPUS)))
+    per_epoch = images // 256
+    steps = {"stepsPerEpoch": per_epoch, "totalSteps": 3 * per_epoch, "warmupSteps": -(-3 * per_epoch // 4)}
+    assert status["sizing"] == queued | steps
+    refused = decide(Observed(unreadable=Unreadable("gone")), status=status)
+    assert told(refused)["sizing"] == status["sizing"], "what was told of a run that began stays"
+
+
+def test_off_ipus_no_replicas_are_told() -> None:
+    images = json.loads(example("prepare-result.json"))["train_images"]
+    status = told(decide(started(make_pod().scheduled(10).prepared(12, 40).trains(42))))
+    per_epoch = -(-images // 128)
+    assert status["sizing"] == {
+        "gradientAccumulationSteps": 4,
+        "microBatchSize": 32,
+        "globalBatchSize": 128,
+        "learningRate": "0.0002",
+        "stepsPerEpoch": per_epoch,
+        "totalSteps": 3 * per_epoch,
+        "warmupSteps": -(-3 * per_epoch // 4),
+    }
 
 
 @given(st.integers(1, 48), counts)
