@@ -62,11 +62,13 @@ lint: .venv/ready ## format, lint, types, import rules, generated files
 	.venv/bin/yamllint --strict .
 	diff -r crds charts/xray-operator/crds
 	diff docs/reference.md <(.venv/bin/python dev/reference.py)
+	diff docs/sizing.md <(PYTHONPATH=operator .venv/bin/python -m dev.sizing)
 	.venv/bin/python -m dev.chart lint
 
-generate: .venv/ready ## from the CRDs: the chart's copy and the API reference; the chart's table and schema of values
+generate: .venv/ready ## from the CRDs: the chart's copy and the API reference; the table of sizes; the chart's table and schema of values
 	rm -rf charts/xray-operator/crds && cp -r crds charts/xray-operator/crds
 	.venv/bin/python dev/reference.py > docs/reference.md
+	page=$$(PYTHONPATH=operator .venv/bin/python -m dev.sizing) && echo "$$page" > docs/sizing.md
 	.venv/bin/python -m dev.chart generate
 
 LOCK_ANY := .venv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
