@@ -33,10 +33,19 @@ def crd_schema(crd: Schema) -> Schema:
     return schema
 
 
+_NO_HOST = {name: {"type": "null"} for name in ("hostNetwork", "hostIPC", "privileged", "extraResources")}
 BACKENDS: tuple[tuple[list[str], Schema], ...] = (
     (["cpu"], {"properties": {"accelerators": {"type": "null"}, "resourceName": {"type": "null"}}}),
+    (["cpu", "gpu", "devicePlugin"], {"properties": {"partition": {"type": "null"}, "host": {"properties": _NO_HOST}}}),
     (["gpu", "devicePlugin"], {"required": ["accelerators", "resourceName"]}),
-    (["devicePlugin"], {"properties": {"accelerators": {"enum": [1, 2, 4, 8, 16, 32, 64]}}}),
+    (["devicePlugin", "vipuPartition"], {"properties": {"accelerators": {"enum": [1, 2, 4, 8, 16, 32, 64]}}}),
+    (
+        ["vipuPartition"],
+        {
+            "required": ["accelerators", "partition", "nodeSelector"],
+            "properties": {"resourceName": {"type": "null"}, "nodeSelector": {"minProperties": 1}},
+        },
+    ),
 )
 """What the CEL rules of the CRD ask of a flavor with one of these backends."""
 

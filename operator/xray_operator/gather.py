@@ -17,6 +17,7 @@ from xray_operator.core.admission import find_flavor, find_prepare_flavor
 from xray_operator.core.observed import (
     Job,
     JobHandle,
+    Line,
     Observed,
     Pod,
     SharedJob,
@@ -24,14 +25,17 @@ from xray_operator.core.observed import (
     Volume,
     XRayJob,
     controller_uid,
+    is_over,
     may_hold,
     read_handle,
     read_job,
+    read_line,
     read_pods,
     read_shared_job,
     read_volume,
+    waiting_version,
 )
-from xray_operator.core.plan import Snapshot, read_snapshot
+from xray_operator.core.plan import Snapshot, make_plan, read_snapshot
 from xray_operator.core.reconcile import is_settled, left_run
 from xray_operator.core.sections import pending_preparations
 from xray_operator.core.spec import FlavorSpec, JobSpec, parse_part
@@ -68,12 +72,21 @@ class Gatherer:
         try:
             snapshot = await self._record(job, handle.name)
         except RecordError as error:
-            return Observed(unreadable=Unreadable(str(error), handle))
+            return Observed(unreadable=Unreadable(str(error), handle, waiting_version(raw)))
         if snapshot is None:
-            return Observed(unreadable=Unreadable(f"ConfigMap {handle.name} is gone", handle))
-        pods = read_pods(self.index.pods.get(job.ref.uid, ()), handle, self.index.gone_pods(job.ref.uid))
-        progress = await self._progress(pods[-1]) if pods else None
-        return Observed(job=read_job(raw, handle, snapshot), pods=pods, progress=progress, snapshot=snapshot)
+            told = f"ConfigMap {handle.name} is gone"
+            return Observed(unreadable=Unreadable(told, handle, waiting_version(raw)))
+        plan = make_plan(job.ref, snapshot)
+        gone = self.index.gone_pods(job.ref.uid)
+        pods = read_pods(self.index.pods.get(job.ref.uid, ()), handle, gone, plan.progress_port)
+        waits = plan.partition_key is not None and raw["spec"].get("suspend") and not is_over(raw)
+        return Observed(
+            job=read_job(raw, handle, snapshot),
+            pods=pods,
+            line=await self._line(str(plan.partition_key)) if waits else None,
+            progress=await self._progress(pods[-1]) if pods else None,
+            snapshot=snapshot,
+        )
 
     async def observe_recorded(self, job: XRayJob, snapshot: Snapshot) -> Observed:
         """What decides about a run that is fixed and has no Job."""
@@ -118,6 +131,15 @@ class Gatherer:
             del self._records[key]
             raise RecordError(f"ConfigMap {name} is another one than when the run began")
         return self._records[key]
+
+    async def _line(self, partition: str) -> Line:
+        """Everyone at a partition, as the API server has it now: Jobs first, so that the pods of one at rest are all seen."""
+        query = {"labelSelector": f"{names.LABEL_PARTITION}={partition}"}
+        found: dict[str, list[Raw]] = {"Job": [], "Pod": []}
+        for kind, raws in found.items():
+            for place in self.config.namespaces or (None,):
+                raws += (await self.cluster.get(paths.listing(kind, place), query))["items"]
+        return read_line(found["Job"], found["Pod"])
 
     async def _observe_left_run(self, job: XRayJob) -> Observed | None:
         """The end of a former run whose Job is gone, before the last of it was written down."""
@@ -214,4 +236,4 @@ class Gatherer:
     async def _progress(self, pod: Pod) -> Any:
         if pod.over or not pod.ip or not (pod.prepare.running or pod.train.running):
             return None
-        return await fetch_progress(self.session, pod.ip, self.config.progress_timeout_seconds)
+        return await fetch_progress(self.session, pod.ip, pod.port, self.config.progress_timeout_seconds)

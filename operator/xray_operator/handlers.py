@@ -183,13 +183,13 @@ def _register_children(registry: kopf.OperatorRegistry, operator: Operator) -> N
     @kopf.on.event(*BATCH_JOBS, registry=registry, labels={names.LABEL_JOB_UID: kopf.PRESENT})
     def batch_job_changed(labels: kopf.Labels, type: str | None, **_: Any) -> None:
         operator.freshness.saw_child(labels[names.LABEL_JOB_UID], gone=type == "DELETED")
-        operator.child_changed(labels[names.LABEL_JOB_UID])
+        operator.child_changed(labels[names.LABEL_JOB_UID], labels.get(names.LABEL_PARTITION))
 
     @kopf.on.event(*PODS, registry=registry, labels={names.LABEL_JOB_UID: kopf.PRESENT})
     def pod_changed(labels: kopf.Labels, type: str | None, body: kopf.Body, **_: Any) -> None:
         if type == "DELETED":
             operator.index.pod_is_gone(labels[names.LABEL_JOB_UID], slim(body, *POD_BULK))
-        operator.child_changed(labels[names.LABEL_JOB_UID])
+        operator.child_changed(labels[names.LABEL_JOB_UID], labels.get(names.LABEL_PARTITION))
 
 
 def _register_flavors(registry: kopf.OperatorRegistry, operator: Operator) -> None:

@@ -38,6 +38,12 @@ class Index:
     def all_pods(self) -> list[Raw]:
         return _all(self.pods)
 
+    def in_line(self, partition: str) -> list[str]:
+        """Uids of the XRayTrainingJobs whose Jobs wait for this partition."""
+        jobs = [raw for raw in _all(self.batch_jobs) if raw["spec"].get("suspend")]
+        labels = [raw["metadata"]["labels"] for raw in jobs]
+        return [each[names.LABEL_JOB_UID] for each in labels if each.get(names.LABEL_PARTITION) == partition]
+
     def flavor_specs(self) -> dict[str, Any]:
         return {name: raw.get("spec") for name in self.flavors for raw in self.flavors.get(name, ())}
 

@@ -21,6 +21,12 @@ LABEL_FLAVOR: Final = f"{GROUP}/flavor"
 LABEL_RERUN: Final = f"{GROUP}/rerun"
 LABEL_OUTPUT: Final = f"{GROUP}/output-folder"
 """Pods carry the folder that they write to: two at once would spoil it."""
+LABEL_PARTITION: Final = f"{GROUP}/partition"
+"""Jobs and pods that hold a V-IPU partition, or wait for it, carry its key."""
+ANNOTATION_TURN: Final = f"{GROUP}/turn"
+"""On a suspended Job of a partition: WAITS or CLAIMS; without it the run doesn't want the partition (core.turns)."""
+WAITS: Final = "Waits"
+CLAIMS: Final = "Claims"
 LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 """Kueue's; on the resource it goes to the Job, whose suspend is Kueue's from then on."""
 SNAPSHOT_FILE: Final = "snapshot.json"
@@ -31,7 +37,9 @@ TRAINS_WITH: Final = ("torch", "ipu")
 PREPARE: Final = "prepare"
 TRAIN: Final = "train"
 PROGRESS_PORT: Final = 9400
-"""The trainer serves /metrics and /progress here."""
+"""The trainer serves /metrics and /progress here, in a pod with a network of its own."""
+HOST_PORTS: Final = range(20000, 30000)
+"""Of these one per run on the host's network: below those of NodePorts (30000) and of outgoing connections (32768)."""
 
 # Conditions
 ACCEPTED: Final = "Accepted"
@@ -71,6 +79,7 @@ RECORD_UNREADABLE: Final = "RecordUnreadable"
 FORMER_POD_RUNS: Final = "FormerPodRuns"
 VOLUME_IMPOSSIBLE: Final = "VolumeImpossible"
 SIZING_IMPOSSIBLE: Final = "SizingImpossible"
+FLAVOR_UNFIT: Final = "FlavorUnfit"
 PASSING: Final = frozenset({FLAVOR_NOT_FOUND, CLAIM_NOT_FOUND, IMAGE_NOT_CONFIGURED, CREATION_REFUSED, FORMER_POD_RUNS})
 """Reasons against a start that end without an edit of the job or of its flavor."""
 PREPARED: Final = "Prepared"
@@ -92,6 +101,7 @@ NODE_LOST: Final = "NodeLost"
 ATTEMPT_STOPPED: Final = "AttemptStopped"
 ATTEMPT_FAILED: Final = "AttemptFailed"
 REJECTED: Final = "Rejected"
+PARTITION_HELD: Final = "PartitionHeld"
 
 EXIT_REASONS: Final = {
     10: "ConfigurationInvalid",

@@ -89,9 +89,15 @@ class Operator:
                 if passes % self.config.relist_resyncs == 0:
                     await self._compare()
 
-    def child_changed(self, label: str) -> None:
-        """A child with this label has changed: look at the job whose uid it is, or at all that share it."""
+    def child_changed(self, label: str, partition: str | None = None) -> None:
+        """A child with this label has changed: look at the job whose uid it is, or at all that share it.
+
+        Args:
+            partition: key of the one that the child holds or waits for: those who wait beside it are looked at too.
+        """
         self.queue.add(label)
+        for uid in self.index.in_line(partition) if partition else ():
+            self.queue.add(uid)
         for raw in self.index.batch_jobs.get(label, ()):
             for owner in raw["metadata"].get("ownerReferences", ()):
                 self.queue.add(owner["uid"])

@@ -145,6 +145,13 @@ JOBS = [
     ({"flavor": "Not A Name"}, "spec.flavor"),
     ({"podTemplate": {}}, 'unknown field "spec.podTemplate"'),
 ]
+POD4 = {
+    "backend": "vipuPartition",
+    "resourceName": None,
+    "partition": {"host": "10.3.0.1", "id": "vpod4"},
+    "nodeSelector": {"vpod": "vpod4"},
+}
+"""What makes the usual flavor one with a partition."""
 FLAVORS = [
     ({"backend": "cpu"}, f'spec.backend: {HERE}cpu has no accelerators; found resourceName "graphcore.ai/ipu"'),
     ({"backend": "cpu", "resourceName": None}, "cpu has no accelerators; found accelerators 4"),
@@ -158,6 +165,27 @@ FLAVORS = [
     ({"accelerators": None, "resourceName": None}, "found neither"),
     ({"accelerators": 3}, f"spec.accelerators: {HERE}3 is not a power of two from 1 to 64"),
     ({"resourceName": "ipu"}, "spec.resourceName"),
+    (POD4 | {"accelerators": 6}, f"spec.accelerators: {HERE}6 is not a power of two from 1 to 64"),
+    (POD4 | {"partition": None}, "vipuPartition needs accelerators and partition, for example accelerators: 4"),
+    (POD4 | {"accelerators": None, "partition": None}, "partition: {host: 10.3.0.1, id: vpod4}; found neither"),
+    (POD4 | {"resourceName": "graphcore.ai/ipu"}, 'reached over the network; found "graphcore.ai/ipu"'),
+    (
+        POD4 | {"nodeSelector": None},
+        "vipuPartition needs nodeSelector, the label of the hosts that reach the partition",
+    ),
+    (POD4 | {"nodeSelector": {}}, "vipuPartition needs nodeSelector"),
+    (
+        POD4 | {"partition": {"host": "10.3.0.1"}},
+        f'spec.partition: {HERE}either host and id, or configSecretName alone; found host "10.3.0.1" no id',
+    ),
+    (
+        POD4 | {"partition": {"configSecretName": "ipuof", "port": 8090}},
+        'alone; found no host no id configSecretName "ipuof"',
+    ),
+    (POD4 | {"partition": {"host": "10.3.0.1", "id": "a b"}}, "spec.partition.id"),
+    (POD4 | {"host": {"extraResources": {"memory": 1}}}, "without a domain; names of extended resources are like"),
+    ({"partition": {"host": "10.3.0.1", "id": "vpod4"}}, "devicePlugin has no partition"),
+    ({"host": {"hostNetwork": True}}, "devicePlugin has no host.hostNetwork, hostIPC, privileged or extraResources"),
     ({"host": {"cpu": -5}}, "spec.host.cpu in body should be greater than or equal to 0"),
     ({"host": {"cpu": "-5"}}, "spec.host.cpu"),
     ({"host": {"cpu": 100000}}, "spec.host.cpu in body should be less than or equal to 9999"),
@@ -195,6 +223,20 @@ def test_a_claim_is_called_as_kubernetes_lets_it(kubeconfig: Path, namespace: st
 def test_cores_are_a_number_or_a_quantity(kubeconfig: Path, cpu: int | str) -> None:
     right = flavor("right")
     right["spec"]["host"]["cpu"] = cpu
+    done = kubectl(kubeconfig, "apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(right))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "partition",
+    [{"host": "vipu.example", "port": 8090, "id": "vpod4", "timeoutSeconds": 120}, {"configSecretName": "ipuof-conf"}],
+)
+def test_a_partition_is_named_by_its_server_or_by_a_secret(kubeconfig: Path, partition: dict[str, Any]) -> None:
+    host = {"cpu": "8", "hostNetwork": True, "hostIPC": True, "extraResources": {"rdma/hca": 1}}
+    right = flavor("right")
+    right["spec"] = {
+        key: value for key, value in (right["spec"] | POD4 | {"partition": partition, "host": host}).items() if value
+    }
     done = kubectl(kubeconfig, "apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(right))
     assert done.returncode == 0, done.stderr
 

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xray_operator import names
 from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
 from xray_operator.core.manifests import shared_owner
 from xray_operator.core.observed import SharedJob, XRayJob, controller_uid
 from xray_operator.core.reconcile import Decision
 from xray_operator.core.sections import Status
+from xray_operator.core.turns import Change
 from xray_operator.errors import AlreadyExists, Refused
 from xray_operator.names import API_VERSION, JOB_KIND
 
@@ -52,6 +54,8 @@ async def change_job(cluster: Cluster, job: XRayJob, decision: Decision) -> None
         path = paths.item("Job", job.ref.namespace, job.run_name)
         await cluster.merge(path, {"spec": {"suspend": decision.suspend}})
         logger.info("job %s/%s: suspend=%s", job.ref.namespace, job.ref.name, decision.suspend)
+    if decision.turn is not None:
+        await _move(cluster, job, decision.turn)
     if decision.join is not None:
         await _own(cluster, job, decision.join, [*decision.join.owners, shared_owner(job.ref)])
         logger.info("job %s/%s: waits for Job %s too", job.ref.namespace, job.ref.name, decision.join.name)
@@ -74,6 +78,20 @@ async def write_down(cluster: Cluster, job: XRayJob, decision: Decision) -> str 
     for event in decision.events:
         await _post(cluster, event)
     return await _write_status(cluster, job, decision.status) if decision.status else None
+
+
+async def _move(cluster: Cluster, job: XRayJob, change: Change) -> None:
+    """One step in the line of a partition; Conflict if the Job is another than was seen."""
+    body = {
+        "metadata": {
+            "resourceVersion": change.version,
+            "annotations": {names.ANNOTATION_TURN: change.turn or None},
+        },
+        "spec": {"suspend": change.suspend},
+    }
+    await cluster.merge(paths.item("Job", job.ref.namespace, job.run_name), body)
+    told = change.turn or ("left its partition" if change.suspend else "holds its partition")
+    logger.info("job %s/%s: %s", job.ref.namespace, job.ref.name, told)
 
 
 async def _own(cluster: Cluster, job: XRayJob, shared: SharedJob, owners: Sequence[Mapping[str, Any]]) -> None:

@@ -7,7 +7,6 @@ from typing import Final
 
 import aiohttp
 
-from xray_operator import names
 from xray_operator.core.reports import Progress, read_report
 
 logger = logging.getLogger(__name__)
@@ -16,10 +15,10 @@ MOST_BYTES: Final = 65536
 """A hundred times what a trainer says."""
 
 
-async def fetch_progress(session: aiohttp.ClientSession, ip: str, timeout_seconds: float) -> Progress | None:
+async def fetch_progress(session: aiohttp.ClientSession, ip: str, port: int, timeout_seconds: float) -> Progress | None:
     """What the pod tells, or None: never a reason to act."""
     host = f"[{ip}]" if ":" in ip else ip
-    url = f"http://{host}:{names.PROGRESS_PORT}/progress"
+    url = f"http://{host}:{port}/progress"
     timeout = aiohttp.ClientTimeout(total=timeout_seconds)
     try:
         async with session.get(url, timeout=timeout, allow_redirects=False) as response:

@@ -72,6 +72,26 @@ def objections(
     ]
 
 
+def misfits(queue_name: str | None, spec: JobSpec, flavor: FlavorSpec) -> list[Problem]:
+    """What can't be had where runs wait for a partition, on a host of which they get more than a pod usually has."""
+    if flavor.partition is None:
+        return []
+    problems = []
+    if queue_name:
+        expected = (
+            f"can't be had on flavor {spec.flavor}: its runs wait in the operator's own line for their partition, by the "
+            "Job's suspend, which Kueue would take over; take the label off"
+        )
+        problems.append(Problem(names.FLAVOR_UNFIT, f"metadata.labels[{names.LABEL_QUEUE}]", queue_name, expected))
+    if spec.dataset.prepare == "InitContainer":
+        expected = (
+            f"can't be had on flavor {spec.flavor}: foreign files would be read on its host, while the partition is held; "
+            "leave prepare out"
+        )
+        problems.append(Problem(names.FLAVOR_UNFIT, "spec.dataset.prepare", spec.dataset.prepare, expected))
+    return problems
+
+
 def obstacles(namespace: str, observed: Observed) -> list[Problem]:
     """What keeps any run from getting its children, also one that was fixed before."""
     return [

@@ -14,6 +14,7 @@ from xray_operator import names
 from xray_operator.config import Pod
 from xray_operator.core import run_file
 from xray_operator.core.backends import backend_of
+from xray_operator.core.backends.base import PodParts
 from xray_operator.core.parts import Host
 from xray_operator.core.plan import JobRef, Plan, Preparation, Snapshot
 
@@ -48,27 +49,33 @@ def build_config_map(plan: Plan) -> dict[str, Any]:
 
 
 def build_job(plan: Plan, model_commit: str | None = None) -> dict[str, Any]:
-    """The Job: init container `prepare`, container `train`; passes Pod Security `restricted`.
+    """The Job: init container `prepare`, container `train`; passes Pod Security `restricted`, unless its flavor has a
+    partition, whose host's network and memory it needs.
 
     Args:
         model_commit: of the hub model that a Job of its own has fetched for this run, if it has told it.
     """
-    metadata = _metadata(plan)
+    metadata, pod_labels = _metadata(plan), _labels(plan) | {names.LABEL_OUTPUT: plan.output_folder}
     if plan.snapshot.queue_name:
         metadata["labels"] |= {names.LABEL_QUEUE: plan.snapshot.queue_name}
+    if plan.partition_key:
+        metadata["annotations"] = {names.ANNOTATION_TURN: names.WAITS}
+        for labels in (metadata["labels"], pod_labels):
+            labels[names.LABEL_PARTITION] = plan.partition_key
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": metadata,
         "spec": {
-            "suspend": plan.snapshot.queue_name is not None,
+            # Kueue, or the line of the partition, says when it may run
+            "suspend": bool(plan.snapshot.queue_name or plan.partition_key),
             "completions": 1,
             "parallelism": 1,
             "backoffLimit": BACKOFF_LIMIT,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": _failure_rules()},
             "template": {
-                "metadata": _pod_metadata(plan, _labels(plan) | {names.LABEL_OUTPUT: plan.output_folder}),
+                "metadata": _pod_metadata(plan, pod_labels, plan.progress_port),
                 "spec": _run_pod(plan, model_commit),
             },
         },
@@ -101,7 +108,10 @@ def build_shared_job(plan: Plan, preparation: Preparation) -> dict[str, Any]:
             "backoffLimit": BACKOFF_LIMIT,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {"rules": _failure_rules()},
-            "template": {"metadata": _pod_metadata(plan, labels), "spec": _shared_pod(plan, preparation)},
+            "template": {
+                "metadata": _pod_metadata(plan, labels, names.PROGRESS_PORT),
+                "spec": _shared_pod(plan, preparation),
+            },
         },
     }
 
@@ -155,10 +165,10 @@ def _failure_rules() -> list[dict[str, Any]]:
     ]
 
 
-def _pod_metadata(plan: Plan, labels: dict[str, str]) -> dict[str, Any]:
+def _pod_metadata(plan: Plan, labels: dict[str, str], port: int) -> dict[str, Any]:
     scraped = {
         "prometheus.io/scrape": "true",
-        "prometheus.io/port": str(names.PROGRESS_PORT),
+        "prometheus.io/port": str(port),
         "prometheus.io/path": "/metrics",
     }
     pod = plan.snapshot.pod
@@ -169,15 +179,17 @@ def _run_pod(plan: Plan, model_commit: str | None) -> dict[str, Any]:
     prepare = _run_container(plan, names.PREPARE, plan.snapshot.prepare_image)
     if plan.snapshot.model_preparation and model_commit:
         prepare["args"] += ["--model-commit", model_commit]
-    train = _train_container(plan)
+    parts = backend_of(plan.snapshot.backend).pod_parts(plan.snapshot)
+    train = _train_container(plan, parts)
     if plan.snapshot.preparation is None:
         _let_out(plan, prepare)
         _let_read(plan, prepare)
     elif plan.snapshot.fetches_in_its_pod:  # it was fixed before models had Jobs
         _let_out(plan, prepare)
         _let_out(plan, train)
-    spec = _pod_spec(plan.snapshot, plan.snapshot, [train], _volumes(plan, prepare, train))
-    return spec | {"initContainers": [prepare]}
+    volumes = [*_volumes(plan, prepare, train), *parts.volumes]
+    spec = _pod_spec(plan.snapshot, plan.snapshot, [train], volumes)
+    return spec | parts.pod | {"initContainers": [prepare]}
 
 
 def _let_out(plan: Plan, container: dict[str, Any]) -> None:
@@ -214,7 +226,7 @@ def _shared_pod(plan: Plan, preparation: Preparation) -> dict[str, Any]:
     mounts = [mount for mount in _mounts(plan, with_dataset=True) if mount["mountPath"] in wanted]
     arguments = [f"prepare-{preparation.kind}", "--order", run_file.render_order(plan, preparation)]
     container = _container(plan.snapshot, names.PREPARE, plan.snapshot.prepare_image, preparation.host)
-    container |= {"args": arguments, "ports": _ports(), "volumeMounts": mounts}
+    container |= {"args": arguments, "ports": _ports(names.PROGRESS_PORT), "volumeMounts": mounts}
     _let_out(plan, container)
     if of_data:
         _let_read(plan, container)
@@ -224,7 +236,7 @@ def _shared_pod(plan: Plan, preparation: Preparation) -> dict[str, Any]:
 def _pod_spec(
     snapshot: Snapshot, place: Snapshot | Preparation, containers: list[dict[str, Any]], volumes: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """A pod that passes Pod Security `restricted`, on the nodes of one flavor."""
+    """A pod that passes Pod Security `restricted` unless a backend adds to it, on the nodes of one flavor."""
     spec = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_SECONDS,
@@ -248,18 +260,20 @@ def _pod_spec(
     return {key: value for key, value in spec.items() if value not in ({}, [], "")}
 
 
-def _train_container(plan: Plan) -> dict[str, Any]:
-    container = _run_container(plan, names.TRAIN, plan.snapshot.train_image) | {"ports": _ports()}
+def _train_container(plan: Plan, parts: PodParts) -> dict[str, Any]:
+    container = _run_container(plan, names.TRAIN, plan.snapshot.train_image) | {"ports": _ports(plan.progress_port)}
     if not plan.snapshot.fetches_in_its_pod:
         container["env"].append({"name": "HF_HUB_OFFLINE", "value": "1"})
-    parts = backend_of(plan.snapshot.backend).pod_parts(plan.snapshot)
     if parts.limits:
         container["resources"].setdefault("limits", {}).update(parts.limits)
+    container["env"] += parts.env
+    container["volumeMounts"] = [*container["volumeMounts"], *parts.mounts]
+    container["securityContext"] |= parts.security
     return container
 
 
-def _ports() -> list[dict[str, Any]]:
-    return [{"name": "progress", "containerPort": names.PROGRESS_PORT}]
+def _ports(port: int) -> list[dict[str, Any]]:
+    return [{"name": "progress", "containerPort": port}]
 
 
 def _run_container(plan: Plan, name: str, image: str) -> dict[str, Any]:

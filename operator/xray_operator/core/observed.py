@@ -71,6 +71,8 @@ class Pod:
     prepare: Container
     train: Container
     ip: str
+    port: int
+    """Where it serves its progress."""
     reason: str
     lost: datetime | None
     """When it was marked for deletion or disruption: the end of what it held, where no container tells."""
@@ -126,12 +128,55 @@ class Job:
     complete: bool
     failed: str | None
     """The Job controller's reason, if it gave up."""
+    version: str = ""
+    turn: str = ""
+    """Its place in the line of a partition (core.turns)."""
+    begun: bool = False
+    """The Job controller has seen that it may run."""
     gone: bool = False
     """Deleted, before all that its pods have cost was written down."""
 
     @property
     def name(self) -> str:
         return self.handle.name
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One Job in the line of a partition."""
+
+    uid: str
+    namespace: str
+    run: str
+    """Name of its XRayTrainingJob, as its label tells."""
+    created: datetime
+    version: str
+    turn: str
+    """WAITS, CLAIMS or nothing."""
+    suspended: bool
+    holds: bool
+    """It has gone on and is not over, or may have a pod soon."""
+
+    @property
+    def place(self) -> tuple[datetime, str]:
+        return self.created, self.uid
+
+
+@dataclass(frozen=True)
+class HeldPod:
+    """A pod that is not over."""
+
+    job_uid: str | None
+    namespace: str
+    run: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """Everyone at a partition, at one moment."""
+
+    entrants: tuple[Entrant, ...]
+    pods: tuple[HeldPod, ...]
 
 
 @dataclass(frozen=True)
@@ -196,6 +241,8 @@ class Unreadable:
 
     why: str
     job: JobHandle | None = None
+    waiting: str = ""
+    """The version of its Job, if that stands in the line of a partition, where it must not keep others waiting."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +267,8 @@ class Observed:
     """Of the run that is wanted, or of the one that has to end before it."""
     pods: tuple[Pod, ...] = ()
     """Oldest first."""
+    line: Line | None = None
+    """Of the partition that the run waits for, read for this very decision; None if it waits for none."""
     progress: Progress | None = None
     shared_jobs: Mapping[str, SharedJob] = field(default_factory=dict)
     """Of the preparations that the run waits for, by name, as far as they are there."""
@@ -264,7 +313,39 @@ def read_job(raw: Raw, handle: JobHandle, snapshot: Snapshot) -> Job:
         suspended=bool(raw["spec"].get("suspend")),
         complete=held.get("Complete", {}).get("status") == "True",
         failed=failed.get("reason", "Failed") if failed.get("status") == "True" else None,
+        version=raw["metadata"].get("resourceVersion", ""),
+        turn=_turn_of(raw),
+        begun="startTime" in raw.get("status", {}) and held.get("Suspended", {}).get("status") != "True",
     )
+
+
+def is_over(raw: Raw) -> bool:
+    """Whether a raw Job is complete or has failed: it makes no pods any more."""
+    held = _conditions(raw)
+    return any(held.get(kind, {}).get("status") == "True" for kind in ("Complete", "Failed"))
+
+
+def is_at_rest(raw: Raw) -> bool:
+    """Whether a raw Job makes no pods: suspended, and its controller has seen that, or has never seen anything else."""
+    if is_over(raw):
+        return True
+    acknowledged = _conditions(raw).get("Suspended", {}).get("status") == "True"
+    return bool(raw["spec"].get("suspend")) and (acknowledged or "startTime" not in raw.get("status", {}))
+
+
+def read_line(jobs: Iterable[Raw], pods: Iterable[Raw]) -> Line:
+    """The line as two LISTs show it."""
+    entrants = tuple(_read_entrant(raw) for raw in jobs if not is_over(raw))
+    held = tuple(
+        HeldPod(controller_uid(raw), raw["metadata"]["namespace"], _run_of(raw)) for raw in pods if may_hold(raw)
+    )
+    return Line(entrants, held)
+
+
+def waiting_version(raw: Raw) -> str:
+    """The version of a raw Job that stands in the line of a partition; "" of any other."""
+    waits = raw["spec"].get("suspend") and _turn_of(raw)
+    return str(raw["metadata"]["resourceVersion"]) if waits else ""
 
 
 def read_shared_job(raw: Raw, pods: Iterable[Raw]) -> SharedJob:
@@ -285,14 +366,17 @@ def read_shared_job(raw: Raw, pods: Iterable[Raw]) -> SharedJob:
     )
 
 
-def read_pods(raws: Iterable[Raw], job: JobHandle, gone: Iterable[Raw] = ()) -> tuple[Pod, ...]:
+def read_pods(
+    raws: Iterable[Raw], job: JobHandle, gone: Iterable[Raw] = (), port: int = names.PROGRESS_PORT
+) -> tuple[Pod, ...]:
     """The pods that this Job controls, oldest first: a label alone makes nobody ours.
 
     Args:
         gone: the last that was seen of pods that were deleted.
+        port: where the run's containers serve their progress.
     """
-    present = {raw["metadata"]["name"]: read_pod(raw) for raw in raws if controller_uid(raw) == job.uid}
-    former = [replace(read_pod(raw), gone=True) for raw in gone if controller_name(raw) == job.name]
+    present = {raw["metadata"]["name"]: read_pod(raw, port) for raw in raws if controller_uid(raw) == job.uid}
+    former = [replace(read_pod(raw, port), gone=True) for raw in gone if controller_name(raw) == job.name]
     return _oldest_first([*(pod for pod in former if pod.name not in present), *present.values()])
 
 
@@ -300,7 +384,7 @@ def _oldest_first(pods: Iterable[Pod]) -> tuple[Pod, ...]:
     return tuple(sorted(pods, key=lambda pod: (pod.created, not pod.gone, pod.name)))
 
 
-def read_pod(raw: Raw) -> Pod:
+def read_pod(raw: Raw, port: int = names.PROGRESS_PORT) -> Pod:
     """A pod as a value."""
     metadata, status, held = raw["metadata"], raw.get("status", {}), _conditions(raw)
     scheduled = held.get("PodScheduled", {})
@@ -317,6 +401,7 @@ def read_pod(raw: Raw) -> Pod:
         prepare=_container(containers, names.PREPARE),
         train=_container(containers, names.TRAIN),
         ip=status.get("podIP", ""),
+        port=port,
         reason=status.get("reason", ""),
         lost=lost,
         node=raw.get("spec", {}).get("nodeName", ""),
@@ -412,6 +497,28 @@ def _rows(part: Any) -> list[Any]:
 
 def _conditions(raw: Raw) -> dict[str, Raw]:
     return {c["type"]: c for c in raw.get("status", {}).get("conditions", ())}
+
+
+def _read_entrant(raw: Raw) -> Entrant:
+    metadata = raw["metadata"]
+    return Entrant(
+        uid=metadata["uid"],
+        namespace=metadata["namespace"],
+        run=_run_of(raw),
+        created=read_time(metadata["creationTimestamp"]),
+        version=metadata["resourceVersion"],
+        turn=_turn_of(raw),
+        suspended=bool(raw["spec"].get("suspend")),
+        holds=not is_at_rest(raw),
+    )
+
+
+def _turn_of(raw: Raw) -> str:
+    return str(raw["metadata"].get("annotations", {}).get(names.ANNOTATION_TURN, ""))
+
+
+def _run_of(raw: Raw) -> str:
+    return str(raw["metadata"].get("labels", {}).get(names.LABEL_JOB_NAME, "?"))
 
 
 def _container(statuses: Iterable[Raw], name: str) -> Container:

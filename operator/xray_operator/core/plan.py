@@ -21,7 +21,7 @@ from xray_operator.config import OperatorConfig, Pod
 from xray_operator.core.backends import BackendName, backend_of
 from xray_operator.core.cost import price_in_force
 from xray_operator.core.partition import Sizing, size_off_ipus
-from xray_operator.core.parts import Host, Part
+from xray_operator.core.parts import Host, Part, Partition
 from xray_operator.core.spec import FlavorSpec, JobSpec, Price
 from xray_operator.errors import RecordError
 
@@ -56,6 +56,8 @@ class Snapshot(Part):
     backend: BackendName
     accelerators: int = 0
     resource_name: str | None = None
+    partition: Partition | None = None
+    """That one run at a time may hold."""
     host: Host = Host()
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = ()
@@ -153,6 +155,20 @@ class Plan:
     def output_folder(self) -> str:
         return self.job.output_folder(self.snapshot.spec, self.snapshot.trains_with)
 
+    @property
+    def partition_key(self) -> str | None:
+        """Of the partition that the run holds; None if its flavor has none."""
+        return self.snapshot.partition.key(self.job.namespace) if self.snapshot.partition else None
+
+    @property
+    def progress_port(self) -> int:
+        """Where the run's containers serve /progress: on the host's network no two runs may share one. Should two ever fall
+        on the same port of a node, the scheduler lets the second wait."""
+        if not self.snapshot.host.host_network:
+            return names.PROGRESS_PORT
+        digest = hashlib.sha256(f"{self.job.namespace}/{self.run_name}".encode()).digest()
+        return names.HOST_PORTS[int.from_bytes(digest[:8]) % len(names.HOST_PORTS)]
+
 
 def plan_preparations(
     spec: JobSpec, flavor_name: str, flavor: FlavorSpec, claim_uids: Mapping[str, str], image: str, now: datetime
@@ -210,6 +226,7 @@ def take_snapshot(
         backend=flavor.backend,
         accelerators=flavor.accelerators,
         resource_name=flavor.resource_name,
+        partition=flavor.partition,
         host=flavor.host,
         node_selector=flavor.node_selector,
         tolerations=flavor.tolerations,

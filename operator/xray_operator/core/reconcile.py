@@ -19,6 +19,7 @@ from xray_operator.config import OperatorConfig
 from xray_operator.core.admission import (
     find_flavor,
     find_prepare_flavor,
+    misfits,
     objections,
     obstacles,
     prepare_objections,
@@ -43,6 +44,7 @@ from xray_operator.core.status import (
     preparing_status,
     refused_status,
 )
+from xray_operator.core.turns import Change
 from xray_operator.core.worth import is_worth_writing
 
 
@@ -56,6 +58,8 @@ class Decision:
     """A preparation that this run waits for beside others: it becomes one of its owners."""
     suspend: bool | None = None
     """What the Job's `suspend` has to become; None: it stays."""
+    turn: Change | None = None
+    """What the Job of a run on a partition has to become, if it is still what was seen."""
     leave: SharedJob | None = None
     """A preparation that goes on for others: this run is none of its owners any more."""
     delete: JobHandle | None = None
@@ -76,7 +80,9 @@ def reconcile(job: XRayJob, observed: Observed, now: datetime, config: OperatorC
     job = replace(job, status=of_run(job.status, job.live.rerun))
     if observed.unreadable is not None:
         told = f"{observed.unreadable.why}: what the run uses and costs is not known; raise rerun to run again"
-        return _tell(job, refused_status(job, names.RECORD_UNREADABLE, told, now), now, config)
+        decision = _tell(job, refused_status(job, names.RECORD_UNREADABLE, told, now), now, config)
+        waiting = observed.unreadable.waiting
+        return replace(decision, turn=Change(True, "", waiting) if waiting else None)
     if observed.job is not None:
         return _follow(job, observed.job, observed, now, config)
     if observed.snapshot is not None:
@@ -137,6 +143,8 @@ def _follow(job: XRayJob, batch_job: Job, observed: Observed, now: datetime, con
     if batch_job.failed:
         goes_on = followed.status["state"] == names.STOPPED and followed.halt is None
         return replace(decision, delete=batch_job.handle if goes_on else None)
+    if batch_job.snapshot.partition:
+        return replace(decision, turn=followed.turn.change)
     wanted = followed.halt is not None
     if batch_job.snapshot.queue_name or batch_job.suspended == wanted:
         return decision
@@ -152,6 +160,7 @@ def _start(job: XRayJob, observed: Observed, now: datetime, config: OperatorConf
         return _refuse(job, flavor, now, config)
     prepare_flavor = find_prepare_flavor(spec, flavor, observed, config)
     problems = objections(job.ref.namespace, spec, flavor, observed, config)
+    problems += misfits(job.queue_name, spec, flavor)
     if isinstance(prepare_flavor, list):
         problems += prepare_flavor
     elif prepare_flavor:

@@ -51,7 +51,7 @@ def build_run_file(plan: Plan) -> dict[str, Any]:
         # a run in a queue of Kueue has no limits of ours: nobody could let it go on beyond them
         "max_seconds": None if plan.snapshot.queue_name else plan.spec.limits.run_seconds,
         "output_dir": f"{OUTPUT_MOUNT}/{plan.output_folder}",
-        "progress_port": names.PROGRESS_PORT,
+        "progress_port": plan.progress_port,
         **_if_asked_for(plan.spec.dataset, "verify"),
         **({"ipu": _ipu(plan)} if plan.snapshot.trains_with == "ipu" else {}),
     } | {field: order.job_name for field, order in orders.items() if order}

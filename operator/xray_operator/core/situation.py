@@ -11,6 +11,7 @@ from xray_operator import names
 from xray_operator.core.attempts import failure_of, render_time
 from xray_operator.core.halt import Halt
 from xray_operator.core.observed import Job, Observed, Pod, SharedJob
+from xray_operator.core.parts import Partition
 from xray_operator.core.plan import Preparation, Snapshot
 from xray_operator.core.reports import (
     FetchedModel,
@@ -146,6 +147,11 @@ def stand_still(situation: Situation, halt: Halt, pods: Sequence[Pod]) -> Situat
     return replace(situation, state=halt.state, reason=halt.reason, message=halt.message)
 
 
+def wait_in_line(situation: Situation, partition: Partition, told: str) -> Situation:
+    """The situation of a run whose partition is somebody else's for now."""
+    return replace(situation, reason=names.PARTITION_HELD, message=f"waits for {partition}: {told}")
+
+
 def end_for_rerun(situation: Situation, rerun: int, *, gone: bool) -> Situation:
     """The situation of a run that has to end before the next one may start.
 
@@ -191,7 +197,7 @@ def watch_progress(
         return situation
     still = int((now - max(known or began, began)).total_seconds())
     if progress is None and still >= SILENT_SECONDS:
-        told = f"pod {pod.name} does not answer on port {names.PROGRESS_PORT}; the run goes on"
+        told = f"pod {pod.name} does not answer on port {pod.port}; the run goes on"
         return replace(situation, reason=names.PROGRESS_UNKNOWN, message=told)
     if progress is not None and limits.no_progress_seconds and still >= limits.no_progress_seconds:
         told = f"no progress for limits.noProgressSeconds {limits.no_progress_seconds}; see kubectl logs {pod.name}"

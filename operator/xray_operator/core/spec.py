@@ -16,16 +16,9 @@ from pydantic import AwareDatetime, BaseModel, Field, ValidationError, model_val
 from xray_operator.core.backends import BackendName, backend_of
 from xray_operator.core.backends.base import PARTITION_SIZES
 from xray_operator.core.ipu_config import parse_overrides
-from xray_operator.core.parts import Host, Part
+from xray_operator.core.parts import Host, ObjectName, Part, Partition
 
-ClaimName = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=253,
-        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
-    ),
-]
+ClaimName = ObjectName
 RelativePath = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9._/-]+$")]
 Share = Annotated[Decimal, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, le=2147483647)]
@@ -387,6 +380,7 @@ class FlavorSpec(Part):
         max_length=253,
         pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
     )
+    partition: Partition | None = None
     host: Host = Host()
     node_selector: LabelMap = Field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = Field(default=(), max_length=16)

@@ -48,9 +48,11 @@ from xray_operator.core.situation import (
     heed_lost_node,
     is_outdated,
     stand_still,
+    wait_in_line,
     watch_progress,
 )
 from xray_operator.core.spec import JobSpec, parse_part
+from xray_operator.core.turns import Turn, find_turn
 
 MOST_FORMER_RUNS: Final = 10
 
@@ -62,6 +64,8 @@ class Followed:
     status: Status
     halt: Halt | None
     """Why it has to stand still."""
+    turn: Turn
+    """Where it is in the line of its partition."""
 
 
 def of_run(status: Mapping[str, Any], rerun: int) -> Mapping[str, Any]:
@@ -121,7 +125,8 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
     halt = _halt(job, batch_job, situation, attempts, now)
     trainer = trainer_section(job.status, observed.progress, situation)
     data = data_section(job.status, observed.progress, situation) or {}
-    situation = _refine(situation, job, batch_job, observed, halt, trainer or {}, now)
+    turn = _turn(job, batch_job, observed, halt)
+    situation = _refine(situation, job, batch_job, observed, halt, turn, trainer or {}, now)
     told = runs_on(batch_job.snapshot, situation.result.device if situation.result else None)
     situation = replace(situation, message=_message(situation, told, data, cost))
     ready = situation.data_ready or ("digest" in data and situation.state in _BETWEEN_PODS)
@@ -155,7 +160,7 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
         results=results_section(situation.result),
         formerRuns=job.status.get("formerRuns"),
     )
-    return Followed(status, halt)
+    return Followed(status, halt, turn)
 
 
 def preparing_status(job: XRayJob, snapshot: Snapshot, observed: Observed, now: datetime) -> Status:
@@ -222,6 +227,7 @@ def _refine(
     batch_job: Job,
     observed: Observed,
     halt: Halt | None,
+    turn: Turn,
     trainer: Mapping[str, Any],
     now: datetime,
 ) -> Situation:
@@ -231,6 +237,8 @@ def _refine(
         return end_for_rerun(situation, job.live.rerun, gone=batch_job.gone)
     if halt is not None:
         return stand_still(situation, halt, observed.pods)
+    if batch_job.snapshot.partition and turn.told and situation.state == names.QUEUED:
+        return wait_in_line(situation, batch_job.snapshot.partition, turn.told)
     return _watch(situation, job, observed, trainer, now)
 
 
@@ -239,6 +247,12 @@ def _watch(
 ) -> Situation:
     moved = trainer.get("lastUpdatedTime")
     return watch_progress(situation, observed.progress, read_time(moved) if moved else None, job.live.limits, now)
+
+
+def _turn(job: XRayJob, batch_job: Job, observed: Observed, halt: Halt | None) -> Turn:
+    if batch_job.snapshot.partition is None:
+        return Turn()
+    return find_turn(batch_job, job.ref.namespace, observed.line, halted=halt is not None)
 
 
 def _halt(

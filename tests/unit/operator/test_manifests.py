@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 from tests.unit.operator.builders import CONFIG, GOLDEN, WITH_IPUS, make_flavor, make_job, make_run
+from xray_operator import names
 from xray_operator.config import CaBundle, Pod
 from xray_operator.core.manifests import build_config_map, build_job
 from xray_operator.core.partition import largest_divisor
+from xray_operator.core.parts import Partition
 from xray_operator.core.plan import Plan, make_plan, read_snapshot
 from xray_operator.core.run_file import build_run_file
 
@@ -23,6 +25,18 @@ CPU = make_flavor(
     prices=[],
 )
 GPU = "nvidia.com/gpu"
+POD4 = make_flavor(
+    "vipuPartition",
+    accelerators=4,
+    partition={"host": "10.3.0.1", "id": "vpod4", "timeoutSeconds": 120},
+    host={"cpu": "8", "memory": "128Gi", "sharedMemory": "10Gi", "hostNetwork": True, "hostIPC": True},
+    nodeSelector={"xray.example/vpod": "vpod4"},
+)
+OF_SECRET = POD4 | {
+    "partition": {"configSecretName": "ipuof-conf"},
+    "host": {"cpu": "8", "privileged": True, "extraResources": {"rdma/hca": 1}},
+}
+PREPARED = make_job().spec(dataset={"source": {"pvc": {"claimName": "nih"}}})
 RUNS = {
     "devicePlugin": make_run(),
     "ipu": make_run(
@@ -43,6 +57,8 @@ RUNS = {
         ),
         CPU,
     ),
+    "vipuPartition": make_run(PREPARED, POD4),
+    "vipuPartition-secret": make_run(PREPARED, OF_SECRET),
     "gpu": make_run(
         make_job().spec(flavor="a100"),
         make_flavor(
@@ -92,7 +108,7 @@ def test_a_claim_with_two_roles_is_one_volume_that_is_read_only_only_where_it_mu
     assert "/mnt/dataset" not in train, "foreign bytes are for prepare only"
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", ["cpu", "gpu", "devicePlugin"])
 def test_the_pod_passes_pod_security_restricted(name: str) -> None:
     spec = pod(RUNS[name])
     assert spec["securityContext"]["runAsNonRoot"]
@@ -118,6 +134,78 @@ def test_a_gpu_run_goes_to_the_nodes_of_its_flavor_with_the_torch_image() -> Non
     assert spec["containers"][0]["image"] == CONFIG.images.torch
     assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"}
     assert [toleration["key"] for toleration in spec["tolerations"]] == [GPU]
+
+
+def test_a_run_on_a_partition_waits_for_its_turn_and_is_told_where_the_partition_is() -> None:
+    job, train = build_job(RUNS["vipuPartition"]), pod(RUNS["vipuPartition"])["containers"][0]
+    assert job["spec"]["suspend"]
+    assert job["metadata"]["annotations"] == {names.ANNOTATION_TURN: names.WAITS}
+    key = job["metadata"]["labels"][names.LABEL_PARTITION]
+    assert job["spec"]["template"]["metadata"]["labels"][names.LABEL_PARTITION] == key
+    told = {each["name"]: each["value"] for each in train["env"] if "IPU" in each["name"]}
+    assert told == {
+        "IPUOF_VIPU_API_HOST": "10.3.0.1",
+        "IPUOF_VIPU_API_PORT": "8090",
+        "IPUOF_VIPU_API_PARTITION_ID": "vpod4",
+        "IPUOF_VIPU_API_TIMEOUT": "120",
+    }
+    assert train["resources"]["limits"].keys() == {"memory"}
+
+
+def test_only_what_trains_on_a_partition_gets_more_than_a_pod_usually_has() -> None:
+    spec = pod(RUNS["vipuPartition"])
+    (prepare,), (train,) = spec["initContainers"], spec["containers"]
+    assert (spec["hostNetwork"], spec["hostIPC"], spec["dnsPolicy"]) == (True, True, "ClusterFirstWithHostNet")
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["fsGroup"] == 65532, "others read what user 0 wrote"
+    assert prepare["securityContext"] == pod(RUNS["cpu"])["initContainers"][0]["securityContext"]
+    assert train["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"], "add": ["DAC_OVERRIDE", "IPC_LOCK"]},
+        "readOnlyRootFilesystem": True,
+        "runAsUser": 0,
+        "runAsNonRoot": False,
+    }
+    assert not [volume for volume in spec["volumes"] if "hostPath" in volume]
+
+
+def test_the_devices_of_the_host_are_for_a_flavor_that_is_privileged() -> None:
+    spec = pod(RUNS["vipuPartition-secret"])
+    (train,) = spec["containers"]
+    assert train["securityContext"]["privileged"]
+    assert "hostNetwork" not in spec
+    assert [volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume] == ["/dev/infiniband"]
+    assert {"/etc/ipuof", "/dev/infiniband"} <= {mount["mountPath"] for mount in train["volumeMounts"]}
+    assert not {"/etc/ipuof", "/dev/infiniband"} & {m["mountPath"] for m in spec["initContainers"][0]["volumeMounts"]}
+    assert train["resources"]["limits"]["rdma/hca"] == "1"
+
+
+def test_a_run_on_the_hosts_network_has_a_port_of_its_own_and_says_it_everywhere() -> None:
+    run, other = RUNS["vipuPartition"], make_run(make_job("other").spec(**PREPARED.raw()["spec"]), POD4)
+    port = run.progress_port
+    assert port in names.HOST_PORTS
+    assert port != other.progress_port
+    assert json.loads(build_config_map(run)["data"]["run.json"])["progress_port"] == port
+    template = build_job(run)["spec"]["template"]
+    assert template["metadata"]["annotations"]["prometheus.io/port"] == str(port)
+    assert template["spec"]["containers"][0]["ports"] == [{"name": "progress", "containerPort": port}]
+    assert RUNS["vipuPartition-secret"].progress_port == names.PROGRESS_PORT
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "same"),
+    [
+        ({"host": "V.example", "id": "p"}, {"host": "v.example", "port": 9, "id": "p", "timeoutSeconds": 5}, True),
+        ({"host": "v", "id": "p"}, {"host": "v", "id": "q"}, False),
+        ({"host": "v", "id": "p"}, {"host": "w", "id": "p"}, False),
+        ({"configSecretName": "s"}, {"configSecretName": "s"}, True),
+        ({"configSecretName": "s"}, {"configSecretName": "t"}, False),
+    ],
+)
+def test_flavors_share_a_partition_by_server_and_name(one: dict[str, Any], two: dict[str, Any], same: bool) -> None:
+    keys = [Partition.model_validate(each).key("radiology") for each in (one, two)]
+    assert (keys[0] == keys[1]) is same
+    assert (Partition.model_validate(one).key("elsewhere") == keys[0]) is ("host" in one)
 
 
 @pytest.mark.parametrize(

@@ -293,8 +293,8 @@ async def test_a_pod_that_answers_too_much_or_not_at_all_has_told_nothing() -> N
     await runner.setup()
     await web.TCPSite(runner, "127.66.0.1", 9400).start()
     async with aiohttp.ClientSession() as session:
-        assert await progress.fetch_progress(session, "127.66.0.1", 1) is None
-        assert await progress.fetch_progress(session, "127.66.0.2", 1) is None
+        assert await progress.fetch_progress(session, "127.66.0.1", 9400, 1) is None
+        assert await progress.fetch_progress(session, "127.66.0.2", 9400, 1) is None
     await runner.cleanup()
 
 

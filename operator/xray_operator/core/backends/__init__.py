@@ -12,10 +12,16 @@ from xray_operator.core.backends.base import Backend
 from xray_operator.core.backends.cpu import Cpu
 from xray_operator.core.backends.device_plugin import DevicePlugin
 from xray_operator.core.backends.gpu import Gpu
+from xray_operator.core.backends.vipu_partition import VipuPartition
 
-BackendName = Literal["cpu", "gpu", "devicePlugin"]
+BackendName = Literal["cpu", "gpu", "devicePlugin", "vipuPartition"]
 
-BACKENDS: Final[Mapping[BackendName, Backend]] = {"cpu": Cpu(), "gpu": Gpu(), "devicePlugin": DevicePlugin()}
+BACKENDS: Final[Mapping[BackendName, Backend]] = {
+    "cpu": Cpu(),
+    "gpu": Gpu(),
+    "devicePlugin": DevicePlugin(),
+    "vipuPartition": VipuPartition(),
+}
 
 
 def backend_of(name: BackendName) -> Backend:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Protocol
 
-from xray_operator.core.parts import Host
+from xray_operator.core.parts import Host, Partition
 
 PARTITION_SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 """V-IPU partitions come in no other size."""
@@ -22,6 +22,8 @@ class Flavor(Protocol):
     @property
     def host(self) -> Host: ...
     @property
+    def partition(self) -> Partition | None: ...
+    @property
     def node_selector(self) -> Mapping[str, str]: ...
 
 
@@ -29,15 +31,15 @@ class Flavor(Protocol):
 class PodParts:
     """What a backend adds to the pod that trains."""
 
-    limits: Mapping[str, str] = field(default_factory=dict)
+    limits: dict[str, str] = field(default_factory=dict)
     """Extended resources, on the container that uses them; the scheduler holds them for the whole pod anyway."""
     env: Sequence[Mapping[str, str]] = ()
     """Of the container that trains, as its mounts and its security context."""
     mounts: Sequence[Mapping[str, Any]] = ()
-    volumes: Sequence[Mapping[str, Any]] = ()
-    security: Mapping[str, Any] = field(default_factory=dict)
+    volumes: Sequence[dict[str, Any]] = ()
+    security: dict[str, Any] = field(default_factory=dict)
     """Takes the place of these fields of the security context."""
-    pod: Mapping[str, Any] = field(default_factory=dict)
+    pod: dict[str, Any] = field(default_factory=dict)
     """Fields of the pod's spec: which of the host's namespaces it shares."""
 
 
@@ -54,7 +56,13 @@ class Backend:
     def objection(self, flavor: Flavor) -> str | None:
         """What is wrong with a flavor of this backend, for its spec's validation. The CRD says the same with CEL."""
         if flavor.accelerators == 0 or flavor.resource_name is None:
-            return "a cpu flavor has no accelerators; any other has accelerators and resourceName"
+            return "gpu and devicePlugin flavors have accelerators and resourceName"
+        return self.partition_objection(flavor)
+
+    def partition_objection(self, flavor: Flavor) -> str | None:
+        """What only a partition has."""
+        if flavor.partition is not None or flavor.host.is_shared:
+            return "partition and host.hostNetwork, hostIPC, privileged and extraResources are for vipuPartition flavors only"
         return None
 
     def holds_ipus(self, flavor: Flavor) -> bool:  # noqa: ARG002 (devicePlugin looks at it)

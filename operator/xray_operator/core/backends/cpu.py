@@ -10,5 +10,5 @@ class Cpu(Backend):
 
     def objection(self, flavor: Flavor) -> str | None:
         if flavor.accelerators or flavor.resource_name is not None:
-            return "a cpu flavor has no accelerators; any other has accelerators and resourceName"
-        return None
+            return "a cpu flavor has neither accelerators nor resourceName"
+        return self.partition_objection(flavor)
