@@ -1,0 +1,311 @@
+"""A partition has never two holders, whatever the moment at which anybody looks, acts, lags or is killed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.operator.builders import make_flavor, make_job, make_run
+from xray_operator import names
+from xray_operator.core.attempts import render_time
+from xray_operator.core.manifests import build_job
+from xray_operator.core.observed import Job, JobHandle, Line, read_job, read_line
+from xray_operator.core.plan import Plan
+from xray_operator.core.turns import Change, Turn, find_turn
+
+NAMES = ("one", "two", "three")
+POD4 = make_flavor(
+    "vipuPartition",
+    accelerators=4,
+    partition={"host": "10.3.0.1", "id": "vpod4"},
+    nodeSelector={"xray.example/vpod": "vpod4"},
+)
+Decide = Callable[..., Turn]
+
+
+def plan_of(name: str) -> Plan:
+    return make_run(make_job(name).spec(dataset={"source": {"pvc": {"claimName": "nih"}}}), POD4)
+
+
+PLANS = {name: plan_of(name) for name in NAMES}
+
+
+@dataclass
+class Process:
+    """One that decides: it has looked at a run, then at the Jobs, then at the pods, and acts last."""
+
+    run: str = ""
+    known: Any = None
+    halted: bool = False
+    jobs: Any = None
+    change: Change | None = None
+
+
+@dataclass
+class World:
+    """An API server with three Jobs at one partition, their controller, and processes that decide."""
+
+    decide: Decide = find_turn
+    version: int = 1
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    former: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """All that a Job has ever been: what somebody may still believe."""
+    pods: list[dict[str, Any]] = field(default_factory=list)
+    halted: dict[str, bool] = field(default_factory=dict)
+    seen: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The Job controller's cache."""
+    processes: list[Process] = field(default_factory=lambda: [Process(), Process()])
+    holders: list[str] = field(default_factory=list)
+    """Who went on, in order."""
+
+    def create(self, name: str) -> None:
+        if name not in self.jobs:
+            raw = build_job(PLANS[name])
+            # within a second, in any order of their uids
+            raw["metadata"] |= {
+                "uid": f"uid-{name}",
+                "creationTimestamp": render_time(datetime(2026, 1, 1, tzinfo=UTC)),
+            }
+            raw["status"] = {}
+            self.halted[name] = False
+            self._store(name, raw)
+            self.seen[name] = raw
+
+    def look(self, process: Process, name: str, age: int, lag: bool) -> None:
+        """The index may be behind, and so may be what is known of the wish."""
+        if name in self.jobs:
+            history = self.former[name]
+            process.run, process.known = name, history[max(len(history) - 1 - age, 0)]
+            process.halted = self.halted[name] is not lag
+            process.jobs = process.change = None
+
+    def list_jobs(self, process: Process) -> None:
+        if process.run and process.change is None:
+            process.jobs = copy.deepcopy(list(self.jobs.values()))
+
+    def list_pods(self, process: Process) -> None:
+        if process.run and process.jobs is not None:
+            line = read_line(process.jobs, self.pods)
+            turn = self.decide(view(process.run, process.known), "radiology", line, halted=process.halted)
+            process.change, process.jobs = turn.change, None
+
+    def decides(self, process: Process, name: str) -> None:
+        """Undisturbed, up to the act."""
+        self.look(process, name, 0, lag=False)
+        self.list_jobs(process)
+        self.list_pods(process)
+
+    def act(self, process: Process) -> None:
+        change, process.change = process.change, None
+        if change is None:
+            return
+        raw = copy.deepcopy(self.jobs[process.run])
+        if raw["metadata"]["resourceVersion"] != change.version:
+            return
+        raw["spec"]["suspend"] = change.suspend
+        raw["metadata"]["annotations"] = {names.ANNOTATION_TURN: change.turn} if change.turn else {}
+        if not change.suspend:
+            self.holders.append(process.run)
+        self._store(process.run, raw)
+
+    def controller_reads(self, name: str) -> None:
+        if name in self.jobs:
+            self.seen[name] = self.jobs[name]
+
+    def controller_acts(self, name: str) -> None:
+        """Pods first, as its cache has it; then status, which is refused if the cache is old."""
+        if name not in self.jobs:
+            return
+        raw = copy.deepcopy(self.seen[name])
+        suspended, status = raw["spec"]["suspend"], raw["status"]
+        pods = [pod for pod in self.pods if pod["run"] == name]
+        if any(pod["status"]["phase"] == "Succeeded" for pod in pods):
+            status["conditions"] = [{"type": "Complete", "status": "True"}]
+        elif suspended:
+            self.pods = [pod for pod in self.pods if pod["run"] != name or pod["status"]["phase"] == "Running"]
+            if any(pod["run"] == name for pod in self.pods):
+                return  # they are told to end; it says nothing before they have
+            status["conditions"] = [{"type": "Suspended", "status": "True"}]
+        else:
+            if not any(pod["status"]["phase"] in ("Pending", "Running") for pod in pods):
+                self._make_pod(name)
+            status |= {"startTime": "now", "conditions": [{"type": "Suspended", "status": "False"}]}
+        if self.seen[name] is self.jobs[name] and status != self.jobs[name]["status"]:
+            self._store(name, raw)
+
+    def kubelet(self, name: str, phase: str) -> None:
+        for pod in self.pods:
+            if pod["run"] == name and pod["status"]["phase"] in ("Pending", "Running"):
+                pod["status"]["phase"] = phase
+
+    def check(self) -> None:
+        holding = {
+            name
+            for name, raw in self.jobs.items()
+            if not raw["spec"]["suspend"] and raw["status"].get("conditions", [{}])[0].get("type") != "Complete"
+        }
+        holding |= {pod["run"] for pod in self.pods if pod["status"]["phase"] in ("Pending", "Running")}
+        assert len(holding) < 2, f"{holding} hold at once"
+
+    def step(self, what: int, who: int, name: str, age: int, flag: bool) -> None:
+        process = self.processes[who]
+        steps: tuple[Callable[[], None], ...] = (
+            lambda: self.create(name),
+            lambda: self.look(process, name, age, lag=flag and age == 3),
+            lambda: self.list_jobs(process),
+            lambda: self.list_pods(process),
+            lambda: self.act(process),
+            lambda: self.controller_reads(name),
+            lambda: self.controller_acts(name),
+            lambda: self.kubelet(name, "Running"),
+            lambda: self.kubelet(name, "Succeeded" if flag else "Failed"),
+            lambda: self.halted.update({name: flag and age == 0}) if name in self.halted else None,
+            lambda: self.processes.__setitem__(who, Process()),
+            # without these nobody would ever come to hold anything
+            lambda: self.decides(process, name),
+            lambda: (self.decides(process, name), self.act(process))[0],
+            lambda: (self.controller_reads(name), self.controller_acts(name))[0],
+        )
+        steps[what]()
+        self.check()
+
+    def pass_over(self, name: str) -> None:
+        """One undisturbed look of the operator, and of everybody else after it."""
+        process = Process()
+        self.decides(process, name)
+        self.act(process)
+        self.controller_reads(name)
+        self.controller_acts(name)
+        self.check()
+
+    def _store(self, name: str, raw: dict[str, Any]) -> None:
+        self.version += 1
+        raw["metadata"]["resourceVersion"] = str(self.version)
+        self.jobs[name] = raw
+        self.former.setdefault(name, []).append(raw)
+
+    def _make_pod(self, name: str) -> None:
+        metadata = {
+            "namespace": "radiology",
+            "labels": {names.LABEL_JOB_NAME: name},
+            "ownerReferences": [{"uid": f"uid-{name}", "controller": True}],
+        }
+        self.pods.append({"run": name, "metadata": metadata, "status": {"phase": "Pending"}})
+
+
+def view(name: str, raw: dict[str, Any]) -> Job:
+    handle = JobHandle("radiology", raw["metadata"]["name"], raw["metadata"]["uid"], 0, deleting=False)
+    return read_job(raw, handle, PLANS[name].snapshot)
+
+
+STEPS = st.lists(
+    st.tuples(st.integers(0, 13), st.integers(0, 1), st.sampled_from(NAMES), st.integers(0, 3), st.booleans()),
+    min_size=20,
+    max_size=120,
+)
+
+
+def live(steps: Any, decide: Decide = find_turn) -> World:
+    world = World(decide)
+    for name in NAMES[:2]:
+        world.create(name)
+    for step in steps:
+        world.step(*step)
+    return world
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(STEPS)
+def test_there_are_never_two_holders_and_the_line_always_goes_on(steps: Any) -> None:
+    world = live(steps)
+    for name in NAMES:
+        world.create(name)
+        world.halted[name] = False
+    for _ in range(12):
+        for name in NAMES:
+            world.pass_over(name)
+            world.kubelet(name, "Succeeded")
+    assert all(raw["status"]["conditions"][0]["type"] == "Complete" for raw in world.jobs.values())
+
+
+def goes_on_without_a_claim(job: Job, namespace: str, line: Line, *, halted: bool) -> Turn:
+    turn = find_turn(job, namespace, line, halted=halted)
+    claims = turn.change is not None and turn.change.turn == names.CLAIMS
+    return Turn(Change(False, "", turn.change.version)) if turn.change and claims else turn
+
+
+def goes_on_beside_a_claim(job: Job, namespace: str, line: Line, *, halted: bool) -> Turn:
+    mine = [each for each in line.entrants if each.uid == job.handle.uid]
+    others = [each for each in line.entrants if each.turn != names.CLAIMS and each not in mine]
+    return find_turn(job, namespace, Line(tuple(mine + others), line.pods), halted=halted)
+
+
+def overtake(decide: Decide) -> World:
+    """A process is about to let a run go on when an earlier one comes, which another process looks after."""
+    world = World(decide)
+    slow, quick = world.processes
+    world.create("two")
+    while slow.change is None or slow.change.suspend:
+        world.act(slow)
+        world.decides(slow, "two")
+    world.create("one")
+    for _ in range(4):
+        world.decides(quick, "one")
+        world.act(quick)
+    world.act(slow)
+    world.check()
+    return world
+
+
+def test_who_comes_while_another_is_about_to_go_on_waits() -> None:
+    assert overtake(find_turn).holders == ["two"]
+
+
+@pytest.mark.parametrize("wrong", [goes_on_without_a_claim, goes_on_beside_a_claim])
+def test_a_rule_less_and_there_are_two_holders(wrong: Decide) -> None:
+    with pytest.raises(AssertionError, match="hold at once"):
+        overtake(wrong)
+
+
+def test_first_come_is_first_served_and_everybody_is_told_whom_they_wait_for() -> None:
+    world = World()
+    for name in NAMES:
+        world.create(name)
+    order = sorted(NAMES, key=lambda name: f"uid-{name}")
+    while len(world.holders) < 1:
+        for name in reversed(order):
+            world.pass_over(name)
+    assert world.holders == order[:1]
+    line = read_line(world.jobs.values(), world.pods)
+    waiting = view(order[1], world.jobs[order[1]])
+    assert find_turn(waiting, "radiology", line, halted=False).told == f"held by run {order[0]}"
+    assert find_turn(waiting, "elsewhere", line, halted=False).told == "held by a run of another namespace"
+    world.kubelet(order[0], "Succeeded")
+    while len(world.holders) < 3:
+        for name in reversed(order):
+            world.pass_over(name)
+            world.kubelet(name, "Succeeded")
+    assert world.holders == order
+
+
+def test_a_run_that_stands_still_lets_others_pass_and_a_pod_without_its_job_holds() -> None:
+    world = World()
+    world.create("one")
+    world.create("two")
+    world.halted["one"] = True
+    world.pass_over("one")
+    assert world.jobs["one"]["metadata"]["annotations"] == {}
+    world._make_pod("three")
+    world.pass_over("two")
+    assert world.jobs["two"]["spec"]["suspend"], "the pod of a Job that is gone still holds"
+    world.pods.clear()
+    for _ in range(3):
+        world.pass_over("two")
+    assert not world.jobs["two"]["spec"]["suspend"]
