@@ -6,6 +6,7 @@ import csv
 import gzip
 import os
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,15 @@ def one_core() -> Iterator[None]:
     os.sched_setaffinity(0, {min(before)})
     yield
     os.sched_setaffinity(0, before)
+
+
+@pytest.fixture(scope="session")
+def python38() -> Path:
+    """The interpreter of the IPU's side, with its packages. That there is none is an error, not a reason to leave tests out."""
+    repository = Path(__file__).parents[1]
+    done = subprocess.run(["make", "-s", "build/python38/ready"], cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return repository / "build" / "python38" / "bin" / "python"
 
 
 @pytest.fixture(scope="session")

@@ -61,13 +61,6 @@ def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> st
 
 
 @pytest.fixture(scope="module")
-def python38() -> Path:
-    """The interpreter with its packages. That there is none is an error, not a reason to leave this out."""
-    run("make", "-s", "build/python38/ready", cwd=REPOSITORY)
-    return REPOSITORY / "build" / "python38" / "bin" / "python"
-
-
-@pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of this side, in several files."""
     folder = tmp_path_factory.mktemp("prepared")

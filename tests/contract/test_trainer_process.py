@@ -47,15 +47,22 @@ def beside(document: dict[str, Any], output: Path) -> dict[str, Any]:
 class Container:
     """`train` as a pod runs it, with its termination message in a file."""
 
-    def __init__(self, folder: Path, document: dict[str, Any], *wrapper: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        document: dict[str, Any],
+        *wrapper: str,
+        python: str | Path = sys.executable,
+        **environment: str,
+    ) -> None:
         self.message_file = folder / "message.json"
         self.message_file.write_text("")
         run_file = folder / "run.json"
         run_file.write_text(json.dumps(document))
-        trainer = [sys.executable, "-m", "xray_trainer", "train", "--run-file", str(run_file)]
+        trainer = [str(python), "-m", "xray_trainer", "train", "--run-file", str(run_file)]
         self.process = subprocess.Popen(
             [*wrapper, *trainer, "--result-file", str(self.message_file)],
-            env={**os.environ, "PYTHONPATH": str(TRAINER)},
+            env={**os.environ, "PYTHONPATH": str(TRAINER), **environment},
             stderr=subprocess.DEVNULL,
         )
 

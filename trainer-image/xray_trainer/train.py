@@ -9,8 +9,9 @@ import os
 import platform
 import shutil
 import time
-from importlib import metadata
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Dict, Mapping, MutableMapping, Optional, Tuple
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from xray_trainer import __version__
 from xray_trainer.checkpoints import CHECKPOINTS_FOLDER, Checkpoints, training_digest
 from xray_trainer.config import Model, RunFile, as_json
+from xray_trainer.errors import ConfigurationError
 from xray_trainer.files import (
     delete_abandoned,
     disk_full_reported,
@@ -44,8 +46,6 @@ PREPROCESSOR = "preprocessor_config.json"
 READABLE = 0o644
 """safetensors writes for the owner only; whoever opens the volume after us is another user."""
 DECIMALS = 6
-PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "numpy", "pyarrow")
-"""Libraries whose versions decide over the weights."""
 
 
 def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = None) -> Dict[str, Any]:
@@ -57,31 +57,33 @@ def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = 
     Args:
         signal: tells of SIGTERM; None if nobody listens to it.
     Returns: the document for the termination message.
-    Raises: TrainerError, see backends/torch.py and prepare/cache.py.
+    Raises: TrainerError, see backends/*.py and prepare/cache.py.
     """
     set_environment(os.environ)
-    from xray_trainer.backends import torch as backend
+    backend = open_backend(run_file.backend)
     from xray_trainer.backends.callbacks import MetricsFile
     from xray_trainer.report import write_learning_rate_curve, write_loss_curve
 
-    output = run_file.output_dir
+    output, libraries = run_file.output_dir, versions(backend)
     with disk_full_reported(f"output {output}"):
         delete_abandoned(output, time.time())
         prepared, manifest = open_prepared(output, sample_seed=run_file.run.uid)
         model = open_pinned(run_file)
         metrics = MetricsFile(output / "metrics.jsonl")
         digest = training_digest(run_file, prepared.digest, prepared.split_digest, model.commit if model else None)
-        checkpoints = Checkpoints(output / CHECKPOINTS_FOLDER, run_file.checkpoint.keep, digest, versions())
+        checkpoints = Checkpoints(output / CHECKPOINTS_FOLDER, run_file.checkpoint.keep, digest, libraries)
         interruption = Interruption(progress, run_file.max_seconds, signal or StopSignal())
         from_folder = _on_disk(run_file, model)
-        outcome = backend.run(from_folder, prepared.cache, manifest, progress, metrics, checkpoints, interruption)
+        outcome: Outcome = backend.run(
+            from_folder, prepared.cache, manifest, progress, metrics, checkpoints, interruption
+        )
         model_digest = save_model(outcome, run_file, output / MODEL_FOLDER)
         figures = evaluate(outcome, manifest)
         _log_figures(figures, metrics, outcome.steps)
         write_loss_curve(output / "loss.png", metrics.rows, figures["loss_floor"])
         write_learning_rate_curve(output / "learning_rate.png", metrics.rows)
-        result = make_result(outcome, figures, model_digest, progress.finish())
-        write_json(output / RESULT, {**result, **describe(run_file, prepared, manifest, model)})
+        result = make_result(run_file.backend, outcome, figures, model_digest, progress.finish())
+        write_json(output / RESULT, {**result, **describe(run_file, prepared, manifest, model, libraries)})
         sync_folder(output)
         shutil.rmtree(output / CHECKPOINTS_FOLDER, ignore_errors=True)
     return result
@@ -96,6 +98,19 @@ def set_environment(environment: MutableMapping[str, str]) -> None:
     environment["TOKENIZERS_PARALLELISM"] = "false"
     environment["TRANSFORMERS_VERBOSITY"] = "error"
     environment["CUDA_VISIBLE_DEVICES"] = "0"  # two would train on twice the batch that was asked for
+
+
+def open_backend(name: str) -> ModuleType:
+    """The module of xray_trainer.backends: each has a `run` and tells its `versions`.
+
+    Raises: ConfigurationError if this image hasn't the libraries that it needs.
+    """
+    try:
+        return import_module(f"xray_trainer.backends.{name}")
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"backend: {name} needs {error.name}, which this image doesn't have; expected the image of target {name}"
+        ) from error
 
 
 def _on_disk(run_file: RunFile, model: Optional[PinnedModel]) -> RunFile:
@@ -114,7 +129,7 @@ def save_model(outcome: Outcome, run_file: RunFile, folder: Path) -> str:
 
     sizes = run_file.dataset
     with published_folder(folder, f"model in {folder.parent}") as temporary:
-        outcome.model.save_pretrained(temporary)
+        outcome.model.save_pretrained(temporary, safe_serialization=True)  # transformers 5 knows nothing else
         write_json(temporary / PREPROCESSOR, preprocessor_config(sizes.stored_size, sizes.image_size))
         (temporary / WEIGHTS).chmod(READABLE)
     return sha256_of(folder / WEIGHTS)
@@ -140,13 +155,13 @@ def evaluate(outcome: Outcome, manifest: Manifest) -> Dict[str, Any]:
 
 
 def make_result(
-    outcome: Outcome, figures: Mapping[str, Any], model_digest: str, phases: Tuple[Phase, ...]
+    backend: str, outcome: Outcome, figures: Mapping[str, Any], model_digest: str, phases: Tuple[Phase, ...]
 ) -> Dict[str, Any]:
     """The shape of tests/contract/examples/result.json."""
     return {
         "version": VERSION,
         "exit_code": 0,
-        "backend": "torch",
+        "backend": backend,
         "device": outcome.device,
         **figures,
         "steps": outcome.steps,
@@ -157,7 +172,13 @@ def make_result(
     }
 
 
-def describe(run_file: RunFile, prepared: Prepared, manifest: Manifest, model: Optional[PinnedModel]) -> Dict[str, Any]:
+def describe(
+    run_file: RunFile,
+    prepared: Prepared,
+    manifest: Manifest,
+    model: Optional[PinnedModel],
+    libraries: Mapping[str, str],
+) -> Dict[str, Any]:
     """What somebody needs to judge and repeat the run, and what `prepare` answered; goes into result.json beside the
     result. The keys are finished.REPORT_KEYS."""
     fetched = {"model": model.as_json()} if model else {}
@@ -171,16 +192,15 @@ def describe(run_file: RunFile, prepared: Prepared, manifest: Manifest, model: O
             "parts": {name: part.model_dump() for name, part in manifest.parts.items()},
             "rejected": manifest.rejected,
         },
-        "versions": versions(),
+        "versions": dict(libraries),
         **fetched,
         PREPARED_KEY: {**result_of(manifest), **fetched},
     }
 
 
-def versions() -> Dict[str, str]:
+def versions(backend: ModuleType) -> Dict[str, str]:
     """Our own, Python's and those of the libraries that decide over the weights."""
-    libraries = {name: metadata.version(name) for name in PACKAGES}
-    return {"xray_trainer": __version__, "python": platform.python_version(), **libraries}
+    return {"xray_trainer": __version__, "python": platform.python_version(), **backend.versions()}
 
 
 def _rounded(value: float) -> Optional[float]:

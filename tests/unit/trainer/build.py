@@ -18,6 +18,8 @@ from xray_trainer.config import LabelsFile, RunFile, parse_run_file
 
 TRAINER = Path(__file__).parents[3] / "trainer-image"
 EXAMPLES = Path(__file__).parents[2] / "contract" / "examples"
+WITH_STANDIN = {"PYTHONPATH": f"{TRAINER}:{TRAINER.parent / 'dev' / 'poptorch_standin'}"}
+"""Environment in which Python 3.8 finds the trainer, and the stand-in for PopTorch."""
 LABELS_FILE = "Data_Entry_2017_v2020.csv"
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
