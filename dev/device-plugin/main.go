@@ -2,18 +2,21 @@
 // real kubelet and hands out their numbers as environment, so that scheduling,
 // queueing and allocation are real where the hardware is not.
 //
-// "dev/cluster up --ipus N" runs it as a DaemonSet.
+// "dev/cluster up --ipus N" runs it as a DaemonSet. PUT /devices/3 with the body
+// "Unhealthy" makes a stand-in fall ill, "Healthy" makes it recover.
 package main
 
 import (
 	"context"
 	"errors"
 	"flag"
+	"io"
 	"log"
 	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,7 +27,7 @@ func main() {
 	resource := flag.String("resource", "graphcore.ai/ipu", "name of the extended resource to advertise")
 	count := flag.Int("count", 4, "how many devices to advertise")
 	folder := flag.String("folder", pluginapi.DevicePluginPath, "the kubelet's folder of device-plugin sockets")
-	health := flag.String("health", ":8080", "address that answers /healthz; 200 while registered")
+	health := flag.String("health", ":8080", "address that answers /healthz, 200 while registered, and takes PUT /devices/NUMBER")
 	flag.Parse()
 	if *count < 1 {
 		log.Fatalf("--count: %d; expected at least 1", *count)
@@ -47,6 +50,15 @@ func serveHealth(ctx context.Context, address string, plugin *plugin) error {
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if !plugin.registered.Load() {
 			http.Error(w, "not registered with the kubelet", http.StatusServiceUnavailable)
+		}
+	})
+	mux.HandleFunc("PUT /devices/{number}", func(w http.ResponseWriter, request *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, request.Body, 100))
+		if err == nil {
+			err = plugin.setHealth(request.PathValue("number"), strings.TrimSpace(string(body)))
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
 		}
 	})
 	server := &http.Server{Addr: address, Handler: mux, ReadHeaderTimeout: 5 * time.Second}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,28 +26,68 @@ type plugin struct {
 	resource   string
 	count      int
 	registered atomic.Bool
+
+	lock    sync.Mutex
+	ill     map[int]bool
+	changed chan struct{} // closed, and made anew, when a device falls ill or recovers
 }
 
 func newPlugin(resource string, count int) *plugin {
-	return &plugin{resource: resource, count: count}
+	return &plugin{resource: resource, count: count, ill: map[int]bool{}, changed: make(chan struct{})}
+}
+
+// setHealth is what makes a stand-in fall ill, or recover; a real plugin would
+// ask its driver.
+func (p *plugin) setHealth(id, health string) error {
+	numbers, err := p.sorted([]string{id})
+	if err != nil {
+		return err
+	}
+	if health != pluginapi.Healthy && health != pluginapi.Unhealthy {
+		return fmt.Errorf("health %q: expected %s or %s", health, pluginapi.Healthy, pluginapi.Unhealthy)
+	}
+	number, _ := strconv.Atoi(numbers[0])
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	p.ill[number] = health == pluginapi.Unhealthy
+	close(p.changed)
+	p.changed = make(chan struct{})
+	return nil
+}
+
+// devices are those of now, and what is closed when they are others.
+func (p *plugin) devices() ([]*pluginapi.Device, <-chan struct{}) {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	devices := make([]*pluginapi.Device, p.count)
+	for number := range devices {
+		health := pluginapi.Healthy
+		if p.ill[number] {
+			health = pluginapi.Unhealthy
+		}
+		devices[number] = &pluginapi.Device{ID: strconv.Itoa(number), Health: health}
+	}
+	return devices, p.changed
 }
 
 func (p *plugin) GetDevicePluginOptions(context.Context, *pluginapi.Empty) (*pluginapi.DevicePluginOptions, error) {
 	return &pluginapi.DevicePluginOptions{}, nil
 }
 
-// ListAndWatch tells the devices once: stand-ins never fall ill. The stream
-// stays open for as long as the kubelet wants it.
+// ListAndWatch tells the devices, and again whenever the health of one changes,
+// for as long as the kubelet wants it.
 func (p *plugin) ListAndWatch(_ *pluginapi.Empty, stream pluginapi.DevicePlugin_ListAndWatchServer) error {
-	devices := make([]*pluginapi.Device, p.count)
-	for number := range devices {
-		devices[number] = &pluginapi.Device{ID: strconv.Itoa(number), Health: pluginapi.Healthy}
+	for {
+		devices, changed := p.devices()
+		if err := stream.Send(&pluginapi.ListAndWatchResponse{Devices: devices}); err != nil {
+			return err
+		}
+		select {
+		case <-stream.Context().Done():
+			return nil
+		case <-changed:
+		}
 	}
-	if err := stream.Send(&pluginapi.ListAndWatchResponse{Devices: devices}); err != nil {
-		return err
-	}
-	<-stream.Context().Done()
-	return nil
 }
 
 func (p *plugin) Allocate(_ context.Context, request *pluginapi.AllocateRequest) (*pluginapi.AllocateResponse, error) {
