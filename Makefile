@@ -4,7 +4,7 @@ PYTHON ?= python3
 PYTEST := .venv/bin/python -m pytest
 UV_VERSION := 0.13.9
 
-.PHONY: help demo test test-fast gate bench lint lock generate clean
+.PHONY: help demo test test-fast gate chaos bench lint lock generate clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,7 +21,7 @@ endif
 test: test-fast build/python38/ready ## every test that needs no accelerator, on a real control plane and node
 	$(PYTEST) tests/unit tests/contract -m "slow $(AND_NO_SAMPLE)"
 	build/python38/bin/python -m pytest -c tests/python38/pytest.ini tests/python38
-	$(PYTEST) tests/chart tests/integration tests/e2e tests/gate -m "not slow $(AND_NO_SAMPLE)"
+	$(PYTEST) tests/chart tests/integration tests/e2e tests/chaos tests/gate -m "not slow $(AND_NO_SAMPLE)"
 
 # side by side, about as long as each other: what imports torch and other large libraries on one core, the rest on the other
 LARGE := $(addprefix tests/unit/trainer/test_,$(addsuffix .py,checkpoints dataset doctor_floors metrics model prepare prepare_sources privacy)) \
@@ -37,6 +37,9 @@ test-fast: .venv/ready ## unit and contract tests but the slow ones, and the cov
 
 gate: .venv/ready ## the proof that training learns, mean of three seeds
 	XRAY_GATE_SEEDS=3 $(PYTEST) tests/gate -s
+
+chaos: .venv/ready ## twenty stops at random steps of runs on the real node; XRAY_CHAOS_FLAVOR for another flavor
+	XRAY_CHAOS_KILLS=$${XRAY_CHAOS_KILLS:-20} $(PYTEST) tests/chaos -s
 
 bench: .venv/ready build/decoders/ready ## the benchmarks; figures in build/bench
 	@set -e; for b in benchmarks/*.py; do PYTHONPATH=.:operator:trainer-image .venv/bin/python $$b; done

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ import pytest
 
 from dev.demo.stack import Kube, Manifest, claim, pod_on_claim, restricted_pod, run_pod_job
 from tests.e2e.places import CLAIM, folder, tiny_run
+from tests.e2e.processes import process_of
 from tests.e2e.waiting import until, wait_for_end
 from xray_operator.core.run_file import CACHE_MOUNT
 
@@ -74,16 +74,6 @@ def data_pods(kube: Kube, namespace: str, name: str) -> list[Manifest]:
     return sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
 
-def process_that_prepares(pod: Manifest) -> int | None:
-    """Its number on this machine, where the node's processes are seen."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-            ours = pod["metadata"]["uid"] in (process / "cgroup").read_text().replace("_", "-")
-            if ours and b"prepare-data" in (process / "cmdline").read_bytes():
-                return int(process.name)
-    return None
-
-
 def process_of_attempt(kube: Kube, namespace: str, name: str, attempt: int) -> int:
     """Args:
     attempt: from 1.
@@ -91,7 +81,7 @@ def process_of_attempt(kube: Kube, namespace: str, name: str, attempt: int) -> i
 
     def find() -> int:
         pods = data_pods(kube, namespace, name)
-        return (process_that_prepares(pods[attempt - 1]) if len(pods) >= attempt else None) or 0
+        return (process_of(pods[attempt - 1], "prepare-data") if len(pods) >= attempt else None) or 0
 
     return until(f"attempt {attempt} runs", find, STEP_SECONDS)
 
