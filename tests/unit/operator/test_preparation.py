@@ -315,3 +315,13 @@ def test_without_a_flavor_to_prepare_on_the_job_is_refused(flavor: str | None, r
     decision: Decision = decide(observed, dataset=DATASET | {"prepareFlavor": flavor})
     assert condition(told(decision), "Accepted")[:2] == ("False", reason)
     assert message in condition(told(decision), "Accepted")[2]
+
+
+def test_a_preparation_on_a_lost_node_is_told_and_left_alone() -> None:
+    lost = data_job(data_pod(prepares=12).on_node("rack-7").ready(containers=True, pod=False, since=20))
+    decision = decide_first(seen(lost), told(preparing()), now=400)
+    assert (decision.create, decision.delete) == (None, None)
+    status = told(decision)
+    assert status["state"] == "Preparing"
+    assert condition(status, "Ready")[:2] == ("Unknown", "NodeLost")
+    assert condition(status, "DataReady")[:2] == ("False", "NodeLost")
