@@ -55,15 +55,18 @@ READY: Final = "Ready"
 PENDING: Final = "Pending"
 QUEUED: Final = "Queued"
 PREPARING: Final = "Preparing"
+COMPILING: Final = "Compiling"
 TRAINING: Final = "Training"
 EVALUATING: Final = "Evaluating"
 FAILED: Final = "Failed"
 STOPPED: Final = "Stopped"
-STATES: Final = (PENDING, QUEUED, PREPARING, TRAINING, EVALUATING, SUSPENDED, SUCCEEDED, FAILED, STOPPED)
-ACTIVE_STATES: Final = frozenset({PREPARING, TRAINING, EVALUATING})
+STATES: Final = (PENDING, QUEUED, PREPARING, COMPILING, TRAINING, EVALUATING, SUSPENDED, SUCCEEDED, FAILED, STOPPED)
+RUNNING_STATES: Final = (COMPILING, TRAINING, EVALUATING)
+"""The trainer runs; it compiles on IPUs only."""
+ACTIVE_STATES: Final = frozenset({PREPARING, *RUNNING_STATES})
 FINAL_STATES: Final = frozenset({SUCCEEDED, FAILED})
 """A raised limit brings a stopped run back, and spec.suspend a suspended one: those are not final."""
-HELD_PHASES: Final = (PREPARING, TRAINING, EVALUATING)
+HELD_PHASES: Final = (PREPARING, *RUNNING_STATES)
 """The phases in which a run holds its flavor, in order; waiting in the queue holds nothing."""
 
 # Reasons

@@ -61,6 +61,11 @@ def statuses() -> dict[str, Status]:
     written = {name: write(observed) for name, observed in SITUATIONS.items()}
     again = write(started(TRAINING, job=make_job().spec(rerun=1)), former=written["succeeded"], rerun=1)
     silent = started(TRAINING, progress=make_progress(last_updated_time="2026-11-22T10:00:45Z"))
+    phases = [
+        {"name": "Compiling", "started_at": "2026-11-22T10:00:45Z", "finished_at": "2026-11-22T10:01:00Z"},
+        {"name": "Training", "started_at": "2026-11-22T10:01:00Z"},
+    ]
+    compiled = started(TRAINING, progress=make_progress(phases=phases), config=WITH_IPUS)
     return written | {
         "run again": again,
         "ends for a rerun": write(SITUATIONS["training"], rerun=1),
@@ -68,6 +73,7 @@ def statuses() -> dict[str, Status]:
         "suspended": write(started(suspended=True), former=written["training"], suspend=True),
         "suspended before the start": write(Observed(flavors=FLAVORS), suspend=True),
         "stopped at a limit": write(started(suspended=True), limits={"queueSeconds": 60}),
+        "has compiled": write(compiled),
         "makes no progress": write(silent, limits={"noProgressSeconds": 30}),
         "waits for the training pod": told(decide_first(seen(PREPARED), now=41)),
         "waits for data and model": told(decide_model(seen_both(), now=30)),

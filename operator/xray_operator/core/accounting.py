@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from xray_operator.core.cost import NOTHING
-from xray_operator.names import HELD_PHASES, QUEUED, SUCCEEDED
+from xray_operator.names import COMPILING, HELD_PHASES, QUEUED, SUCCEEDED, TRAINING
 
 Raw = Mapping[str, Any]
 
@@ -64,7 +64,8 @@ def _left(status: Raw) -> dict[str, int]:
     entered = [phase for phase in (QUEUED, *HELD_PHASES) if phase.lower() in times or seconds.get(phase)]
     seconds[QUEUED] = section(times, "queued").get("seconds", 0)
     left = entered if status.get("state") == SUCCEEDED else entered[:-1]
-    return {phase: seconds.get(phase, 0) for phase in left}
+    # a trainer compiles between its steps: it has done with that when it has done with training
+    return {phase: seconds.get(phase, 0) for phase in left if phase != COMPILING or TRAINING in left}
 
 
 def _amounts(status: Raw) -> dict[str, Decimal]:

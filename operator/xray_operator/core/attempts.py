@@ -1,7 +1,8 @@
 """The attempts of a run: each pod, how long it held the flavor in which phase, and how it failed.
 
 An attempt holds the flavor from the moment its pod has a node until its last container ended. Its time is
-Preparing until `prepare` ended, then Training until the trainer began to evaluate, then Evaluating. A run
+Preparing until `prepare` ended, then Training until the trainer began to evaluate, then Evaluating; on IPUs the
+trainer compiles in both, and the time that this takes is Compiling. A run
 holds what all its attempts hold; the pauses between attempts hold nothing. An attempt whose pod is gone keeps
 what was last recorded of it.
 """
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 from xray_operator import names
 from xray_operator.core.observed import Container, Pod, read_time
-from xray_operator.core.reports import ErrorResult, SavedCheckpoint, read_report
+from xray_operator.core.reports import Course, ErrorResult, SavedCheckpoint, read_report
 
 MOST_ATTEMPTS: Final = 32
 """Rows in status; a run disrupted more often than this keeps the sum of its oldest ones in the first row."""
@@ -71,14 +72,22 @@ def phase_ends(pod: Pod, evaluating_began: datetime | None, now: datetime) -> tu
     return prepared, min(max(evaluating_began or end, prepared), end), end
 
 
-def attempt_of(pod: Pod, evaluating_began: datetime | None, now: datetime) -> Attempt | None:
+def attempt_of(pod: Pod, course: Course, now: datetime) -> Attempt | None:
     """A pod's share of the run; None before it has a node."""
     if pod.scheduled is None:
         return None
-    marks = [pod.scheduled, *phase_ends(pod, evaluating_began, now)]
+    marks = [pod.scheduled, *phase_ends(pod, course.evaluating_began, now)]
     spans = [_whole_seconds(begin, end) for begin, end in pairwise(marks)]
-    seconds = dict(zip(names.HELD_PHASES, spans, strict=True))
-    return Attempt(pod.name, pod.scheduled, pod.ended, seconds, failure_of(pod))
+    compiled = [compiled_seconds(course, begin, end) for begin, end in pairwise(marks)]
+    held = [span - compiling for span, compiling in zip(spans, compiled, strict=True)]
+    seconds = dict(zip((names.PREPARING, names.TRAINING, names.EVALUATING), held, strict=True))
+    return Attempt(pod.name, pod.scheduled, pod.ended, {**seconds, names.COMPILING: sum(compiled)}, failure_of(pod))
+
+
+def compiled_seconds(course: Course, begin: datetime, end: datetime) -> int:
+    """Seconds between two moments in which the trainer compiled; its clock is not trusted beyond them."""
+    spans = [(max(since, begin), min(until or end, end)) for since, until in course.compilations]
+    return sum(max(_whole_seconds(since, until), 0) for since, until in spans)
 
 
 def merge_attempts(
@@ -118,7 +127,8 @@ def attempt_to_status(attempt: Attempt) -> dict[str, Any]:
         row["message"] = attempt.failure.message
     if attempt.failure and attempt.failure.exit_code is not None:
         row["exitCode"] = attempt.failure.exit_code
-    return row | {f"{phase.lower()}Seconds": seconds for phase, seconds in attempt.seconds.items()}
+    told = {phase: seconds for phase, seconds in attempt.seconds.items() if seconds or phase != names.COMPILING}
+    return row | {f"{phase.lower()}Seconds": seconds for phase, seconds in told.items()}
 
 
 def attempts_from_status(rows: Sequence[Mapping[str, Any]]) -> tuple[Attempt, ...]:

@@ -5,6 +5,7 @@
 | Pending (may pass)   | Unknown   | False   | Unknown   | False     | True        | False   | Unknown  |
 | Pending (refused)    | Unknown   | False   | Unknown   | False     | False       | True    | False    |
 | Queued, Preparing    | as it is  | False   | Unknown   | False     | True        | False   | Unknown* |
+| Compiling            | True      | True    | Unknown   | False     | False       | False   | True*    |
 | Training, Evaluating | True      | True    | Unknown   | False     | False       | False   | True*    |
 | Suspended            | as it is  | False   | Unknown   | True      | False       | False   | True     |
 | Succeeded            | True      | False   | True      | False     | False       | False   | True     |
@@ -160,7 +161,7 @@ def _running(situation: Situation) -> Truth:
 
 
 def _runs(state: str) -> bool:
-    return state in (names.TRAINING, names.EVALUATING)
+    return state in names.RUNNING_STATES
 
 
 def _quiet(kind: str, status: Truth) -> Condition:

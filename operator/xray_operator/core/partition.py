@@ -229,7 +229,7 @@ def _wrong_lists(ipu: Ipu, stages: int) -> list[Problem]:
     lists = {name: value for name in PER_IPU if isinstance(value := overrides.get(name), list)}
     why = f"has not {stages} entries, one for each IPU of a replica"
     return [
-        _problem(f"spec.ipu.overrides.{name}", value, why, (value * stages)[:stages])
+        _problem(f"spec.ipu.overrides.{name}", value, why, value[:stages] if len(value) > stages else max(value))
         for name, value in lists.items()
         if len(value) != stages
     ]

@@ -5,10 +5,14 @@ Foreign text: it is read strictly and bounded, or not at all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from xray_operator.names import COMPILING, EVALUATING
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Digest = Annotated[str, Field(max_length=80)]
@@ -142,6 +146,26 @@ def read_report(model: type[R], text: str | bytes | None) -> R | None:
         return None
 
 
-def began(phases: tuple[Phase, ...], name: str) -> datetime | None:
-    """When the trainer entered a phase, by its own clock."""
-    return next((phase.started_at for phase in phases if phase.name == name), None)
+@dataclass(frozen=True)
+class Course:
+    """How far the trainer has come, by its own clock."""
+
+    compilations: tuple[tuple[datetime, datetime | None], ...] = ()
+    """Begin and end of each; one that goes on has no end."""
+    compiling: bool = False
+    """Whether one goes on."""
+    evaluating_began: datetime | None = None
+
+
+NO_COURSE: Final = Course()
+"""Of a trainer that has told nothing."""
+
+
+def read_course(phases: Sequence[Phase]) -> Course:
+    """What the trainer's phases come to. It may compile several times, in training and in evaluation."""
+    compiled = [phase for phase in phases if phase.name == COMPILING]
+    return Course(
+        compilations=tuple((phase.started_at, phase.finished_at) for phase in compiled),
+        compiling=bool(compiled) and compiled[-1] is phases[-1] and phases[-1].finished_at is None,
+        evaluating_began=next((phase.started_at for phase in phases if phase.name == EVALUATING), None),
+    )

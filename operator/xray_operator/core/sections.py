@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from xray_operator import names
-from xray_operator.core.attempts import Attempt, add_seconds, attempt_of, phase_ends, render_time
+from xray_operator.core.attempts import Attempt, add_seconds, attempt_of, compiled_seconds, phase_ends, render_time
 from xray_operator.core.cost import NOTHING, Cost, make_cost
 from xray_operator.core.observed import Pod, SharedJob, XRayJob, read_time
 from xray_operator.core.partition import warmup_steps
 from xray_operator.core.plan import Preparation, Snapshot
-from xray_operator.core.reports import DataCounts, FetchedModel, PrepareResult, Progress, TrainResult
+from xray_operator.core.reports import NO_COURSE, Course, DataCounts, FetchedModel, PrepareResult, Progress, TrainResult
 from xray_operator.core.situation import Situation
 
 Status = dict[str, Any]
@@ -178,7 +178,7 @@ def _left(job: XRayJob, section: Mapping[str, Any], shared: SharedJob | None, no
 
 
 def _preparation(job: XRayJob, preparation: Preparation, shared: SharedJob | None, now: datetime) -> Status | None:
-    attempts = [a for pod in shared.pods if (a := attempt_of(pod, None, now))] if shared else []
+    attempts = [a for pod in shared.pods if (a := attempt_of(pod, NO_COURSE, now))] if shared else []
     if shared is None or not attempts:
         return None
     seconds = add_seconds(attempts)
@@ -199,6 +199,7 @@ def cost_section(cost: Cost) -> Status:
     phases = [
         present(name=phase, seconds=seconds, amount=str(amounts[phase]) if price else None)
         for phase, seconds in {names.QUEUED: 0, **cost.seconds}.items()
+        if seconds or phase != names.COMPILING
     ]
     return present(
         priced=price is not None,
@@ -225,14 +226,25 @@ def times_section(
     times = {"queued": _span(begin, attempts[0].started if attempts else None)}
     if pod is None or pod.scheduled is None:
         return times if not job.status.get("times", {}).get("preparing") else None
-    prepared, trained, ended = phase_ends(pod, situation.evaluating_began, now)
+    course = situation.course
+    prepared, trained, ended = phase_ends(pod, course.evaluating_began, now)
     over = pod.ended or pod.train.finished
     times["preparing"] = _span(pod.scheduled, pod.prepare.finished or over)
     if pod.prepare.exit_code == 0:
-        times["training"] = _span(prepared, trained if situation.evaluating_began or over else None)
-        if situation.evaluating_began:
-            times["evaluating"] = _span(trained, ended if over else None)
+        if course.compilations:
+            times["compiling"] = _compiling(course, prepared, ended, goes_on=course.compiling and not over)
+        times["training"] = _span(prepared, trained if course.evaluating_began or over else None, course)
+        if course.evaluating_began:
+            times["evaluating"] = _span(trained, ended if over else None, course)
     return times
+
+
+def _compiling(course: Course, begin: datetime, end: datetime, *, goes_on: bool) -> Status:
+    """From the begin of the first to the end of the last; seconds are those of all."""
+    (first, _), (_, last) = course.compilations[0], course.compilations[-1]
+    over = None if goes_on else render_time(last or end)
+    seconds = compiled_seconds(course, begin, end)
+    return present(startedAt=render_time(first), finishedAt=over, seconds=seconds)
 
 
 def checkpoint_section(
@@ -250,10 +262,11 @@ def checkpoint_section(
     return {"step": newest.step, "time": render_time(newest.time)}
 
 
-def _span(begin: datetime, end: datetime | None) -> Status:
+def _span(begin: datetime, end: datetime | None, course: Course = NO_COURSE) -> Status:
+    """What the trainer compiled meanwhile is no part of its seconds."""
     if end is None:
         return {"startedAt": render_time(begin)}
-    seconds = max(int(end.timestamp()) - int(begin.timestamp()), 0)
+    seconds = max(int(end.timestamp()) - int(begin.timestamp()), 0) - compiled_seconds(course, begin, end)
     return {"startedAt": render_time(begin), "finishedAt": render_time(end), "seconds": seconds}
 
 

@@ -14,12 +14,14 @@ from xray_operator.core.observed import Job, Observed, Pod, SharedJob
 from xray_operator.core.parts import Partition
 from xray_operator.core.plan import Preparation, Snapshot
 from xray_operator.core.reports import (
+    NO_COURSE,
+    Course,
     FetchedModel,
     ModelResult,
     PrepareResult,
     Progress,
     TrainResult,
-    began,
+    read_course,
     read_report,
 )
 from xray_operator.core.spec import Limits
@@ -46,16 +48,16 @@ class Situation:
     data: PrepareResult | None = None
     model: FetchedModel | None = None
     result: TrainResult | None = None
-    evaluating_began: datetime | None = None
+    course: Course = NO_COURSE
     changing: bool = False
     """On the way to another state by our own doing, or out of sight: what is Ready can't be told."""
 
 
-def assess(job: Job, observed: Observed, formerly_evaluating: datetime | None) -> Situation:
+def assess(job: Job, observed: Observed, former: Course) -> Situation:
     """The situation of a run whose Job exists.
 
     Args:
-        formerly_evaluating: when the latest pod began to evaluate, as an earlier pass learnt it.
+        former: how far the latest pod had come, as an earlier pass learnt it.
     """
     pod = observed.pods[-1] if observed.pods else None
     if job.complete and _all_over(observed.pods):
@@ -71,7 +73,7 @@ def assess(job: Job, observed: Observed, formerly_evaluating: datetime | None) -
         return Situation(names.QUEUED, reason, pod.unschedulable or f"pod {pod.name} waits for a node", pod)
     if pod.train.started is None:
         return _preparing(pod)
-    return _training(pod, observed.progress, formerly_evaluating)
+    return _training(pod, observed.progress, former)
 
 
 def assess_preparations(
@@ -199,7 +201,8 @@ def watch_progress(
     if progress is None and still >= SILENT_SECONDS:
         told = f"pod {pod.name} does not answer on port {pod.port}; the run goes on"
         return replace(situation, reason=names.PROGRESS_UNKNOWN, message=told)
-    if progress is not None and limits.no_progress_seconds and still >= limits.no_progress_seconds:
+    slow = situation.reason == names.COMPILING  # takes minutes and tells nothing of them
+    if progress is not None and limits.no_progress_seconds and not slow and still >= limits.no_progress_seconds:
         told = f"no progress for limits.noProgressSeconds {limits.no_progress_seconds}; see kubectl logs {pod.name}"
         return replace(situation, reason=names.NO_PROGRESS, message=told)
     return situation
@@ -209,7 +212,7 @@ def _working_since(pod: Pod, reason: str) -> datetime | None:
     """Begin of the container whose progress counts; None where there is nothing to wait for."""
     if reason == names.PREPARING:
         return pod.prepare.started if pod.prepare.running else None
-    return pod.train.started if reason == names.TRAINING else None
+    return pod.train.started if reason in (names.COMPILING, names.TRAINING) else None
 
 
 def _no_pod(job: Job) -> str:
@@ -254,20 +257,21 @@ def _preparing(pod: Pod, does: str = _WORK["data"][0]) -> Situation:
     return Situation(names.PREPARING, reason, told, pod, ready, *_prepared(pod))
 
 
-def _training(pod: Pod, progress: Progress | None, formerly: datetime | None) -> Situation:
+def _training(pod: Pod, progress: Progress | None, former: Course) -> Situation:
     result = _result(pod)
     phases = result.phases if result else progress.phases if progress else ()
-    evaluating = began(phases, names.EVALUATING) or formerly
-    state = names.EVALUATING if evaluating else names.TRAINING
-    return Situation(state, state, f"pod {pod.name}", pod, True, *_prepared(pod), result, evaluating)
+    course = read_course(phases) if phases else former
+    state = names.EVALUATING if course.evaluating_began else names.TRAINING
+    state = names.COMPILING if course.compiling else state
+    return Situation(state, state, f"pod {pod.name}", pod, True, *_prepared(pod), result, course)
 
 
 def _succeeded(pod: Pod | None) -> Situation:
     result = _result(pod) if pod else None
-    evaluating = began(result.phases, names.EVALUATING) if result else None
+    course = read_course(result.phases) if result else NO_COURSE
     reason = names.RESULT_UNREAD if result is None else names.ADOPTED if result.adopted else names.COMPLETED
     told = "" if result else "the run completed, but its result could not be read; it is on the output claim"
-    return Situation(names.SUCCEEDED, reason, told, pod, True, *_prepared(pod), result, evaluating)
+    return Situation(names.SUCCEEDED, reason, told, pod, True, *_prepared(pod), result, course)
 
 
 def _failed(job: Job, pod: Pod | None) -> Situation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from xray_operator import names
@@ -21,6 +21,7 @@ from xray_operator.core.cost import Cost, make_cost
 from xray_operator.core.halt import Halt, find_halt
 from xray_operator.core.observed import Job, Observed, Pod, XRayJob, read_time
 from xray_operator.core.plan import Snapshot, edited_fields, runs_on
+from xray_operator.core.reports import NO_COURSE, Course
 from xray_operator.core.sections import (
     PREPARATIONS,
     Status,
@@ -119,7 +120,10 @@ def acknowledged_status(job: XRayJob, snapshot: Snapshot | None) -> Status:
 
 def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datetime) -> Followed:
     """Of a job whose Job exists: what is seen now, and what was recorded of things that are gone."""
-    situation = assess(batch_job, observed, formerly_evaluating(job.status, observed.pods))
+    former = former_course(job.status, observed.pods)
+    situation = assess(batch_job, observed, former)
+    if situation.course == NO_COURSE:
+        situation = replace(situation, course=former)  # of a container that has ended without a word of it
     attempts = _attempts(job.status, observed.pods, situation, now)
     cost = make_cost(add_seconds(attempts), batch_job.snapshot.price)
     halt = _halt(job, batch_job, situation, attempts, now)
@@ -197,11 +201,18 @@ def edited(job: XRayJob, snapshot: Snapshot | None) -> list[str]:
     return edited_fields(snapshot.spec, wanted)
 
 
-def formerly_evaluating(status: Mapping[str, Any], pods: Sequence[Pod]) -> datetime | None:
-    """When the latest pod began to evaluate, if an earlier pass learnt it from the trainer's progress."""
-    same_pod = bool(pods) and status.get("run", {}).get("podName") == pods[-1].name
-    began = status.get("times", {}).get("evaluating", {}).get("startedAt")
-    return read_time(began) if same_pod and began else None
+def former_course(status: Mapping[str, Any], pods: Sequence[Pod]) -> Course:
+    """How far the latest pod had come, if an earlier pass learnt it from the trainer's progress."""
+    if not pods or status.get("run", {}).get("podName") != pods[-1].name:
+        return NO_COURSE
+    times = status.get("times", {})
+    evaluating, compiling = times.get("evaluating"), times.get("compiling")
+    began = read_time(compiling["startedAt"]) if compiling else None
+    return Course(
+        compilations=((began, began + timedelta(seconds=compiling["seconds"])),) if began else (),
+        compiling=began is not None and "finishedAt" not in compiling,
+        evaluating_began=read_time(evaluating["startedAt"]) if evaluating else None,
+    )
 
 
 _BETWEEN_PODS = (names.QUEUED, names.SUSPENDED, names.STOPPED)
@@ -292,15 +303,17 @@ def _attempts(
     status: Mapping[str, Any], pods: Sequence[Pod], situation: Situation, now: datetime
 ) -> tuple[Attempt, ...]:
     recorded = attempts_from_status(status.get("attempts", ()))
-    latest = pods[-1].name if pods else None
-    seen = [attempt_of(p, situation.evaluating_began if p.name == latest else None, now) for p in pods]
+    ended = {attempt.pod_name: attempt for attempt in recorded if attempt.finished}
+    # of an earlier pod nothing is learnt any more, and what its trainer told is nowhere else
+    seen = [ended.get(pod.name) or attempt_of(pod, NO_COURSE, now) for pod in pods[:-1]]
+    seen += [attempt_of(pod, situation.course, now) for pod in pods[-1:]]
     untold = {pod.name for pod in pods if pod.over and not pod.end_is_told}
     return merge_attempts(recorded, [attempt for attempt in seen if attempt], untold)
 
 
 def _message(situation: Situation, told: str, data: Mapping[str, Any], cost: Cost) -> str:
     if situation.state != names.SUCCEEDED:
-        return told if situation.reason in (names.TRAINING, names.EVALUATING) else situation.message
+        return told if situation.reason in names.RUNNING_STATES else situation.message
     result = situation.result
     if result is None:
         return f"{situation.message}; cost {cost.display}"

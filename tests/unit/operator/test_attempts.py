@@ -117,8 +117,8 @@ def test_a_pod_that_carries_our_label_but_not_our_owner_is_nobodys() -> None:
 
 
 def test_many_attempts_keep_their_sum() -> None:
-    seconds = {"Preparing": 1, "Training": 2, "Evaluating": 0}
+    seconds = {"Preparing": 1, "Compiling": 0, "Training": 2, "Evaluating": 0}
     many = [Attempt(f"pod-{n}", at(n), at(n + 1), seconds) for n in range(100)]
     merged = merge_attempts(many, [])
     assert len(merged) == MOST_ATTEMPTS
-    assert add_seconds(merged) == {"Preparing": 100, "Training": 200, "Evaluating": 0}
+    assert add_seconds(merged) == {"Preparing": 100, "Compiling": 0, "Training": 200, "Evaluating": 0}

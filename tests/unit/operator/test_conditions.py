@@ -23,12 +23,14 @@ from xray_operator.core.reconcile import Decision
 
 TRAINING = make_pod().scheduled(10).prepared(12, 40).trains(42)
 EVALUATING = make_progress(phases=[{"name": "Evaluating", "started_at": "2026-11-22T10:01:40Z"}])
+COMPILING = make_progress(phases=[{"name": "Compiling", "started_at": "2026-11-22T10:00:45Z"}])
 DAMAGED = make_pod().scheduled(10).prepared(12, 40, 11, example("error-result.json"))
 SEEN = {
     "Pending (may pass)": [decide(Observed())],
     "Pending (refused)": [decide(Observed(flavors=FLAVORS), training={"epochs": 0})],
     "Queued": [decide(started(make_pod())), decide(started(suspended=True))],
     "Preparing": [decide(started(make_pod().scheduled(10).prepares(12)))],
+    "Compiling": [decide(started(TRAINING, progress=COMPILING))],
     "Training": [decide(started(TRAINING, progress=make_progress()))],
     "Evaluating": [decide(started(TRAINING, progress=EVALUATING))],
     "Suspended": [

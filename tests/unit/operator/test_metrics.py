@@ -23,8 +23,9 @@ from xray_operator.core.reconcile import reconcile
 from xray_operator.core.spec import Price
 from xray_operator.errors import ClusterError, Conflict, NotFound
 from xray_operator.metrics import Metrics
-from xray_operator.names import HELD_PHASES
 
+PHASES = ("Preparing", "Training", "Evaluating")
+"""That a run on processor cores holds its flavor in."""
 PRICE = Price.model_validate({"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": "36.00"})
 """A cent a second."""
 Status = dict[str, Any]
@@ -32,11 +33,11 @@ Status = dict[str, Any]
 
 def status_after(*seconds: int, state: str = "Training", price: Price | None = PRICE, run: str = "cxr-1") -> Status:
     """Status of a run that held its flavor for so many seconds in Preparing, Training, Evaluating."""
-    cost = make_cost(dict(zip(HELD_PHASES, (*seconds, 0, 0, 0), strict=False)), price)
+    cost = make_cost({"Compiling": 0} | dict(zip(PHASES, (*seconds, 0, 0, 0), strict=False)), price)
     rows = [{"name": "Queued", "seconds": 0}, *({"name": p, "seconds": s} for p, s in cost.seconds.items())]
     for row in rows if price else ():
         row["amount"] = str(cost.amounts.get(str(row["name"]), "0.0000"))
-    entered = ("queued", *(phase.lower() for phase in HELD_PHASES[: len(seconds)]))
+    entered = ("queued", *(phase.lower() for phase in PHASES[: len(seconds)]))
     money = {"currency": price.currency, "total": str(cost.total)} if price else {}
     return {
         "state": state,
@@ -86,8 +87,8 @@ def test_the_counters_of_a_live_run_begin_at_zero_before_it_adds_to_them() -> No
     live = [make_job(f"cxr-{n}").status(status).raw() for n, status in enumerate(LIVES)]
     metrics = Metrics("1", lambda: live, lambda: 0)
     names_of(metrics)
-    assert [cost_of(metrics, phase) for phase in HELD_PHASES] == [0, 0, 0]
-    assert [observed(metrics, phase) for phase in ("Queued", *HELD_PHASES)] == [(0, 0)] * 4
+    assert [cost_of(metrics, phase) for phase in PHASES] == [0, 0, 0]
+    assert [observed(metrics, phase) for phase in ("Queued", *PHASES)] == [(0, 0)] * 4
     assert cost_of(metrics, "Queued") is None
 
 
@@ -99,7 +100,7 @@ def test_no_counter_is_made_for_a_run_that_is_over_or_not_begun() -> None:
 
 def test_money_is_counted_in_the_phase_that_spent_it() -> None:
     metrics = counted(status_after(), status_after(10), status_after(10, 30), status_after(10, 30, 5))
-    assert [cost_of(metrics, phase) for phase in HELD_PHASES] == pytest.approx([0.10, 0.30, 0.05])
+    assert [cost_of(metrics, phase) for phase in PHASES] == pytest.approx([0.10, 0.30, 0.05])
 
 
 def test_a_life_with_two_attempts_is_counted_as_its_status_tells_it() -> None:
@@ -129,7 +130,7 @@ def test_a_life_with_two_attempts_is_counted_as_its_status_tells_it() -> None:
 
 def test_a_priced_run_has_its_series_before_it_spends() -> None:
     """Prometheus sees no increase in a value that it meets for the first time."""
-    assert [cost_of(counted(status_after()), phase) for phase in HELD_PHASES] == [0, 0, 0]
+    assert [cost_of(counted(status_after()), phase) for phase in PHASES] == [0, 0, 0]
 
 
 def test_a_restarted_operator_does_not_count_again_what_the_status_had() -> None:

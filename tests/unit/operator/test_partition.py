@@ -201,7 +201,13 @@ def test_the_tutorial_on_other_partitions(accelerators: int, scaling: str, expec
             {"ipu": {"overrides": {"matmul_proportion": "[0.1, 0.2]"}}},
             4,
             "spec.ipu.overrides.matmul_proportion: [0.1, 0.2] has not 4 entries, one for each IPU of a replica; "
-            "nearest is [0.1, 0.2, 0.1, 0.2]",
+            "nearest is 0.2",
+        ),
+        (
+            {"ipu": {"overrides": {"matmul_proportion": "[0.1, 0.2]"}}},
+            1,
+            "spec.ipu.overrides.matmul_proportion: [0.1, 0.2] has not 1 entries, one for each IPU of a replica; "
+            "nearest is [0.1]",
         ),
     ],
 )
