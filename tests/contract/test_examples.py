@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.contract.schemas import REPOSITORY
-from tests.unit.operator.builders import make_job, make_run
+from tests.unit.operator.builders import WITH_IPUS, make_job, make_run
 from xray_operator import names
 from xray_operator.core.run_file import build_run_file
 from xray_operator.core.spec import JobSpec, parse_part
@@ -32,6 +32,12 @@ def example_run_file(name: str) -> dict[str, Any]:
 def test_an_example_becomes_a_run_file_that_the_trainer_reads(path: Path) -> None:
     assert isinstance(parse_part(JobSpec, spec_of(path), "spec", names.SPEC_INVALID), JobSpec)
     assert isinstance(parse_run_file(example_run_file(path.name)), RunFile)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_may_run_on_ipus(path: Path) -> None:
+    run_file = build_run_file(make_run(make_job().spec(**spec_of(path)), config=WITH_IPUS))
+    assert parse_run_file(run_file).backend == "ipu"
 
 
 def test_chexpert_s_labels_reach_the_trainer() -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.unit.operator.builders import EXAMPLES, WITH_IPUS, example, make_job, make_run
+from tests.unit.operator.builders import EXAMPLES, WITH_IPUS, example, make_flavor, make_job, make_run
+from xray_operator.core.admission import size_run
+from xray_operator.core.backends.base import PARTITION_SIZES
 from xray_operator.core.manifests import build_config_map
 from xray_operator.core.plan import read_snapshot
 from xray_operator.core.reports import (
@@ -19,7 +23,9 @@ from xray_operator.core.reports import (
     read_report,
 )
 from xray_operator.core.run_file import build_run_file
+from xray_operator.core.spec import FlavorSpec, JobSpec
 from xray_operator.names import FATAL_EXIT_CODES
+from xray_trainer.config import parse_run_file
 
 
 def test_the_run_file_of_the_example_job_is_the_example() -> None:
@@ -38,6 +44,37 @@ def test_the_run_file_of_the_example_job_on_ipus_is_the_example() -> None:
     expected["output_dir"] = f"/mnt/output/{plan.output_folder}"
     assert build_run_file(plan) == expected
     assert plan.snapshot.train_image == expected["ipu"]["image"]
+    section = parse_run_file(build_run_file(plan)).ipu
+    assert section is not None
+    assert section.ipus == 4
+
+
+@given(
+    accelerators=st.sampled_from(PARTITION_SIZES),
+    layers=st.integers(1, 48),
+    batch=st.integers(127, 2048),
+    scaling=st.sampled_from(["Keep", "Linear", "SquareRoot"]),
+)
+def test_what_the_operator_sizes_is_taken_by_the_trainer(
+    accelerators: int, layers: int, batch: int, scaling: str
+) -> None:
+    job = make_job().spec(
+        model={"config": {"hiddenSize": 64, "layers": layers, "heads": 2, "patchSize": 16}},
+        training={"globalBatchSize": batch},
+        ipu={"scaling": scaling},
+    )
+    spec, flavor = (
+        JobSpec.model_validate(job.build().spec),
+        FlavorSpec.model_validate(make_flavor(accelerators=accelerators)),
+    )
+    sizing = size_run(spec, flavor, WITH_IPUS)
+    if isinstance(sizing, list):
+        return
+    run_file = parse_run_file(build_run_file(make_run(job, make_flavor(accelerators=accelerators), WITH_IPUS)))
+    assert run_file.training.global_batch_size == sizing.global_batch_size
+    assert run_file.ipu is not None
+    assert run_file.ipu.ipus == accelerators
+    assert run_file.ipu.layers_per_ipu == list(sizing.layers_per_ipu or ())
 
 
 def test_the_config_map_holds_the_run_file_and_the_record_and_nothing_else() -> None:
