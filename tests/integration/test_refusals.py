@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration.cluster_access import apply, kubectl, until
 from tests.integration.life import Life, claim, flavor, xray_job
+from tests.integration.operator_process import IMAGES
 from tests.integration.stage import operating
 
 pytestmark = pytest.mark.integration
@@ -55,3 +56,26 @@ async def test_each_refusal_is_read_in_the_status(kubeconfig: Path, namespace: s
         assert apply(kubeconfig, claim(namespace, "absent")).returncode == 0
         await life.reached("Queued", "not-allowed")
         await life.reached("Queued", "no-claim")
+
+
+async def test_what_ipus_cannot_share_is_refused_with_the_nearest_that_they_can(
+    kubeconfig: Path, namespace: str, tmp_path: Path
+) -> None:
+    assert apply(kubeconfig, flavor(), claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
+    async with operating(kubeconfig, namespace, tmp_path, images=IMAGES | {"ipu": "registry.example/ipu:1"}) as stage:
+        life = stage.life
+        await life.create(xray_job(namespace, training={"globalBatchSize": 5}))
+        await life.create(xray_job(namespace, "typo", ipu={"overrides": {"matmul_proportoin": "0.2"}}))
+        assert await refusal(life, "cxr") == (
+            "SizingImpossible",
+            "spec.training.globalBatchSize: 5 is no multiple of 2 of at least 6: 2 replicas of 2 IPUs share it, "
+            "in micro-batches of 1, at least 3 each; nearest is 6",
+        )
+        reason, message = await refusal(life, "typo")
+        assert reason == "SpecInvalid"
+        assert "matmul_proportoin is no field of IPUConfig" in message
+        assert message.endswith("nearest is matmul_proportion")
+        await life.edit(training={"globalBatchSize": 6})
+        sizing = (await life.reached("Queued"))["status"]["sizing"]
+        assert (sizing["replicationFactor"], sizing["gradientAccumulationSteps"]) == (2, 3)
+        assert (sizing["globalBatchSize"], sizing["learningRate"]) == (6, "0.0002")
