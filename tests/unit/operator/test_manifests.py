@@ -57,7 +57,7 @@ RUNS = {
         ),
         CPU,
     ),
-    "vipuPartition": make_run(PREPARED, POD4),
+    "vipuPartition": make_run(PREPARED, POD4, WITH_IPUS),
     "vipuPartition-secret": make_run(PREPARED, OF_SECRET),
     "gpu": make_run(
         make_job().spec(flavor="a100"),
