@@ -43,7 +43,14 @@ BACKENDS: tuple[tuple[list[str], Schema], ...] = (
         ["vipuPartition"],
         {
             "required": ["accelerators", "partition", "nodeSelector"],
-            "properties": {"resourceName": {"type": "null"}, "nodeSelector": {"minProperties": 1}},
+            "properties": {
+                "resourceName": {"type": "null"},
+                "nodeSelector": {"minProperties": 1},
+                "partition": {
+                    "oneOf": [{"required": ["host", "id"]}, {"required": ["configSecretName"], "maxProperties": 1}]
+                },
+                "host": {"properties": {"extraResources": {"propertyNames": {"pattern": "/"}}}},
+            },
         },
     ),
 )
