@@ -70,8 +70,9 @@ def _parse(name: str, text: str) -> Value:
     if name in DERIVED:
         raise ValueError(f"{name} is derived by the operator: use {DERIVED[name]}")
     if name not in FIELDS:
-        near = get_close_matches(name, FIELDS, n=1, cutoff=0)[0]
-        raise ValueError(f"{name} is no field of IPUConfig that a Vision Transformer uses; nearest is {near}")
+        shown = name[:64]  # keys have no bound, and similarity takes long on a megabyte
+        near = get_close_matches(shown, FIELDS, n=1, cutoff=0)[0]
+        raise ValueError(f"{shown} is no field of IPUConfig that a Vision Transformer uses; nearest is {near}")
     adapter, words = FIELDS[name]
     try:
         value: Value = adapter.validate_python(_value(text), strict=True)

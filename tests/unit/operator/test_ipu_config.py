@@ -55,5 +55,11 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         parse_overrides({"seed": "1", "outputmode": "all", "matmul_proportion": "-1", "auto_loss_scaling": "true"})
 
 
+def test_a_name_of_a_megabyte_is_told_in_part() -> None:
+    with pytest.raises(ValueError, match="nearest is ") as refusal:
+        parse_overrides({"seed" * 2**18: "1"})
+    assert len(str(refusal.value)) < 200
+
+
 def test_no_field_is_both_derived_and_free() -> None:
     assert not DERIVED.keys() & FIELDS.keys()
