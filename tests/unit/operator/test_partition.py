@@ -267,6 +267,14 @@ def test_the_status_of_a_run_tells_its_sizing_and_the_steps_once_there_are_image
     assert told(refused)["sizing"] == status["sizing"], "what was told of a run that began stays"
 
 
+def test_an_edit_of_spec_ipu_waits_for_the_next_rerun() -> None:
+    trains = make_pod().scheduled(10).prepared(12, 40).trains(42)
+    status = told(decide(started(trains, config=WITH_IPUS), ipu={"scaling": "Linear"}))
+    assert condition(status, "Accepted")[1] == "EditsPending"
+    assert "spec.ipu.scaling" in condition(status, "Accepted")[2]
+    assert status["sizing"]["globalBatchSize"] == 128
+
+
 def test_off_ipus_no_replicas_are_told() -> None:
     images = json.loads(example("prepare-result.json"))["train_images"]
     status = told(decide(started(make_pod().scheduled(10).prepared(12, 40).trains(42))))
