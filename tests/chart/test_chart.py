@@ -174,8 +174,8 @@ INSTALL = (REPOSITORY / "docs" / "install.md").read_text()
 COMMANDS = re.findall(r"^helm ((?:install|upgrade) (?:.*\\\n)*.*)$", INSTALL, re.MULTILINE)
 
 
-def test_the_install_page_has_its_three_commands() -> None:
-    assert [command.split()[1] for command in COMMANDS] == ["xray", "radiology", "xray"]
+def test_the_install_page_has_its_four_commands() -> None:
+    assert [command.split()[1] for command in COMMANDS] == ["xray", "xray", "radiology", "xray"]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split(" charts")[0])
