@@ -45,6 +45,8 @@ from xray_operator.index import Index
 
 Raw = Mapping[str, Any]
 
+REFUSAL_CHARACTERS: Final = 512
+"""Longest part of a refusal that is told; a webhook may say anything."""
 MOST_RECORDS: Final = 4096
 """Snapshots kept in memory, about 10 kB each; the oldest is asked for again."""
 
@@ -83,6 +85,7 @@ class Gatherer:
         return Observed(
             job=read_job(raw, handle, snapshot),
             pods=pods,
+            pod_refused="" if pods or raw["spec"].get("suspend") else await self._pod_refusal(handle),
             line=await self._line(str(plan.partition_key)) if waits else None,
             progress=await self._progress(pods[-1]) if pods else None,
             snapshot=snapshot,
@@ -131,6 +134,13 @@ class Gatherer:
             del self._records[key]
             raise RecordError(f"ConfigMap {name} is another one than when the run began")
         return self._records[key]
+
+    async def _pod_refusal(self, job: JobHandle) -> str:
+        """What was against the Job's pod when its controller last tried: Pod Security, a policy, a quota; an Event tells."""
+        query = {"fieldSelector": f"involvedObject.uid={job.uid},reason=FailedCreate"}
+        events = (await self.cluster.get(paths.collection("Event", job.namespace), query)).get("items", [])
+        last: Raw = max(events, key=lambda event: event.get("lastTimestamp") or "", default={})
+        return names.short(str(last.get("message", "")), REFUSAL_CHARACTERS)
 
     async def _line(self, partition: str) -> Line:
         """Everyone at a partition, as the API server has it now: Jobs first, so that the pods of one at rest are all seen."""

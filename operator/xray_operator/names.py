@@ -105,6 +105,7 @@ ATTEMPT_STOPPED: Final = "AttemptStopped"
 ATTEMPT_FAILED: Final = "AttemptFailed"
 REJECTED: Final = "Rejected"
 PARTITION_HELD: Final = "PartitionHeld"
+POD_REFUSED: Final = "PodRefused"
 
 EXIT_REASONS: Final = {
     10: "ConfigurationInvalid",

@@ -22,7 +22,7 @@ from xray_operator.core.plan import read_snapshot
 from xray_operator.core.reconcile import Decision, reconcile
 from xray_operator.errors import ClusterError, Conflict, MissedEvent, RecordError, Refused
 from xray_operator.freshness import Freshness
-from xray_operator.gather import Gatherer
+from xray_operator.gather import REFUSAL_CHARACTERS, Gatherer
 from xray_operator.index import Index
 from xray_operator.metrics import Metrics
 from xray_operator.work_queue import WorkQueue
@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 
 WATCHED: Final = {names.JOB_KIND: None, "Job": names.LABEL_JOB_UID, "Pod": names.LABEL_JOB_UID}
 """Kinds whose every event matters, and the label that ours carry."""
-REFUSAL_CHARACTERS: Final = 512
-"""Longest part of a refusal that is told; a webhook may say anything."""
 
 
 def utc_now() -> datetime:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cluster_access import apply, until
+from tests.integration.cluster_access import apply, kubectl, until
 from tests.integration.kubelet import Kubelet
 from tests.integration.life import JOBS as XRAY_JOBS
 from tests.integration.life import STOPPED, Life, example, flavor, xray_job
@@ -127,6 +127,26 @@ def kill_in_line(tried: Trial) -> None:
         return in_line
 
     tried.proxy.after_write = after_write
+
+
+async def test_a_run_whose_pod_pod_security_refuses_says_so(kubeconfig: Path, namespace: str, tmp_path: Path) -> None:
+    enforced = kubectl(kubeconfig, "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=baseline")
+    assert enforced.returncode == 0, enforced.stderr
+    made = partition_flavor(namespace, namespace)
+    made["spec"]["host"] = {"hostNetwork": True}
+    assert apply(kubeconfig, cheap_flavor(), made).returncode == 0
+    async with trial(kubeconfig, namespace, tmp_path, IP, defaultPrepareFlavor=CHEAP) as tried:
+        await tried.life.create(xray_job(namespace, "one", flavor=namespace, dataset=DATASET))
+        preparation = kubelet(tried.life)
+        await preparation.bind(1)
+        await preparation.data_ends(3, 0, example("prepare-result.json"))
+
+        async def says() -> bool:
+            conditions = (await tried.life.job("one"))["status"]["conditions"]
+            running = next(c for c in conditions if c["type"] == "Running")
+            return running["reason"] == "PodRefused" and "violates PodSecurity" in running["message"]
+
+        await until("the run says that its pod is refused", says)
 
 
 async def test_one_run_at_a_time_holds_a_partition_though_the_operator_is_killed_at_each_step(

@@ -267,6 +267,8 @@ class Observed:
     """Of the run that is wanted, or of the one that has to end before it."""
     pods: tuple[Pod, ...] = ()
     """Oldest first."""
+    pod_refused: str = ""
+    """Why the Job controller could not make a pod, in the API server's words, where there is none."""
     line: Line | None = None
     """Of the partition that the run waits for, read for this very decision; None if it waits for none."""
     progress: Progress | None = None

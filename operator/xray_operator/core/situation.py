@@ -64,6 +64,9 @@ def assess(job: Job, observed: Observed, former: Course) -> Situation:
         return _succeeded(pod)
     if job.failed and _all_over(observed.pods):
         return _failed(job, pod)
+    if pod is None and observed.pod_refused:
+        told = f"Job {job.name} can't make its pod, and tries again: {observed.pod_refused}"
+        return Situation(names.QUEUED, names.POD_REFUSED, told)
     if pod is None:
         return Situation(names.QUEUED, names.QUEUED, _no_pod(job))
     if _to_be_retried(pod):

@@ -37,7 +37,7 @@ class OneConfigMap:
     def __init__(self, record: dict[str, Any] | None = None) -> None:
         self._record = record or created_config_map()
 
-    async def get(self, _: str) -> dict[str, Any]:
+    async def get(self, _: str, __: Any = None) -> dict[str, Any]:
         return self._record
 
 

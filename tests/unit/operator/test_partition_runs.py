@@ -105,6 +105,13 @@ def test_a_run_whose_record_is_lost_keeps_nobody_waiting() -> None:
     assert decide(lost, **PREPARED).turn == Change(True, "", "5")
 
 
+def test_a_pod_that_the_server_refuses_is_told_of() -> None:
+    words = 'pods "cxr-x" is forbidden: violates PodSecurity "baseline:latest": host namespaces (hostNetwork=true)'
+    status = told(decide(started(pod_refused=words)))
+    assert (status["state"], condition(status, names.RUNNING)[1]) == (names.QUEUED, names.POD_REFUSED)
+    assert "violates PodSecurity" in condition(status, names.READY)[2]
+
+
 def offered() -> Observed:
     volumes = {claim: Volume(access_modes=frozenset({"ReadWriteMany"})) for claim in ("nih", "out", "models")}
     flavors = {"demo-vpod4": POD4, "cheap": make_flavor("cpu")}
