@@ -19,6 +19,7 @@ AGAINST_A_START = {
     names.CLAIM_NOT_FOUND,
     names.VOLUME_IMPOSSIBLE,
     names.SIZING_IMPOSSIBLE,
+    names.FLAVOR_UNFIT,
     names.IMAGE_NOT_CONFIGURED,
     names.NAME_TAKEN,
     names.CREATION_REFUSED,

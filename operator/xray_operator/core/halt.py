@@ -46,5 +46,7 @@ def _queue_limit(limits: Limits, waited_seconds: float) -> Halt | None:
     if limits.queue_seconds is None or waited_seconds < limits.queue_seconds:
         return None
     # the seconds that have passed are left out: they would make news of every pass
-    told = f"no node was found in time; limits.queueSeconds is {limits.queue_seconds}: raise it to go on waiting"
+    told = (
+        f"it had no node or partition in time; limits.queueSeconds is {limits.queue_seconds}: raise it to go on waiting"
+    )
     return Halt(names.STOPPED, names.QUEUE_LIMIT_REACHED, told)
