@@ -31,7 +31,9 @@ pytestmark = pytest.mark.e2e
 KILLS = int(os.environ.get("XRAY_CHAOS_KILLS", "3"))
 FLAVOR = os.environ.get("XRAY_CHAOS_FLAVOR", "demo-vpod4")
 EVERY_STEPS = 10
-EPOCHS = 15
+EPOCHS = 40
+LEFT_STEPS = 120
+"""After the last stop: seconds pass between a wish to stop and the signal, and a run that is over can't be stopped."""
 MODEL = {"hiddenSize": 64, "layers": 2, "heads": 2, "patchSize": 16}
 """Tiny, but slow enough that a step can be waited for."""
 STEP_SECONDS = 180
@@ -193,7 +195,7 @@ def disturb(run: Run, ways: list[Way], steps: int, chance: random.Random) -> lis
     seen: set[str] = set()
     stops = []
     operator_dies_at = chance.randrange(len(ways))
-    for number, step in enumerate(sorted(chance.sample(range(EVERY_STEPS + 1, steps - EVERY_STEPS), len(ways)))):
+    for number, step in enumerate(sorted(chance.sample(range(EVERY_STEPS + 1, steps - LEFT_STEPS), len(ways)))):
         attempt = attempt_after(run, seen)
         operator_too = number == operator_dies_at
         with operator_killed(run.kube) if operator_too else nullcontext(lambda: None) as kill_operator:
