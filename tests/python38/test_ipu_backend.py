@@ -13,7 +13,7 @@ import pytest
 import torch
 from poptorch import _hardware
 from tiny import FINDINGS, IMAGE_SIZE, IMAGES, STORED_SIZE, VIT, open_parts, write_cache
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import ViTConfig, ViTForImageClassification, set_seed
 
 from xray_trainer.backends.callbacks import MetricsFile
 from xray_trainer.backends.common import Outcome
@@ -30,7 +30,7 @@ from xray_trainer.errors import (
 )
 from xray_trainer.interruption import Interruption, StopSignal
 from xray_trainer.metrics import auroc, macro
-from xray_trainer.model import normalise
+from xray_trainer.model import make_model, normalise
 from xray_trainer.prepare.cache import Manifest
 from xray_trainer.progress import Progress
 
@@ -237,6 +237,19 @@ def test_an_epochs_order_follows_from_seed_and_epoch(prepared: Prepared) -> None
     assert first == again
     assert sorted(first) == list(range(IMAGES["train"]))
     assert len({tuple(first), tuple(_Shuffled(dataset, 1)), tuple(_Shuffled(dataset, 2))}) == 3
+
+
+def test_a_learning_rate_means_what_it_means_elsewhere(prepared: Prepared, tmp_path: Path) -> None:
+    """Adam's first step moves each weight by it, whatever the gradient's length."""
+    rate = 1e-2
+    run_file = make_run_file(tmp_path, learning_rate=rate, warmup_ratio=0.0, scheduler="constant_with_warmup")
+    with pytest.raises(StoppedError):
+        train(run_file, prepared, stop_at=1)
+    set_seed(run_file.training.seed)
+    before = make_model(run_file.model, FINDINGS, IMAGE_SIZE).state_dict()
+    after = torch.load(str(tmp_path / "checkpoints" / "step-00000001" / "pytorch_model.bin"))
+    moved = torch.cat([(after[name].float() - weight).abs().flatten() for name, weight in before.items()])
+    assert moved.quantile(0.9).item() == pytest.approx(rate, rel=0.02)
 
 
 @pytest.mark.usefixtures("eight_ipus")

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import poptorch
 import pytest
 import torch
+from optimum.graphcore import IPUConfig
 from poptorch import _hardware
 
 INPUTS, OUTPUTS, SAMPLES = 3, 2, 16
@@ -487,6 +488,8 @@ def test_a_model_of_an_ipu_is_no_hardware(monkeypatch: pytest.MonkeyPatch) -> No
     assert poptorch.ipuHardwareVersion() == 2
     monkeypatch.setenv("POPTORCH_IPU_MODEL", "1")
     assert poptorch.ipuHardwareVersion() == 0
+    with pytest.raises(RuntimeError, match="requires an IPU Mk2"):
+        IPUConfig().to_options()
 
 
 # failures

@@ -404,6 +404,13 @@ class _CheckedTrainer(IPUTrainer):  # type: ignore[misc]  # a class of unknown t
         self._progress = progress
         self._validate_first = validate_first
 
+    def create_optimizer(self) -> Any:
+        """Upstream's own leaves out Adam's correction for the averages' beginning at 0: steps are then up to three times as
+        long in the first thousand, and a learning rate doesn't mean what it means on other accelerators."""
+        super().create_optimizer()
+        self.optimizer.bias_correction = True
+        return self.optimizer
+
     def compile_model(self, model: Any, sample_batch: Any, log: bool = False) -> None:
         """Its time is a phase of its own."""
         if model.isCompiled():
