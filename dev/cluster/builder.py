@@ -171,3 +171,31 @@ def make_base(store: Store, ref: str) -> None:
         text = 'FROM scratch\nADD rootfs.tar /\nENV LANG=C.UTF-8\nCMD ["python3"]\n'
         build(store, text, folder, ref, "", {})
         shutil.rmtree(folder)
+
+
+def host_python38() -> Path:
+    """Where this machine's Python 3.8 is. Raises: ClusterError if pyenv has none."""
+    try:
+        return Path(run("pyenv", "prefix", "3.8").strip())
+    except ClusterError as error:
+        raise ClusterError(
+            "pyenv prefix 3.8: none; expected one ('pyenv install 3.8' brings it), or XRAY_PYTHON38_IMAGE=NAME, an image with "
+            "Python 3.8 in /usr/local that can be pulled here"
+        ) from error
+
+
+def make_python38(store: Store, ref: str, base: str) -> None:
+    """Keep this machine's Python 3.8 on a Debian as `ref`; the base has to be in the store."""
+    folder = store.folder / "python38"
+    left_out = shutil.ignore_patterns("__pycache__", "site-packages", "test", "idlelib", "tkinter", "*.a")
+    with step("base image with Python 3.8"):
+        shutil.copytree(host_python38(), folder / "python", symlinks=True, ignore=left_out)
+        text = (
+            f"FROM {base}\n"
+            "COPY python /usr/local\n"
+            "RUN ldconfig && ln -sf python3.8 /usr/local/bin/python3"
+            " && python3 -c 'import bz2, ctypes, lzma, sqlite3, ssl, zlib'"
+            " && python3 -m ensurepip\n"
+        )
+        build(store, text, folder, ref, "", {})
+        shutil.rmtree(folder)

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,6 +47,8 @@ RECIPES = {
     "operator": Recipe("operator/Dockerfile", "."),
     "prepare": Recipe("trainer-image/Dockerfile", "trainer-image", "prepare", 6 * GIGABYTE),
     "torch": Recipe("trainer-image/Dockerfile", "trainer-image", "torch", 24 * GIGABYTE, kept=1),
+    "ipu": Recipe("trainer-image/Dockerfile", "trainer-image", "ipu", 16 * GIGABYTE, kept=1),
+    "poplar-emulated": Recipe("dev/poplar-emulated/Dockerfile", ".", needed_bytes=16 * GIGABYTE, kept=1),
     "device-plugin": Recipe("dev/device-plugin/Dockerfile", "dev/device-plugin", binary="device-plugin"),
     "pause": Recipe("dev/cluster/go/pause/Dockerfile", "dev/cluster/go/pause", binary="pause"),
 }
@@ -58,14 +60,52 @@ def recipe_of(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def base_ref(registry: str = DEFAULT_REGISTRY) -> str:
+@dataclass(frozen=True)
+class Base:
+    """An image that FROM lines name by a build argument, of a kind that is made where no registry is in reach."""
+
+    pulled: Callable[[], str | None]
+    """The one that the environment names in its place."""
+    ref: Callable[[], str]
+    make: Callable[[builder.Store, str], None]
+
+
+def base_ref() -> str:
     tag = hash_of_files([], REPOSITORY, [builder.SUITE, builder.BASE_PACKAGES])
-    return f"{registry}/xray-operator/base:{tag}"
+    return f"{DEFAULT_REGISTRY}/xray-operator/base:{tag}"
 
 
-def base_image() -> str:
-    """BASE_IMAGE of builds without a container engine: XRAY_BASE_IMAGE if set (pullable), else ours."""
-    return os.environ.get("XRAY_BASE_IMAGE") or base_ref()
+def python38_ref() -> str:
+    tag = hash_of_files([], REPOSITORY, [base_ref(), builder.host_python38().name])
+    return f"{DEFAULT_REGISTRY}/xray-operator/python38:{tag}"
+
+
+def _make_python38(store: builder.Store, ref: str) -> None:
+    if not oci.has(builder.layout(), base_ref()):
+        builder.make_base(store, base_ref())
+    builder.fetch(store, base_ref())
+    builder.make_python38(store, ref, base_ref())
+
+
+def emulated() -> Build:
+    """The base of the ipu image for machines without IPUs."""
+    return plan(recipe_of("poplar-emulated"), "poplar-emulated", local_base)
+
+
+BASES = {
+    "BASE_IMAGE": Base(lambda: os.environ.get("XRAY_BASE_IMAGE"), base_ref, builder.make_base),
+    "PYTHON38_IMAGE": Base(lambda: os.environ.get("XRAY_PYTHON38_IMAGE"), python38_ref, _make_python38),
+    "IPU_BASE_IMAGE": Base(
+        lambda: os.environ.get("XRAY_IPU_BASE_IMAGE"),
+        lambda: emulated().ref,
+        lambda store, _: _ensure_in_layout(emulated(), store),
+    ),
+}
+
+
+def local_base(argument: str) -> str:
+    """Of builds without a container engine."""
+    return BASES[argument].pulled() or BASES[argument].ref()
 
 
 @dataclass(frozen=True)
@@ -78,7 +118,8 @@ class Build:
     target: str
     ref: str
     files: tuple[Path, ...]
-    base: str
+    bases: Mapping[str, str]
+    """By the build arguments of the FROM lines; one that is left out is as the Dockerfile says."""
 
     @property
     def libs(self) -> list[str]:
@@ -86,27 +127,33 @@ class Build:
         stages = self.dockerfile.needed(self.target)
         return [stage.name for stage in stages if _LIBRARIES.search(stage.name) and stage.name != self.target]
 
-    @property
-    def uses_base(self) -> bool:
-        return _uses_base(self.dockerfile.needed(self.target))
+
+def _base_arguments(stages: tuple[Stage, ...]) -> list[str]:
+    return sorted({argument for stage in stages for argument in re.findall(r"\$\{(\w+)\}", stage.base)})
 
 
-def _uses_base(stages: tuple[Stage, ...]) -> bool:
-    return any("BASE_IMAGE" in stage.base for stage in stages)
+def plan(
+    recipe: Recipe,
+    name: str,
+    base_of: Callable[[str], str],
+    registry: str = DEFAULT_REGISTRY,
+    root: Path = REPOSITORY,
+) -> Build:
+    """What is to be built: pure but for reading the Dockerfile and the files that it copies.
 
-
-def plan(recipe: Recipe, name: str, base: str, registry: str = DEFAULT_REGISTRY, root: Path = REPOSITORY) -> Build:
-    """What is to be built: pure but for reading the Dockerfile and the files that it copies."""
+    Args:
+        base_of: the image for a build argument of a FROM line; empty for the Dockerfile's own.
+    """
     context = root / recipe.context
     dockerfile = parse(root / recipe.dockerfile)
-    target = recipe.target
-    stages: tuple[Stage, ...] = dockerfile.needed(target)
+    stages: tuple[Stage, ...] = dockerfile.needed(recipe.target)
+    bases = {argument: ref for argument in _base_arguments(stages) if (ref := base_of(argument))}
     files = input_files(stages, context, recipe.binary)
     sources = [path for path in go_sources(context) if not path.name.endswith("_test.go")] if recipe.binary else []
-    text = [*dockerfile.arguments, *(line for stage in stages for line in stage.instructions)]
-    text.extend([base] if _uses_base(stages) else [])
+    text = [*dockerfile.arguments, *(line for stage in stages for line in stage.instructions), *bases.values()]
     tag = hash_of_files([*files, *sources], context, text)
-    return Build(name, recipe, dockerfile, target, f"{registry}/xray-operator/{name}:{tag}", tuple(files), base)
+    ref = f"{registry}/xray-operator/{name}:{tag}"
+    return Build(name, recipe, dockerfile, recipe.target, ref, tuple(files), bases)
 
 
 def _with_target(recipe: Recipe, target: str) -> Recipe:
@@ -132,7 +179,11 @@ def _ensure_in_layout(build: Build, store: builder.Store) -> None:
     if oci.has(builder.layout(), build.ref):
         return
     libraries = [
-        plan(_with_target(build.recipe, stage), stage if "-" in stage else f"{build.name}-{stage}", build.base)
+        plan(
+            _with_target(build.recipe, stage),
+            stage if "-" in stage else f"{build.name}-{stage}",
+            build.bases.__getitem__,
+        )
         for stage in build.libs
     ]
     cold = not libraries or any(not oci.has(builder.layout(), each.ref) for each in libraries)
@@ -141,15 +192,19 @@ def _ensure_in_layout(build: Build, store: builder.Store) -> None:
         _ensure_in_layout(each, store)
     ready = {each.target: each.ref for each in libraries}
     text = build.dockerfile.text(build.target, ready)
-    needs_ours = "FROM ${BASE_IMAGE}" in text and build.base == base_ref()
-    if needs_ours and not oci.has(builder.layout(), build.base):
-        builder.make_base(store, build.base)
+    ours = {
+        argument: ref
+        for argument, ref in build.bases.items()
+        if f"FROM ${{{argument}}}" in text and ref == BASES[argument].ref()
+    }
+    for argument, ref in ours.items():
+        if not oci.has(builder.layout(), ref):
+            BASES[argument].make(store, ref)
     with step(f"build {build.ref}"):
-        for ref in [*ready.values(), *([build.base] if needs_ours else [])]:
+        for ref in [*ready.values(), *ours.values()]:
             builder.fetch(store, ref)
         context = make_context(build, store.folder / "context")
-        arguments = {"BASE_IMAGE": build.base} if build.uses_base else {}
-        builder.build(store, text, context, build.ref, build.target, arguments)
+        builder.build(store, text, context, build.ref, build.target, build.bases)
 
 
 def _import(cluster: Cluster, ref: str) -> None:
@@ -198,7 +253,7 @@ def ensure_local(cluster: Cluster, name: str) -> str:
 
     Returns: its reference.
     """
-    build = plan(recipe_of(name), name, base_image())
+    build = plan(recipe_of(name), name, local_base)
     if build.ref in _loaded(cluster):  # before the lock: another image's build may hold it for minutes
         return build.ref
     with locked(builder.images_folder() / "lock"):
@@ -222,16 +277,26 @@ def _prune(cluster: Cluster) -> None:
 
 def ensure_docker(name: str, registry: str, deliver: Callable[[str], object]) -> str:
     """Build with Docker, where it answers, and hand the reference to `deliver` (kind load, or a push)."""
-    build = plan(recipe_of(name), name, os.environ.get("XRAY_BASE_IMAGE", ""), registry)
     with locked(builder.images_folder() / "lock"):
-        if not run("docker", "image", "ls", "-q", build.ref).strip():
-            builder.need_space(build.recipe.needed_bytes)
-            context = make_context(build, builder.images_folder() / "docker-context")
-            words = ["--build-arg", f"BASE_IMAGE={build.base}"] if build.base else []
-            targeted = ["--target", build.target] if build.target else []
-            with step(f"build {build.ref}"):
-                run("docker", "build", "--tag", build.ref, "--file", build.dockerfile.path, *targeted, *words, context)
-    deliver(build.ref)
+        ref = _ensure_in_docker(name, registry)
+    deliver(ref)
+    return ref
+
+
+def _ensure_in_docker(name: str, registry: str) -> str:
+    def base_of(argument: str) -> str:
+        pulled = BASES[argument].pulled() or ""
+        emulated = argument == "IPU_BASE_IMAGE" and not pulled
+        return _ensure_in_docker("poplar-emulated", registry) if emulated else pulled
+
+    build = plan(recipe_of(name), name, base_of, registry)
+    if not run("docker", "image", "ls", "-q", build.ref).strip():
+        builder.need_space(build.recipe.needed_bytes)
+        context = make_context(build, builder.images_folder() / "docker-context")
+        words = [word for each in build.bases.items() for word in ("--build-arg", "=".join(each))]
+        targeted = ["--target", build.target] if build.target else []
+        with step(f"build {build.ref}"):
+            run("docker", "build", "--tag", build.ref, "--file", build.dockerfile.path, *targeted, *words, context)
     return build.ref
 
 

@@ -11,7 +11,7 @@ from dev.cluster.tools import CONTROL_PLANE_PACKAGES, NODE_PACKAGES, kubernetes,
 
 
 def _pause_ref() -> str:
-    return images.plan(images.recipe_of("pause"), "pause", images.base_image()).ref
+    return images.plan(images.recipe_of("pause"), "pause", images.local_base).ref
 
 
 def start_control_plane(cluster: Cluster) -> None:

@@ -10,17 +10,21 @@ import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from transformers import set_seed
 
-from tests.unit.trainer.build import NIH_COLUMNS, make_run_file
-from xray_trainer.config import RunFile, Split
+from tests.contract.test_trainer_process import Container
+from tests.unit.trainer.build import NIH_COLUMNS, WITH_STANDIN, make_run_file
+from xray_trainer.config import Model, RunFile, Split, as_json, parse_run_file
 from xray_trainer.dataset import XrayDataset, open_part
 from xray_trainer.findings import NIH_FINDINGS
 from xray_trainer.metrics import auroc, macro
+from xray_trainer.model import make_model
 from xray_trainer.prepare.cache import open_prepared
 from xray_trainer.prepare.labels import LabelRow, read_labels
 from xray_trainer.prepare.run import prepare
@@ -37,6 +41,10 @@ IMAGE_SIZE, STORED_SIZE = 64, 66
 """Crops move by one pixel either way: more movement needs more images than a few minutes allow."""
 SEEDS = range(1, 1 + int(os.environ.get("XRAY_GATE_SEEDS", "1")))
 EXPECTED_AUROC = 0.85 if len(SEEDS) >= 3 else 0.80
+MOST_APART = 0.03 if len(SEEDS) >= 3 else 0.06
+"""Between the backends, from the same initial weights."""
+IPUS, MICRO_BATCH = 2, 4
+"""One for each layer of the model; four micro-batches of four fill their pipeline and make the global batch."""
 MOST_WITHOUT_PIXELS = 0.6
 """Macro AUROC that a baseline may reach which sees no shapes."""
 SPLIT = Split(by="Patient", seed=42, train=0.7, validation=0.1, test=0.2)
@@ -73,14 +81,61 @@ def run_file(folder: Path, data_set: Path, seed: int) -> RunFile:
     )
 
 
-def trained_auroc(folder: Path, data_set: Path, seed: int) -> float:
-    """Macro AUROC on held-out patients after preparation and training."""
+@pytest.fixture(scope="module")
+def initial_models(data_set: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Random weights for each seed."""
+    return [save_random_weights(tmp_path_factory.mktemp("initial"), data_set, seed) for seed in SEEDS]
+
+
+def save_random_weights(folder: Path, data_set: Path, seed: int) -> Path:
     settings = run_file(folder, data_set, seed)
+    set_seed(seed)
+    make_model(settings.model, settings.dataset.findings, IMAGE_SIZE).save_pretrained(folder / "initial")
+    return folder / "initial"
+
+
+def begin_with(initial: Path, folder: Path, data_set: Path, seed: int) -> RunFile:
+    return run_file(folder, data_set, seed).model_copy(update={"model": Model(path=initial)})
+
+
+def trained_auroc(settings: RunFile) -> float:
+    """Macro AUROC on held-out patients after preparation and training."""
     prepare(settings, Progress("Preparing"))
-    result = train(settings, Progress("Training"))
-    print(f"seed {seed}:", ", ".join(f"{finding['name']} {finding['auroc']:.2f}" for finding in result["findings"]))
+    return told_auroc(settings, train(settings, Progress("Training")))
+
+
+def told_auroc(settings: RunFile, result: dict[str, Any]) -> float:
+    figures = ", ".join(f"{finding['name']} {finding['auroc']:.2f}" for finding in result["findings"])
+    print(f"seed {settings.training.seed} on {result['device']}: {figures}")
     assert result["findings_evaluated"] == len(NIH_FINDINGS)
     return float(result["auroc_macro"])
+
+
+def on_ipus(settings: RunFile) -> RunFile:
+    """The same run there: the same global batches of the same images."""
+    document = as_json(settings)
+    accumulation = settings.training.global_batch_size // MICRO_BATCH
+    document["backend"] = "ipu"
+    document["accelerator"]["count"] = IPUS
+    document["training"].update(micro_batch_size=MICRO_BATCH, gradient_accumulation_steps=accumulation)
+    document["ipu"] = {
+        "ipus_per_replica": IPUS,
+        "replication_factor": 1,
+        "gradient_accumulation_steps": accumulation,
+        "layers_per_ipu": None,
+        "executables_dir": str(settings.output_dir.with_name("executables")),
+        "image": "trainer-ipu",
+    }
+    return parse_run_file(document)
+
+
+def auroc_on_ipus(settings: RunFile, python38: Path) -> float:
+    """The same of the other backend, which Python 3.8 runs with the stand-in for PopTorch."""
+    prepare(settings, Progress("Preparing"))
+    container = Container(settings.output_dir.parent, as_json(settings), python=python38, **WITH_STANDIN)
+    code, result = container.end()
+    assert (code, result["backend"]) == (0, "ipu"), result
+    return told_auroc(settings, result)
 
 
 def format_seeds(aurocs: list[float]) -> str:
@@ -108,16 +163,36 @@ def test_every_finding_is_planted_in_a_tenth_of_the_images(data_set: Path) -> No
     assert min(shares.values()) >= 0.1, shares
 
 
-def test_a_small_vit_finds_what_is_planted_in_patients_it_has_not_seen(data_set: Path, tmp_path: Path) -> None:
-    aurocs = [trained_auroc(tmp_path / str(seed), data_set, seed) for seed in SEEDS]
-    print(f"macro AUROC on held-out patients: {format_seeds(aurocs)}, mean {np.mean(aurocs):.3f}")
+@pytest.fixture(scope="module")
+def learnt(initial_models: list[Path], data_set: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """AUROC by the torch backend, for each seed."""
+    return [
+        trained_auroc(begin_with(initial, tmp_path_factory.mktemp("torch"), data_set, seed))
+        for seed, initial in zip(SEEDS, initial_models, strict=True)
+    ]
+
+
+def test_a_small_vit_finds_what_is_planted_in_patients_it_has_not_seen(learnt: list[float]) -> None:
+    print(f"macro AUROC on held-out patients: {format_seeds(learnt)}, mean {np.mean(learnt):.3f}")
+    assert np.mean(learnt) >= EXPECTED_AUROC, learnt
+
+
+def test_the_ipu_backend_learns_as_much_from_the_same_initial_weights(
+    learnt: list[float], initial_models: list[Path], data_set: Path, python38: Path, tmp_path: Path
+) -> None:
+    aurocs = [
+        auroc_on_ipus(on_ipus(begin_with(initial, tmp_path / str(seed), data_set, seed)), python38)
+        for seed, initial in zip(SEEDS, initial_models, strict=True)
+    ]
+    print(f"macro AUROC on emulated IPUs: {format_seeds(aurocs)}, mean {np.mean(aurocs):.3f}")
     assert np.mean(aurocs) >= EXPECTED_AUROC, aurocs
+    assert np.mean(aurocs) == pytest.approx(np.mean(learnt), abs=MOST_APART), (aurocs, learnt)
 
 
 def test_shuffled_labels_teach_nothing(data_set: Path, tmp_path: Path) -> None:
     shuffled = tmp_path / "shuffled"
     shuffle_labels(data_set, shuffled, seed=5)
-    measured = trained_auroc(tmp_path / "run", shuffled, seed=1)
+    measured = trained_auroc(run_file(tmp_path / "run", shuffled, seed=1))
     print(f"macro AUROC with shuffled labels: {measured:.3f}")
     assert measured == pytest.approx(0.5, abs=0.05)
 

@@ -49,7 +49,7 @@ def tree(tmp_path: Path) -> Path:
 
 def ref(tree: Path, target: str, base: str = "base:1") -> str:
     recipe = images.Recipe("trainer-image/Dockerfile", "trainer-image", target)
-    return images.plan(recipe, target, base, root=tree).ref
+    return images.plan(recipe, target, lambda _: base, root=tree).ref
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_file_that_the_dockerfile_copies_but_is_not_there_is_named(tree: Path)
 
 def test_libraries_that_are_an_image_already_are_not_installed_again(tree: Path) -> None:
     recipe = images.Recipe("trainer-image/Dockerfile", "trainer-image", "torch")
-    build = images.plan(recipe, "torch", "base:1", root=tree)
+    build = images.plan(recipe, "torch", lambda _: "base:1", root=tree)
     assert build.libs == ["torch-libs"]
     text = build.dockerfile.text("torch", {"torch-libs": "localhost/libs:1"})
     assert "FROM localhost/libs:1 AS torch-libs" in text
@@ -212,10 +212,27 @@ def test_libraries_that_are_an_image_already_are_not_installed_again(tree: Path)
     assert "pip install -r /requirements.txt" in build.dockerfile.text("torch", {})
 
 
+def test_each_base_is_asked_for_by_the_argument_of_its_from_line() -> None:
+    def bases(name: str) -> dict[str, str]:
+        return dict(images.plan(images.recipe_of(name), name, lambda argument: f"my-{argument}").bases)
+
+    assert bases("torch") == {"BASE_IMAGE": "my-BASE_IMAGE"}
+    assert bases("ipu") == {"IPU_BASE_IMAGE": "my-IPU_BASE_IMAGE"}
+    assert bases("poplar-emulated") == {"PYTHON38_IMAGE": "my-PYTHON38_IMAGE"}
+    assert bases("pause") == {}
+
+
+def test_only_the_base_of_the_ipu_image_is_made_of_the_stand_in() -> None:
+    standin = REPOSITORY / "dev" / "poptorch_standin"
+    for name, expected in (("ipu", False), ("poplar-emulated", True)):
+        files = images.plan(images.recipe_of(name), name, lambda _: "base:1").files
+        assert any(standin in path.parents for path in files) is expected
+
+
 def test_every_image_of_this_repository_has_a_plan() -> None:
     for name, recipe in images.RECIPES.items():
         if (REPOSITORY / recipe.dockerfile).exists():
-            assert images.plan(recipe, name, "base:1").ref.startswith(f"localhost/xray-operator/{name}:")
+            assert images.plan(recipe, name, lambda _: "base:1").ref.startswith(f"localhost/xray-operator/{name}:")
 
 
 def test_of_each_image_the_newest_builds_are_kept() -> None:

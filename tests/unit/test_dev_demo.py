@@ -95,7 +95,7 @@ def test_the_readme_tells_of_every_variable_that_the_demo_reads() -> None:
     code = "".join(
         path.read_text() for folder in ("demo", "cluster") for path in (REPOSITORY / "dev" / folder).glob("*.py")
     )
-    read = set(re.findall(r"environ(?:ment)?(?:\.get\(|\[)\"([A-Z_]*[A-Z])\"", code)) - {"PATH"}
+    read = set(re.findall(r"environ(?:ment)?(?:\.get\(|\[)\"([A-Z0-9_]*[A-Z])\"", code)) - {"PATH"}
     assert len(read) > 5
-    rows = set(re.findall(r"^\| `([A-Z_]+)`", (REPOSITORY / "README.md").read_text(), re.MULTILINE))
+    rows = set(re.findall(r"^\| `([A-Z0-9_]+)`", (REPOSITORY / "README.md").read_text(), re.MULTILINE))
     assert read == rows
