@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from dev.cluster.__main__ import PROVIDERS
 from dev.cluster.state import ClusterError, say
 from dev.demo.stack import (
+    IMAGES,
     REPOSITORY,
     Kube,
     Manifest,
@@ -47,7 +48,7 @@ COUNTS = range(60, 50_001)
 EXAMPLES = 40_000
 """Training examples after which the small model has learnt the generated findings (measured: AUROC 0.89)."""
 SHOWN = ("loss", "validation_auroc_macro")
-PHASES = ("queued", "preparing", "training", "evaluating")
+PHASES = ("queued", "preparing", "compiling", "training", "evaluating")
 """As they follow on each other; the API server gives them by the alphabet."""
 
 
@@ -128,8 +129,8 @@ def main() -> int:
         kube = start_cluster(4, provider, registry)
     if data.folder and provider_of_cluster() != "local":
         raise ClusterError(f"NIH_DIR: the nodes of a {provider_of_cluster()} cluster don't see this machine's folders")
-    with watch.measure("images: operator, prepare, torch"):
-        images = build_images("operator", "prepare", "torch", registry=registry)
+    with watch.measure("images: " + ", ".join(IMAGES)):
+        images = build_images(*IMAGES, registry=registry)
     with watch.measure("chart"):
         install_chart(kube, images)
     with watch.measure("X-rays from NIH_DIR" if data.folder else "X-rays, generated"):

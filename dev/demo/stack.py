@@ -123,6 +123,7 @@ def build_images(*names: str, registry: str = "") -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
+IMAGES = ("operator", "prepare", "torch", "ipu")
 PREPARE_FLAVOR: Manifest = {
     "host": {"cpu": "1", "memory": "2Gi"},
     "prices": [
@@ -141,11 +142,12 @@ def install_chart(kube: Kube, images: Mapping[str, str], **more: Any) -> None:
     """CRDs by server-side apply, then the chart; both orders and repeats are fine.
 
     Args:
+        images: name -> reference; without one of `ipu` the torch image trains on flavors of IPUs.
         more: values beside the demo's.
     """
     values = {
         "image": image_value(images["operator"]),
-        "trainer": {"prepare": image_value(images["prepare"]), "torch": image_value(images["torch"])},
+        "trainer": {name: image_value(images[name]) for name in ("prepare", "torch", "ipu") if name in images},
         "demoFlavor": {"enabled": True},
         "flavors": {"prepare-cpu": PREPARE_FLAVOR},
         "resyncSeconds": 2,

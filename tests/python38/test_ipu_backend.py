@@ -165,6 +165,9 @@ def test_executables_of_training_and_evaluation_lie_in_one_folder_below_that_of_
         train(make_run_file(tmp_path), prepared, stop_at=PER_EPOCH + 1)
     (folder,) = (tmp_path / "executables").iterdir()
     assert len(list(folder.glob("*.popef"))) == 2
+    assert {oct(made.stat().st_mode & 0o7777) for made in (folder, folder.parent)} == {"0o2775"}, (
+        "for other users' runs"
+    )
 
 
 @pytest.mark.parametrize("stop_at", [3, PER_EPOCH, PER_EPOCH + 3, STEPS])

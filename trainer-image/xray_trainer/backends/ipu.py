@@ -6,6 +6,7 @@ model computes in half precision. No IPU has run it: tests put a stand-in, which
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -83,6 +84,8 @@ PACKAGES = ("torch", "transformers", "optimum-graphcore", "safetensors", "numpy"
 """Libraries whose versions decide over the weights."""
 WEIGHTS = "pytorch_model.bin"
 """Of a checkpoint, which is read only after its digests were compared."""
+SHARED_FOLDER = 0o2775
+"""Runs on other flavors write as another user of the same group."""
 NOT_ACQUIRED = "Failed to acquire"
 NO_MEMORY = "memory_allocation"
 """In the type of the error that PopTorch raises where a model doesn't fit."""
@@ -306,7 +309,10 @@ def _executables_folder(run_file: RunFile, model: ViTConfig, config: IPUConfig) 
     ipu = _section_of(run_file)
     folder = ipu.executables_dir / executables_key(run_file, model, config)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for made in (ipu.executables_dir, folder):
+            with contextlib.suppress(FileExistsError):
+                made.mkdir(parents=True)
+                made.chmod(SHARED_FOLDER)
     except PermissionError as error:
         raise ConfigurationError(
             f"ipu.executables_dir: {ipu.executables_dir}: {error.strerror}; expected a folder to write to"
