@@ -16,8 +16,8 @@ from tiny import FINDINGS, IMAGE_SIZE, IMAGES, STORED_SIZE, VIT, open_parts, wri
 from transformers import ViTConfig, ViTForImageClassification, set_seed
 
 from xray_trainer.backends.callbacks import MetricsFile
-from xray_trainer.backends.common import Outcome
-from xray_trainer.backends.ipu import RECIPE, _Shuffled, make_ipu_config, run, share_layers
+from xray_trainer.backends.common import Outcome, Shuffled
+from xray_trainer.backends.ipu import RECIPE, make_ipu_config, run, share_layers
 from xray_trainer.checkpoints import Checkpoints
 from xray_trainer.config import Checkpoint, Ipu, RunFile, parse_run_file
 from xray_trainer.errors import (
@@ -235,11 +235,11 @@ def test_a_failure_of_the_hardware_is_told_with_its_exit_code(
 
 def test_an_epochs_order_follows_from_seed_and_epoch(prepared: Prepared) -> None:
     dataset = open_parts(*prepared)["train"]
-    first, again = list(_Shuffled(dataset, 1)), list(_Shuffled(dataset, 1))
+    first, again = list(Shuffled(dataset, 1)), list(Shuffled(dataset, 1))
     dataset.epoch = 1
     assert first == again
     assert sorted(first) == list(range(IMAGES["train"]))
-    assert len({tuple(first), tuple(_Shuffled(dataset, 1)), tuple(_Shuffled(dataset, 2))}) == 3
+    assert len({tuple(first), tuple(Shuffled(dataset, 1)), tuple(Shuffled(dataset, 2))}) == 3
 
 
 def test_a_learning_rate_means_what_it_means_elsewhere(prepared: Prepared, tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ import logging
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Optional
+from typing import Callable, Dict, Iterable, Iterator, Optional
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import Sampler
 from transformers import TrainerState, ViTForImageClassification
 
 from xray_trainer.checkpoints import Checkpoint, Checkpoints
+from xray_trainer.dataset import XrayDataset
 from xray_trainer.errors import DivergedError, TrainerError
 from xray_trainer.progress import Progress
 
@@ -49,6 +51,22 @@ def ends_unvalidated_epoch(found: Optional[Checkpoint], per_epoch: int) -> bool:
         return False
     history = json.loads((found.path / STATE).read_text(encoding="utf-8"))["log_history"]
     return not any(entry["step"] == found.step and "eval_loss" in entry for entry in history)
+
+
+class Shuffled(Sampler):  # type: ignore[type-arg]  # torch 2.0's takes no argument
+    """The training images in an order that follows from seed and epoch: on every backend the same, and to a resumed run as to
+    one that was not interrupted. Upstream's order comes from random numbers that others draw too."""
+
+    def __init__(self, dataset: XrayDataset, seed: int) -> None:
+        self._dataset = dataset
+        self._seed = seed
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self._seed, self._dataset.epoch)).permutation(len(self._dataset))
+        return iter(order.tolist())
+
+    def __len__(self) -> int:
+        return len(self._dataset)
 
 
 class Keeper:

@@ -13,7 +13,7 @@ import logging
 import math
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, get_type_hints
+from typing import Any, Dict, List, Mapping, Optional, Sequence, get_type_hints
 
 import numpy as np
 import poptorch
@@ -24,7 +24,7 @@ from optimum.graphcore import (  # type: ignore[import-not-found]  # only the IP
     IPUTrainer,
     IPUTrainingArguments,
 )
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerControl, ViTConfig, ViTForImageClassification, set_seed
 
 from xray_trainer.backends.callbacks import (
@@ -34,7 +34,7 @@ from xray_trainer.backends.callbacks import (
     PredictionCallback,
     ProgressCallback,
 )
-from xray_trainer.backends.common import LOGS_PER_RUN, Keeper, Outcome, ends_unvalidated_epoch, versions_of
+from xray_trainer.backends.common import LOGS_PER_RUN, Keeper, Outcome, Shuffled, ends_unvalidated_epoch, versions_of
 from xray_trainer.checkpoints import Checkpoints
 from xray_trainer.config import Ipu, RunFile
 from xray_trainer.dataset import Augmentation, Batch, XrayDataset, open_part
@@ -369,22 +369,6 @@ def _to_halves(batch: Batch) -> Batch:
     return {"pixel_values": normalise(batch["pixel_values"]).half(), "labels": batch["labels"].half()}
 
 
-class _Shuffled(Sampler):  # type: ignore[type-arg]  # torch 2.0's takes no argument
-    """The training images in an order that follows from seed and epoch: a resumed run takes the same images as one that
-    was not interrupted. Upstream's order comes from random numbers that others draw too."""
-
-    def __init__(self, dataset: XrayDataset, seed: int) -> None:
-        self._dataset = dataset
-        self._seed = seed
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self._seed, self._dataset.epoch)).permutation(len(self._dataset))
-        return iter(order.tolist())
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-
 class _Padded(Dataset):  # type: ignore[type-arg]  # torch 2.0's takes no argument
     """A part whose last batch is filled up with its first image: a compiled model takes only whole batches."""
 
@@ -469,8 +453,8 @@ class _CheckedTrainer(IPUTrainer):  # type: ignore[misc]  # a class of unknown t
         size: int = self.args.per_device_eval_batch_size * self.ipu_config.batch_size_factor(for_inference=True)
         return size
 
-    def _get_train_sampler(self) -> _Shuffled:
-        return _Shuffled(self.train_dataset, self.args.seed)
+    def _get_train_sampler(self) -> Shuffled:
+        return Shuffled(self.train_dataset, self.args.seed)
 
     def _save_checkpoint(self, model: Any, metrics: Optional[Dict[str, float]] = None) -> None:
         """Upstream's own checkpoint, in place of its own folder."""

@@ -27,7 +27,7 @@ from xray_trainer.backends.callbacks import (
     PredictionCallback,
     ProgressCallback,
 )
-from xray_trainer.backends.common import LOGS_PER_RUN, Keeper, Outcome, ends_unvalidated_epoch, versions_of
+from xray_trainer.backends.common import LOGS_PER_RUN, Keeper, Outcome, Shuffled, ends_unvalidated_epoch, versions_of
 from xray_trainer.checkpoints import Checkpoints
 from xray_trainer.config import RunFile
 from xray_trainer.dataset import Augmentation, XrayDataset, collate, open_part
@@ -231,6 +231,10 @@ class _CheckedTrainer(Trainer):
         loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits, inputs["labels"])
         self._keeper.require_finite_loss(loss, self.state.global_step)
         return (loss, outputs) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Shuffled:
+        images: Any = train_dataset or self.train_dataset
+        return Shuffled(images, self.args.seed)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Dict[str, float]:
         """Draws no random numbers from training's: whether and when it is done makes no difference to the weights."""
