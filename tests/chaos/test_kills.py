@@ -108,8 +108,9 @@ def attempt_after(run: Run, seen: set[str]) -> Attempt:
     """The next attempt's pod, when it trains."""
 
     def ask() -> Attempt | None:
-        fresh = [pod for pod in run.pods() if pod["metadata"]["name"] not in seen]
-        running = [pod for pod in run.pods() if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+        pods = run.pods()
+        fresh = [pod for pod in pods if pod["metadata"]["name"] not in seen and "podIP" in pod["status"]]
+        running = [pod for pod in pods if pod["status"].get("phase") not in ("Succeeded", "Failed")]
         assert len(running) < 2, "two pods of one run at once"
         process = process_of(fresh[0], "train") if fresh else None
         return Attempt(fresh[0], process) if process else None
@@ -194,7 +195,8 @@ def disturb(run: Run, ways: list[Way], steps: int, chance: random.Random) -> lis
     run.start()
     seen: set[str] = set()
     stops = []
-    operator_dies_at = chance.randrange(len(ways))
+    # not where it has to suspend the run first: that would be over before
+    operator_dies_at = chance.choice([number for number, way in enumerate(ways) if way in (kill, delete)])
     for number, step in enumerate(sorted(chance.sample(range(EVERY_STEPS + 1, steps - LEFT_STEPS), len(ways)))):
         attempt = attempt_after(run, seen)
         operator_too = number == operator_dies_at
