@@ -57,7 +57,7 @@ def test_the_operator_may_do_this_and_nothing_else() -> None:
         "/pods": ["get", "list", "watch"],
         "/configmaps": ["get", "create"],
         "/persistentvolumeclaims": ["get"],
-        "/events": ["create"],
+        "/events": ["create", "list"],  # why the Job controller could not make a pod
     }
     assert rules("cluster.yaml") == {
         "xray.training/acceleratorflavors": ["get", "list", "watch"],
