@@ -142,9 +142,9 @@ async def test_a_run_whose_pod_pod_security_refuses_says_so(kubeconfig: Path, na
         await preparation.data_ends(3, 0, example("prepare-result.json"))
 
         async def says() -> bool:
-            conditions = (await tried.life.job("one"))["status"]["conditions"]
-            running = next(c for c in conditions if c["type"] == "Running")
-            return running["reason"] == "PodRefused" and "violates PodSecurity" in running["message"]
+            conditions = (await tried.life.job("one")).get("status", {}).get("conditions", [])
+            running = next((c for c in conditions if c["type"] == "Running"), {})
+            return running.get("reason") == "PodRefused" and "violates PodSecurity" in running["message"]
 
         await until("the run says that its pod is refused", says)
 
