@@ -92,7 +92,6 @@ def test_its_layout_and_updates_stand_in_status(ended: dict[str, Any]) -> None:
     layout = ("ipusPerReplica", "replicationFactor", "gradientAccumulationSteps", "microBatchSize", "globalBatchSize")
     assert [sizing[name] for name in layout] == [4, 1, 16, 1, 16]
     assert (sizing["stepsPerEpoch"], sizing["totalSteps"]) == (STEPS_PER_EPOCH, EPOCHS * STEPS_PER_EPOCH)
-    assert ended["results"]["steps"] == EPOCHS * STEPS_PER_EPOCH
 
 
 def test_compiling_and_training_are_phases_of_their_own(ended: dict[str, Any]) -> None:
