@@ -161,10 +161,12 @@ def _translated(error: poptorch.Error, run_file: RunFile) -> Exception:
             f"{error.message}; the pod holds {run_file.accelerator.count}, another process may use them"
         )
     if NO_MEMORY in error.type:
-        size = run_file.training.micro_batch_size
+        size, stages = run_file.training.micro_batch_size, _section_of(run_file).ipus_per_replica
+        smaller = "a smaller one, " if size > 1 else ""
         return OutOfMemoryError(
-            f"training.micro_batch_size: {size}: the model does not fit onto its IPUs; expected a smaller one, or a "
-            "smaller model"
+            f"training.micro_batch_size: {size}: the model does not fit onto {stages} IPUs; expected {smaller}more of them for "
+            "each replica (ipu.ipus_per_replica), fewer layers on the one that is full (ipu.layers_per_ipu), a smaller "
+            "ipu.overrides.matmul_proportion, or a smaller model"
         )
     return error
 
