@@ -21,7 +21,7 @@ from tests.unit.trainer.build import TRAINER, make_run_file, write_data_set
 from xray_trainer.dataset import open_part
 from xray_trainer.findings import NIH_FINDINGS
 from xray_trainer.prepare.cache import Manifest, read_manifest
-from xray_trainer.prepare.columns import make_schema
+from xray_trainer.prepare.columns import Subject, make_schema
 from xray_trainer.prepare.run import prepare
 from xray_trainer.prepare.split import PARTS
 from xray_trainer.progress import Progress
@@ -33,10 +33,25 @@ FOLDER = REPOSITORY / "tests" / "python38"
 PAGE = (REPOSITORY / "docs" / "data.md").read_text().split("\n## The cache\n", 1)[1].split("\n## ", 1)[0]
 FILMS = (1, 2, 3, 1, 4, 2, 1, 3, 2, 1)
 STORED_SIZE, IMAGES_PER_FILE = 256, 6
-COLUMNS = ["image", *(f"finding_{finding}" for finding in NIH_FINDINGS), "ordinal", "patient", "split"]
+COLUMNS = [
+    "image",
+    *(f"finding_{finding}" for finding in NIH_FINDINGS),
+    "ordinal",
+    "patient",
+    "split",
+    *Subject._fields,
+]
 NEEDED_THERE = {
     *("checkpoints", "config", "dataset", "errors", "files", "findings", "finished", "interruption", "metrics"),
-    *("model", "progress", "report", "resources", "result", "train", "backends.callbacks"),
+    *("model", "progress", "report.write", "resources", "result", "train", "backends.callbacks"),
+    *("evaluation.article", "evaluation.cached", "evaluation.document", "evaluation.figures", "evaluation.floors"),
+    *(
+        "evaluation.predictions",
+        "evaluation.resampling",
+        "evaluation.rounding",
+        "evaluation.subgroups",
+        "evaluation.table",
+    ),
     *("prepare.cache", "prepare.columns", "prepare.shards", "prepare.staging"),
 }
 """Of xray_trainer, to train there on what others have prepared."""

@@ -136,7 +136,7 @@ def test_preparation_answers_in_the_agreed_shape(tmp_path: Path) -> None:
     progress = Progress("Preparing")
     result = prepare(make_run_file(tmp_path), progress)
     assert shape_of(json.loads(encode(result))) == shape_of(example("prepare-result.json"))
-    state, agreed = progress.state.as_json(), example("progress-preparing.json")
+    state, agreed = progress.as_json(), example("progress-preparing.json")
     assert state.keys() == agreed.keys()
     assert shape_of(state["data"]) == shape_of(agreed["data"])
     assert state["phase"] == "Preparing"
@@ -157,7 +157,7 @@ def test_progress_has_the_agreed_shape() -> None:
     progress.advance(6, 15)
     progress.record(loss=0.2207, learning_rate=0.000187)
     progress.saved({"step": 6, "time": "2026-11-22T10:00:30Z"})
-    state, agreed = progress.state.as_json(), example("progress.json")
+    state, agreed = progress.as_json(), example("progress.json")
     assert shape_of(state) == shape_of(agreed)
     assert state["metrics"] == agreed["metrics"]
     assert state["progress_percentage"] == agreed["progress_percentage"]

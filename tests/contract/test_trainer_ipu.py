@@ -19,6 +19,7 @@ from transformers import AutoImageProcessor
 from tests.contract.test_trainer_config import example, shape_of
 from tests.contract.test_trainer_process import GRACE_SECONDS, Container, beside, last_step
 from tests.contract.test_trainer_run import run
+from tests.curves import require_same_curves
 from tests.python38.logits import compute
 from tests.unit.trainer.build import WITH_STANDIN, ipu_run_document, run_document, write_data_set
 from xray_trainer.findings import NIH_FINDINGS
@@ -26,6 +27,7 @@ from xray_trainer.findings import NIH_FINDINGS
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("environment_as_before", "one_core")]
 
 LOGITS = Path(__file__).parents[1] / "python38" / "logits.py"
+MODEL_FILES = ("README.md", "config.json", "model.safetensors", "preprocessor_config.json", "thresholds.json")
 STEPS = 12
 IN_32_BITS, IN_HALF = 1e-3, 2e-2
 """How far logits of the same weights may lie apart."""
@@ -70,7 +72,9 @@ def finished(document: dict[str, Any], ipu_side: IpuSide, tmp_path_factory: pyte
 def test_training_answers_in_the_agreed_shape(finished: Finished) -> None:
     _, result = finished
     agreed = example("result.json")
-    assert shape_of({**result, "findings": []}) == shape_of({**agreed, "findings": []})
+    lists = {"findings": [], "auroc_interval": []}
+    assert shape_of({**result, **lists}) == shape_of({**agreed, **lists})
+    assert result["auroc_interval"] is None, "four held-out images are of too few patients"
     assert (result["backend"], result["device"], result["steps"]) == ("ipu", "emulated IPU", STEPS)
     assert [finding["name"] for finding in result["findings"]] == list(NIH_FINDINGS)
     phases = [phase["name"] for phase in result["phases"]]
@@ -81,6 +85,7 @@ def test_training_answers_in_the_agreed_shape(finished: Finished) -> None:
 def test_log_and_report_say_that_it_is_emulated(finished: Finished) -> None:
     output, _ = finished
     assert "ipu backend on 4 EMULATED IPUs" in (output / "train.log").read_text()
+    assert "No IPU has computed this" in (output / "report.html").read_text()
     report = json.loads((output / "result.json").read_text())
     assert report["versions"]["poptorch"].endswith("+emulated")
     assert report["versions"].keys() >= {"optimum-graphcore", "transformers", "torch"}
@@ -91,12 +96,19 @@ def test_log_and_report_say_that_it_is_emulated(finished: Finished) -> None:
 def test_the_output_folder_holds_what_the_other_backend_leaves(finished: Finished) -> None:
     output, _ = finished
     files = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
-    written = {"learning_rate.png", "loss.png", "metrics.jsonl", "prepared.json", "result.json", "train.log"}
-    model = {f"model/{name}" for name in ("config.json", "model.safetensors", "preprocessor_config.json")}
+    written = {"evaluation.json", "metrics.jsonl", "predictions.csv", "prepared.json", "result.json", "train.log"}
+    written |= {"report.html", "report.json"}
+    written |= {f"{name}.png" for name in ("auroc", "labels", "learning_rate", "loss", "roc_reliability")}
+    written.add("tensorboard/events.out.tfevents.0000000000")
+    model = {f"model/{name}" for name in MODEL_FILES}
     assert files == written | model
     config = json.loads((output / "model" / "config.json").read_text())
     assert (config["architectures"], config["torch_dtype"]) == (["ViTForImageClassification"], "float32")
     AutoImageProcessor.from_pretrained(output / "model")  # type: ignore[no-untyped-call]  # transformers' own
+
+
+def test_tensorboard_shows_the_curves_of_metrics_jsonl(finished: Finished) -> None:
+    require_same_curves(finished[0])
 
 
 def test_what_was_compiled_is_kept_below_the_folder_of_the_run_file(
@@ -160,6 +172,7 @@ def test_a_run_that_is_stopped_is_continued_by_another_process_to_the_same_weigh
     assert result["resumed_from_step"] == message["checkpoint"]["step"]
     assert result["model_digest"] == finished[1]["model_digest"]
     assert result["findings"] == finished[1]["findings"]
+    require_same_curves(output)
 
 
 @pytest.mark.parametrize(

@@ -146,3 +146,10 @@ def test_13_a_disk_that_is_full_keeps_the_checkpoints_that_it_holds(document: di
     assert (code, message["reason"]) == (13, "DiskFull")
     assert message["checkpoint"]["step"] == 10
     assert kept.read_text().split() == ["step-00000005", "step-00000010"]
+
+
+def test_a_machine_without_a_network_makes_no_difference(document: dict[str, Any], tmp_path: Path) -> None:
+    """Not even loopback answers there."""
+    container = Container(tmp_path, beside(document, tmp_path / "out"), "unshare", "--map-root-user", "--net")
+    code, result = container.end()
+    assert (code, result["steps"]) == (0, 40)

@@ -11,6 +11,7 @@ import pytest
 from transformers import ViTConfig, ViTForImageClassification
 
 from tests.contract.test_trainer_run import run
+from tests.curves import require_same_curves
 from tests.unit.trainer.build import run_document, write_data_set
 from xray_trainer.config import parse_run_file
 from xray_trainer.errors import DivergedError, LimitReachedError, StoppedError
@@ -128,6 +129,8 @@ def test_a_training_that_is_stopped_again_and_again_ends_as_one_that_never_was(
     assert len(set(stopped_at)) >= 5
     assert result_of(attempts) == result_of(uninterrupted)
     assert attempts.rows() == uninterrupted.rows()
+    require_same_curves(attempts.output)
+    assert len(list((attempts.output / "tensorboard").iterdir())) == len(stopped_at) + 1
     assert json.loads((attempts.output / "result.json").read_text())["resumed_from_step"] == stopped_at[-1]
 
 
@@ -161,6 +164,7 @@ def test_what_was_done_after_the_last_whole_checkpoint_is_done_anew(
     assert attempts.train()["resumed_from_step"] == (6 if damaged else 9)
     assert result_of(attempts) == result_of(uninterrupted)
     assert attempts.rows() == uninterrupted.rows()
+    require_same_curves(attempts.output)
 
 
 def test_a_finished_run_leaves_no_checkpoint_and_no_pickle(uninterrupted: Attempts) -> None:

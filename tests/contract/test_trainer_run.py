@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -16,10 +17,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]  # ships no types
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from tests.contract.test_examples import example_run_file
 from tests.contract.test_trainer_config import example, shape_of
+from tests.curves import require_same_curves, shown
 from tests.unit.trainer.build import TRAINER, run_document
 from tests.unit.trainer.chexpert import write_set as write_chexpert
 from xray_trainer.__main__ import main
@@ -94,19 +97,29 @@ def test_the_output_folder_holds_what_is_promised_and_no_pickle(finished: tuple[
     output = finished[0] / "out"
     files = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
     assert files == {
+        "auroc.png",
+        "evaluation.json",
+        "labels.png",
         "learning_rate.png",
         "loss.png",
         "metrics.jsonl",
+        "model/README.md",
         "model/config.json",
         "model/model.safetensors",
         "model/preprocessor_config.json",
+        "model/thresholds.json",
+        "predictions.csv",
         "prepared.json",
+        "report.html",
+        "report.json",
         "result.json",
+        "roc_reliability.png",
+        "tensorboard/events.out.tfevents.0000000000",
         "train.log",
     }
-    for name in ("loss.png", "learning_rate.png"):
-        with Image.open(output / name) as curve:
-            assert curve.width > 800
+    report = json.loads((output / "report.json").read_text())
+    assert report["evaluation"] == json.loads((output / "evaluation.json").read_text())
+    assert report["model"]["digest"] == finished[1]["model_digest"]
     assert "4 graphcore.ai/ipu are held by this pod and not used" in (output / "train.log").read_text()
 
 
@@ -119,6 +132,22 @@ def test_the_report_tells_how_to_repeat_the_run(finished: tuple[Path, dict[str, 
     assert report["versions"]["torch"] == metadata.version("torch")
 
 
+def test_the_evaluation_is_that_of_the_predictions(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, result = finished
+    evaluation = json.loads((folder / "out" / "evaluation.json").read_text())
+    with (folder / "out" / "predictions.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert evaluation["images"] == result["test_images"] == len(rows)
+    assert evaluation["macro"]["auroc_interval"] == result["auroc_interval"]
+    assert len({row["ordinal"] for row in rows}) == len(rows)
+    for finding in evaluation["findings"]:
+        labels = [int(row[f"label_{finding['name']}"]) for row in rows]
+        scores = [float(row[f"score_{finding['name']}"]) for row in rows]
+        assert sum(labels) == finding["positives"]
+        if finding["auroc"] is not None:
+            assert roc_auc_score(labels, scores) == pytest.approx(finding["auroc"], abs=1e-3)
+
+
 def test_metrics_have_a_line_per_step_and_epoch(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, result = finished
     rows = [json.loads(line) for line in (folder / "out" / "metrics.jsonl").read_text().splitlines()]
@@ -128,6 +157,11 @@ def test_metrics_have_a_line_per_step_and_epoch(finished: tuple[Path, dict[str, 
     assert rows[-1]["test_loss"] == result["loss"]
     assert rows[-1]["test_auroc_macro"] == result["auroc_macro"]
     assert [row["step"] for row in rows if "validation_auroc_macro" in row] == [result["steps"]]
+
+
+def test_tensorboard_shows_the_same_curves(finished: tuple[Path, dict[str, Any]]) -> None:
+    require_same_curves(finished[0] / "out")
+    assert {"loss", "validation_loss", "learning_rate", "validation_auroc_macro"} <= set(shown(finished[0] / "out"))
 
 
 def test_auto_classes_load_what_was_saved(finished: tuple[Path, dict[str, Any]]) -> None:
@@ -200,6 +234,11 @@ class Recorded(Progress):
     def __init__(self) -> None:
         super().__init__("Training")
         self.seen: list[dict[str, Any]] = []
+        self.lived = 0
+
+    def lives(self) -> None:
+        super().lives()
+        self.lived += 1
 
     def advance(self, step: int, total_steps: int, fraction: float | None = None) -> None:
         super().advance(step, total_steps, fraction)
@@ -223,6 +262,7 @@ def test_training_advances_by_steps_and_evaluation_by_batches(
     steps, batches = result["steps"], math.ceil(manifest.parts["test"].images / run_file.training.micro_batch_size)
     assert steps > 1
     assert batches > 1
+    assert progress.lived > batches, "validation between the epochs tells that it goes on"
     training = [(seen["step"], seen["progress_percentage"]) for seen in progress.seen if seen["phase"] == "Training"]
     assert training == [(step, int(100 * step / steps)) for step in range(1, steps + 1)]
     evaluating = [seen for seen in progress.seen if seen["phase"] == "Evaluating"]
@@ -270,6 +310,26 @@ def test_the_example_of_another_layout_is_prepared_and_trained(tmp_path: Path) -
     assert code == 0
     assert [finding["name"] for finding in result["findings"]] == chosen["findings"]
     assert result["findings_evaluated"] >= 1
+
+
+def test_the_article_s_example_tells_its_metric_apart_from_ours(data_set: Path, tmp_path: Path) -> None:
+    chosen = {key: example_run_file("article.yaml")["dataset"][key] for key in ("labels", "findings")}
+    split = {"by": "Image", "seed": 1, "train": 0.6, "validation": 0.2, "test": 0.2}
+    document = run_document(tmp_path, dataset=chosen | {"root": str(data_set), "split": split})
+    assert run(tmp_path, "prepare", document)[0] == 0
+    code, result = run(tmp_path, "train", document)
+    assert code == 0
+    evaluation = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert [finding["name"] for finding in result["findings"]] == list(NIH_FINDINGS)
+    assert 0 < evaluation["article"]["auroc_macro_softmax_15"] < 1
+    assert evaluation["article"]["loss_15"] != evaluation["loss"]
+    header = (tmp_path / "out" / "predictions.csv").read_text().partition("\n")[0]
+    assert "score_No Finding" in header
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "out" / "model")
+    assert len(model.config.id2label) == 15
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    validated = next(row for row in rows if "validation_loss" in row)
+    assert validated["validation_auroc_macro"] is not None
 
 
 @pytest.mark.nih_sample

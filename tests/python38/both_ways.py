@@ -22,7 +22,7 @@ import numpy as np
 import xray_trainer
 from xray_trainer.files import write_json
 from xray_trainer.prepare.cache import MANIFEST, check_files, content_digest, publish, read_manifest
-from xray_trainer.prepare.columns import finding_column
+from xray_trainer.prepare.columns import Subject, finding_column
 from xray_trainer.prepare.shards import Rows, write_shards
 from xray_trainer.prepare.split import PARTS
 from xray_trainer.prepare.staging import Shard, StagedImages, Staging
@@ -50,6 +50,7 @@ def write(source: Path, target: Path) -> None:
         labels=np.array([[row[finding_column(finding)] for finding in findings] for row in rows], dtype=np.int8),
         patients=[row["patient"] for row in rows],
         parts=[row["split"] for row in rows],
+        subjects=[Subject(*(row[name] for name in Subject._fields)) for row in rows],
     )
     files = write_shards(staging, StagedImages(staging, [place]), told, findings, PARTS, cores=2)
     copied = manifest.model_copy(update={"files": files, "digest": content_digest(files)})

@@ -29,10 +29,11 @@ from xray_trainer.errors import (
     TrainerError,
 )
 from xray_trainer.interruption import Interruption, StopSignal
-from xray_trainer.metrics import auroc, macro
+from xray_trainer.metrics import auroc, bce_from_logits, macro
 from xray_trainer.model import make_model, normalise
 from xray_trainer.prepare.cache import Manifest
 from xray_trainer.progress import Progress
+from xray_trainer.trackers.tracker import Trackers
 
 EXAMPLE = Path(__file__).parents[1] / "contract" / "examples" / "run-ipu.json"
 EPOCHS, GLOBAL_BATCH = 6, 16
@@ -112,7 +113,7 @@ def make_run_file(folder: Path, replicas: int = 1, ipu: Optional[Dict[str, Any]]
 def train(run_file: RunFile, prepared: Prepared, stop_at: Optional[int] = None, phase: str = "Training") -> Ran:
     output, progress = run_file.output_dir, Progress("Training")
     output.mkdir(parents=True, exist_ok=True)
-    metrics = MetricsFile(output / "metrics.jsonl")
+    metrics = MetricsFile(output / "metrics.jsonl", Trackers())
     checkpoints = Checkpoints(output / "checkpoints", run_file.checkpoint.keep, "sha256:0", {})
     signal = StopSignal() if stop_at is None else StopAt(progress, stop_at, phase)
     interruption = Interruption(progress, None, signal)
@@ -131,6 +132,14 @@ def test_it_learns_and_predicts_each_held_out_image_once(ran: Ran, prepared: Pre
     assert outcome.test_logits.shape == (IMAGES["test"], len(FINDINGS))
     assert np.array_equal(outcome.test_labels, open_parts(*prepared)["test"].labels)
     assert macro(auroc(outcome.test_logits, outcome.test_labels)) > 0.9
+
+
+def test_what_was_validated_last_is_handed_on(ran: Ran, prepared: Prepared) -> None:
+    outcome = ran.outcome
+    assert outcome.validation_logits.shape == (IMAGES["validation"], len(FINDINGS))
+    assert np.array_equal(outcome.validation_labels, open_parts(*prepared)["validation"].labels)
+    last = [row["validation_loss"] for row in ran.metrics.rows if "validation_loss" in row][-1]
+    assert bce_from_logits(outcome.validation_logits, outcome.validation_labels) == last
 
 
 def test_the_model_computes_in_32_bits_what_the_device_computed(ran: Ran, prepared: Prepared, tmp_path: Path) -> None:
@@ -194,6 +203,7 @@ def test_a_run_that_was_stopped_in_evaluation_needs_no_step_more(ran: Ran, prepa
     resumed = train(run_file, prepared)
     assert resumed.outcome.resumed_from_step == STEPS
     assert np.array_equal(resumed.outcome.test_logits, ran.outcome.test_logits)
+    assert np.array_equal(resumed.outcome.validation_logits, ran.outcome.validation_logits), "predicted anew"
 
 
 def test_a_loss_that_is_no_number_ends_the_run(prepared: Prepared, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from xray_trainer.config import Model, VitConfig
 from xray_trainer.dataset import Augmentation, XrayDataset, open_part
 from xray_trainer.model import make_model
 from xray_trainer.prepare.cache import Manifest
+from xray_trainer.prepare.columns import Subject
 from xray_trainer.prepare.shards import Rows, write_shards
 from xray_trainer.prepare.staging import Shard, StagedImages, Staging
 
@@ -36,7 +37,7 @@ def write_cache(folder: Path) -> Tuple[Path, Manifest]:
     ordinals = np.arange(len(parts), dtype=np.int32)
     place = (0, 0)
     staging.write(place, Shard(len(parts), True, ordinals, _draw(random, labels), Counter({"L": len(parts)}), []))
-    rows = Rows(labels, [str(ordinal) for ordinal in ordinals], parts)
+    rows = Rows(labels, [str(ordinal) for ordinal in ordinals], parts, [Subject("F", 40, "PA", 0)] * len(parts))
     files = write_shards(staging, StagedImages(staging, [place]), rows, FINDINGS, list(IMAGES), cores=1)
     manifest = Manifest.model_construct(files=files, settings={"findings": FINDINGS}, parts=dict.fromkeys(IMAGES))
     return staging.parts, manifest

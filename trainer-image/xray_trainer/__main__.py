@@ -1,6 +1,6 @@
-"""Command line: `python3 -m xray_trainer prepare | prepare-data | prepare-model | train | synthesize | doctor`.
+"""Command line: `python3 -m xray_trainer prepare | prepare-data | prepare-model | train | synthesize | doctor | predict`.
 
-Installed as a package, `xray-prepare doctor` is the same as the last.
+Installed as a package, `xray-prepare doctor` and `xray-predict` are the same as the last two.
 
 The one place that turns errors into exit codes, a line on stderr and the termination message.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import secrets
 import signal
 import sys
@@ -41,6 +42,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return _synthesize(options)
     if options.command == "doctor":
         return _doctor(options)
+    if options.command == "predict":
+        return _predict(options)
     stop = StopSignal()
     signal.signal(signal.SIGTERM, stop.handle)
     progress = Progress("Training" if options.command == "train" else "Preparing")
@@ -53,6 +56,11 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if options.result_file is not None:
         write_result(options.result_file, result)
     return int(result["exit_code"])
+
+
+def predict() -> int:
+    """The entry point xray-predict."""
+    return main(["predict", *sys.argv[1:]])
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -83,7 +91,21 @@ def make_parser() -> argparse.ArgumentParser:
     synthesize.add_argument("--size", type=int, default=1024, help="side of the images in pixels")
     synthesize.add_argument("--archives", type=int, default=1, help="number of images_NNN.tar.gz files")
     _add_doctor(commands.add_parser("doctor", help="tell what there is to know of a data set before it is trained on"))
+    _add_predict(commands.add_parser("predict", help="tell what a trained model says of X-rays"))
     return parser
+
+
+def _add_predict(predict: argparse.ArgumentParser) -> None:
+    predict.epilog = (
+        "Exit code: 0; 11 if some images could not be read, which stderr names; 10 if nothing could be done."
+    )
+    predict.add_argument("--model", type=Path, required=True, help="the folder model of a run's output")
+    target = predict.add_mutually_exclusive_group()
+    target.add_argument("--json", metavar="FILE", help="write JSON in place of a table; - for stdout")
+    target.add_argument("--csv", metavar="FILE", help="write CSV in place of a table; - for stdout")
+    predict.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE_OR_FOLDER", help="PNG or JPEG, or a folder with such below it"
+    )
 
 
 def _add_doctor(doctor: argparse.ArgumentParser) -> None:
@@ -199,6 +221,21 @@ def _doctor(options: argparse.Namespace) -> int:
     except Exception as error:  # its text may quote a name, and Python would print it
         LOG.error("%s", describe_unexpected(error, with_text=False))
         return TrainerError.exit_code
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from xray_trainer.predict.command import predict
+
+    try:
+        code = predict(options.model, options.images, options.json, options.csv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who reads stdout has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python's own last flush goes
+        return TrainerError.exit_code
+    except TrainerError as error:
+        LOG.error("%s: %s", error.reason, error)
+        return error.exit_code
 
 
 def _log_to_stderr() -> None:

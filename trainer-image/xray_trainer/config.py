@@ -294,7 +294,8 @@ class RunFile(Section):
     training: Training
     checkpoint: Checkpoint
     max_seconds: Optional[int] = Field(ge=1)
-    """Deadline from the container's start that the trainer keeps by itself while no operator asks for /progress."""
+    """Deadline from the container's start that the trainer keeps by itself while no operator asks for /progress; only until one
+    has told another deadline there."""
     output_dir: Path
     """The run's own folder. A re-created resource with the same settings gets the same."""
     progress_port: int = Field(ge=0, le=65535)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, Optional, Sequence
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from xray_trainer.prepare.cache import Manifest
-from xray_trainer.prepare.columns import IMAGE_COLUMN, finding_column
+from xray_trainer.prepare.columns import IMAGE_COLUMN, ORDINAL_COLUMN, finding_column, map_batches
 
 Batch = Dict[str, torch.Tensor]
 """`pixel_values` (n, 1, image_size, image_size) uint8, for `model.normalise`, and `labels` (n, n_findings) float32, 0 or 1."""
@@ -51,6 +51,7 @@ class XrayDataset(Dataset[Batch]):
         self._images = [_images_of(batch) for batch in batches]
         self._ends = np.cumsum([len(images) for images in self._images])
         self.labels: NDArray[np.int8] = np.concatenate([_labels_of(batch, findings) for batch in batches])
+        self._batches = batches
         self._image_size = image_size
         self._room = self._images[0].shape[1] - image_size
         self._augmentation = augmentation
@@ -77,6 +78,10 @@ class XrayDataset(Dataset[Batch]):
         labels = torch.from_numpy(self.labels[np.asarray(indices)].astype(np.float32))
         return {"pixel_values": torch.from_numpy(pixels), "labels": labels}
 
+    def ordinals(self) -> NDArray[np.int32]:
+        """(n_images,) what names each image outside the data's own volume."""
+        return np.concatenate([batch.column(ORDINAL_COLUMN).to_numpy() for batch in self._batches])
+
     def _draws(self) -> NDArray[np.int64]:
         """(n_images, 3): top and left of each image's crop, of 0 to the room that it has, and whether it is mirrored."""
         if self._drawn_epoch != self.epoch:
@@ -102,13 +107,8 @@ def open_part(
 ) -> XrayDataset:
     """The dataset of `train`, `validation` or `test`; only the training part is augmented."""
     names = [file.name for file in manifest.files if file.part == part]
-    batches = [batch for name in names for batch in _map_batches(cache / name)]
+    batches = [batch for name in names for batch in map_batches(cache / name)]
     return XrayDataset(batches, manifest.settings["findings"], image_size, augmentation if part == "train" else None)
-
-
-def _map_batches(path: Path) -> List[pa.RecordBatch]:
-    with pa.ipc.open_stream(pa.memory_map(str(path))) as reader:
-        return list(reader)
 
 
 def _images_of(batch: pa.RecordBatch) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import FrozenSet, Sequence, Tuple
+from typing import FrozenSet, List, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,8 @@ NIH_FINDINGS: Tuple[str, ...] = (
 """The 14 findings in alphabetical order. Source: Wang et al., CVPR 2017, and the NIH labels file."""
 
 NO_FINDING = "No Finding"
-"""What NIH writes where none of the 14 is present. It is no finding, but a run may ask for it as if it were one."""
+"""What NIH writes where none of the 14 is present. It is no finding, but a run may ask for it as if it were one: it then
+has an output, and no place in a mean over findings."""
 
 OTHER_SPELLINGS = {"Infiltration": "Infiltrate"}
 """ChestX-ray14's own second spelling, that of its file of boxes."""
@@ -47,6 +48,11 @@ def parse_findings(cell: str, separator: str) -> FrozenSet[str]:
 def has_finding(present: FrozenSet[str], finding: str) -> bool:
     """Whether an image with the findings `present` has this one."""
     return finding in present or OTHER_SPELLINGS.get(finding) in present
+
+
+def findings_proper(findings: Sequence[str]) -> List[int]:
+    """Indices of those that aren't `No Finding`; of that, if there is no other."""
+    return [index for index, name in enumerate(findings) if name != NO_FINDING] or [0]
 
 
 def multi_hot(present: FrozenSet[str], findings: Sequence[str]) -> NDArray[np.int8]:

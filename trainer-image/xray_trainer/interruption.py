@@ -1,16 +1,20 @@
 """What ends a training before its time: SIGTERM, or its deadline while no operator is there to keep it.
 
+The operator tells whenever it asks for progress by when a run has to end (budget and limits, all attempts counted), a
+minute after it would have stopped it itself. `max_seconds` is for a trainer that nobody has ever asked.
+
 A training looks at `Interruption.due` between steps and between batches of evaluation, never while a file is written.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import FrameType
 from typing import Optional
 
 from xray_trainer.errors import LimitReachedError, StoppedError, TrainerError
-from xray_trainer.progress import Progress
+from xray_trainer.progress import Progress, timestamp
 
 SILENCE_SECONDS = 120
 """Nobody keeps the deadline if nobody has asked for progress for so long. An operator that runs asks every few seconds, and
@@ -58,11 +62,18 @@ class Interruption:
         """The reason to end now, or None."""
         if self.signal.requested:
             return StoppedError("stopped by SIGTERM")
+        until = self.progress.run_until()
+        if until is not None:
+            return _overdue(until) if self.progress.now() >= until else None
         if limit_reached(self.max_seconds, self.progress.running_seconds(), self.progress.unasked_seconds()):
             return LimitReachedError(
                 f"max_seconds: {self.max_seconds} are over and nobody has asked for progress for {SILENCE_SECONDS} s"
             )
         return None
+
+
+def _overdue(until: datetime) -> TrainerError:
+    return LimitReachedError(f"it was to end by {timestamp(until)}, and nobody has stopped it")
 
 
 def limit_reached(max_seconds: Optional[int], running_seconds: float, unasked_seconds: float) -> bool:

@@ -49,19 +49,26 @@ def macro(aurocs: Floats) -> float:
     return float(measured.mean()) if measured.size else float("nan")
 
 
-def bce_from_logits(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Binary cross-entropy in nats, mean over images and findings, stable for large logits.
+def losses_from_logits(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Floats:
+    """(n_findings,) binary cross-entropy in nats, mean over images, stable for large logits.
 
     Args:
         logits: (n_images, n_findings).
         labels: (n_images, n_findings), 0 or 1.
     """
     x = logits.astype(np.float64)
-    return float(np.mean(np.maximum(x, 0) - x * labels + np.log1p(np.exp(-np.abs(x)))))
+    return np.asarray(np.mean(np.maximum(x, 0) - x * labels + np.log1p(np.exp(-np.abs(x))), axis=0))
 
 
-def loss_floor(train_positives: NDArray[np.integer], train_images: int, test_labels: NDArray[np.integer]) -> float:
-    """Binary cross-entropy on the test part of always predicting the prevalences of the training part.
+def bce_from_logits(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+    """Their mean over the findings: what training makes smaller."""
+    return float(losses_from_logits(logits, labels).mean())
+
+
+def prevalence_losses(
+    train_positives: NDArray[np.integer], train_images: int, test_labels: NDArray[np.integer]
+) -> Floats:
+    """(n_findings,) binary cross-entropy on the test part of always predicting the prevalences of the training part.
 
     What a model reaches that sees no pixel; a loss says nothing without it. A finding that no (or every) training image
     has counts as half an image, for its logarithm would be infinite.
@@ -73,4 +80,5 @@ def loss_floor(train_positives: NDArray[np.integer], train_images: int, test_lab
     """
     half = 0.5 / train_images
     prevalence = np.clip(train_positives / train_images, half, 1 - half)
-    return float(np.mean(-(test_labels * np.log(prevalence) + (1 - test_labels) * np.log1p(-prevalence))))
+    share = test_labels.mean(axis=0)
+    return np.asarray(-(share * np.log(prevalence) + (1 - share) * np.log1p(-prevalence)))

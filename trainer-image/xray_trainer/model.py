@@ -33,16 +33,18 @@ def normalise(grey: torch.Tensor) -> torch.Tensor:
 
 
 def preprocessor_config(stored_size: int, image_size: int) -> Dict[str, Any]:
-    """preprocessor_config.json that does to a radiograph what preparation and `normalise` do.
+    """preprocessor_config.json that does to a radiograph what preparation and `normalise` do, but for how it scales.
 
-    The class is CLIP's because it is the one that scales, then crops the middle: ViT's own doesn't crop.
+    The class is CLIP's because it is the one that scales, then crops the middle: ViT's own doesn't crop. Preparation takes
+    the mean of the covered area, which image processors refuse to do with torchvision; of what they and
+    those with Pillow can alike, bicubic comes closest to it.
     """
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"height": stored_size, "width": stored_size},
-        "resample": 4,  # box: the mean of the covered area, as prepare/decode.py scales
+        "resample": 3,  # bicubic
         "do_center_crop": True,
         "crop_size": {"height": image_size, "width": image_size},
         "do_rescale": True,

@@ -22,6 +22,8 @@ from prometheus_client.registry import Collector
 LOG = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
+RUN_UNTIL = "X-Xray-Run-Until"
+"""Header of whoever asks for /progress: when the container has to end by itself (`2026-11-22T10:00:00Z`), or `never`."""
 
 METRICS: Mapping[str, Tuple[str, str]] = {
     "progress": ("xray_trainer_progress_ratio", "Share done of the present phase."),
@@ -56,6 +58,16 @@ def utc_now() -> datetime:
 def timestamp(moment: datetime) -> str:
     """RFC 3339 with whole seconds and `Z`, as Kubernetes writes it."""
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_deadline(text: str) -> Optional[datetime]:
+    """The value of RUN_UNTIL; None if it is none."""
+    if text == "never":
+        return datetime.max.replace(tzinfo=timezone.utc)
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,7 @@ class State:
     """Of a data set that is being read."""
 
     def as_json(self) -> Dict[str, Any]:
-        """The shape of tests/contract/examples/progress.json. The remaining time is null until a rate is known."""
+        """All of tests/contract/examples/progress.json but its time. The remaining time is null until a rate is known."""
         return {
             "phase": self.phases[-1].name,
             "started_at": timestamp(self.phases[0].started_at),
@@ -150,6 +162,7 @@ class Progress:
         self._clock = clock
         self._seconds = seconds
         self._began = self._asked = seconds()
+        self._run_until: Optional[datetime] = None
         self._lock = threading.Lock()
         self._state = State(phases=(Phase(phase, now),), updated_at=now)
         self.registry = CollectorRegistry()
@@ -159,6 +172,10 @@ class Progress:
     def state(self) -> State:
         with self._lock:
             return self._state
+
+    def as_json(self) -> Dict[str, Any]:
+        """What `/progress` tells: the state, and the time by the clock that its own times are from."""
+        return {**self.state.as_json(), "time": timestamp(self._clock())}
 
     def begin(self, phase: str) -> None:
         """End the current phase and begin the next, of which nothing is done yet; metrics stay."""
@@ -214,9 +231,22 @@ class Progress:
         with self._lock:
             self._state = replace(self._state, checkpoint=checkpoint, updated_at=now)
 
-    def asked(self) -> None:
-        """Somebody reads `/progress`."""
+    def asked(self, run_until: Optional[str] = None) -> None:
+        """Somebody reads `/progress`.
+
+        Args:
+            run_until: when this container has to end by itself, or `never`; what is neither is not heard. None: not told.
+        """
         self._asked = self._seconds()
+        if run_until is not None and (told := read_deadline(run_until)):
+            self._run_until = told
+
+    def run_until(self) -> Optional[datetime]:
+        """The latest that was told; None if nothing was, the last of all days for `never`."""
+        return self._run_until
+
+    def now(self) -> datetime:
+        return self._clock()
 
     def running_seconds(self) -> float:
         """Since the container's start."""
@@ -225,6 +255,12 @@ class Progress:
     def unasked_seconds(self) -> float:
         """Since somebody asked for `/progress`, or since the start."""
         return self._seconds() - self._asked
+
+    def lives(self) -> None:
+        """Record that work goes on of which no share is told."""
+        now = self._clock()
+        with self._lock:
+            self._state = replace(self._state, updated_at=now)
 
     def advance_share(self, fraction: float) -> None:
         """Record the share of the work done in a phase without steps."""
@@ -288,8 +324,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/progress":
-            self.progress.asked()
-            self._answer(200, "application/json", json.dumps(self.progress.state.as_json()).encode())
+            self.progress.asked(self.headers.get(RUN_UNTIL))
+            self._answer(200, "application/json", json.dumps(self.progress.as_json()).encode())
         elif self.path == "/metrics":
             self._answer(200, CONTENT_TYPE_LATEST, generate_latest(self.progress.registry))
         else:

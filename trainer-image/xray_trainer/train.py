@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import platform
 import shutil
@@ -17,9 +16,13 @@ from typing import TYPE_CHECKING, Any, Dict, Mapping, MutableMapping, Optional, 
 import numpy as np
 
 from xray_trainer import __version__
+from xray_trainer.card import CARD, Facts, make_card
 from xray_trainer.checkpoints import CHECKPOINTS_FOLDER, Checkpoints, training_digest
 from xray_trainer.config import Model, RunFile, as_json
 from xray_trainer.errors import ConfigurationError
+from xray_trainer.evaluation.cached import read_parts
+from xray_trainer.evaluation.document import Parts, evaluate
+from xray_trainer.evaluation.predictions import Predictions, write_predictions
 from xray_trainer.files import (
     delete_abandoned,
     disk_full_reported,
@@ -27,14 +30,17 @@ from xray_trainer.files import (
     sha256_of,
     sync_folder,
     write_json,
+    write_text,
 )
 from xray_trainer.finished import MODEL_FOLDER, PREPARED_KEY, RESULT, WEIGHTS
 from xray_trainer.interruption import Interruption, StopSignal
-from xray_trainer.metrics import auroc, bce_from_logits, loss_floor, macro
+from xray_trainer.metrics import prevalence_losses
 from xray_trainer.prepare.cache import Manifest, Prepared, open_prepared, result_of
 from xray_trainer.prepare.pinned import PinnedModel, open_pinned
 from xray_trainer.progress import Phase, Progress
 from xray_trainer.result import VERSION
+from xray_trainer.thresholds import THRESHOLDS, thresholds_document
+from xray_trainer.trackers.tracker import open_trackers
 
 if TYPE_CHECKING:  # torch and transformers are imported only after `set_environment`
     from xray_trainer.backends.callbacks import MetricsFile
@@ -43,9 +49,10 @@ if TYPE_CHECKING:  # torch and transformers are imported only after `set_environ
 LOG = logging.getLogger(__name__)
 
 PREPROCESSOR = "preprocessor_config.json"
+EVALUATION = "evaluation.json"
+PREDICTIONS = "predictions.csv"
 READABLE = 0o644
 """safetensors writes for the owner only; whoever opens the volume after us is another user."""
-DECIMALS = 6
 
 
 def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = None) -> Dict[str, Any]:
@@ -62,14 +69,15 @@ def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = 
     set_environment(os.environ)
     backend = open_backend(run_file.backend)
     from xray_trainer.backends.callbacks import MetricsFile
-    from xray_trainer.report import write_learning_rate_curve, write_loss_curve
+    from xray_trainer.report.contents import Trained
+    from xray_trainer.report.write import write_report
 
     output, libraries = run_file.output_dir, versions(backend)
-    with disk_full_reported(f"output {output}"):
+    with disk_full_reported(f"output {output}"), open_trackers(run_file, os.environ) as trackers:
         delete_abandoned(output, time.time())
         prepared, manifest = open_prepared(output, sample_seed=run_file.run.uid)
         model = open_pinned(run_file)
-        metrics = MetricsFile(output / "metrics.jsonl")
+        metrics = MetricsFile(output / "metrics.jsonl", trackers)
         digest = training_digest(run_file, prepared.digest, prepared.split_digest, model.commit if model else None)
         checkpoints = Checkpoints(output / CHECKPOINTS_FOLDER, run_file.checkpoint.keep, digest, libraries)
         interruption = Interruption(progress, run_file.max_seconds, signal or StopSignal())
@@ -78,11 +86,30 @@ def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = 
             from_folder, prepared.cache, manifest, progress, metrics, checkpoints, interruption
         )
         model_digest = save_model(outcome, run_file, output / MODEL_FOLDER)
-        figures = evaluate(outcome, manifest)
-        _log_figures(figures, metrics, outcome.steps)
-        write_loss_curve(output / "loss.png", metrics.rows, figures["loss_floor"])
-        write_learning_rate_curve(output / "learning_rate.png", metrics.rows)
+        held_out, validation = predictions_of(outcome, run_file)
+        parts, ordinals = read_parts(prepared.cache, manifest)
+        evaluation = evaluate(held_out, validation, parts)
+        write_json(output / EVALUATION, evaluation)
+        write_predictions(output / PREDICTIONS, held_out, ordinals)
+        _log_figures(evaluation, metrics, outcome.steps)
+        trained = Trained(
+            run_file=run_file,
+            manifest=manifest,
+            model=model,
+            evaluation=evaluation,
+            rows=metrics.rows,
+            loss_floor=floor_of_training(held_out, parts),
+            phases=progress.state.phases,
+            device=outcome.device,
+            steps=outcome.steps,
+            resumed_from_step=outcome.resumed_from_step,
+            versions=libraries,
+            model_digest=model_digest,
+        )
+        report = write_report(output, prepared.cache, output / MODEL_FOLDER, trained, held_out)
+        figures = {**summarise(evaluation), "report": report}
         result = make_result(run_file.backend, outcome, figures, model_digest, progress.finish())
+        describe_model(output / MODEL_FOLDER, Facts(run_file, manifest, model, result, evaluation, libraries))
         write_json(output / RESULT, {**result, **describe(run_file, prepared, manifest, model, libraries)})
         sync_folder(output)
         shutil.rmtree(output / CHECKPOINTS_FOLDER, ignore_errors=True)
@@ -135,22 +162,38 @@ def save_model(outcome: Outcome, run_file: RunFile, folder: Path) -> str:
     return sha256_of(folder / WEIGHTS)
 
 
-def evaluate(outcome: Outcome, manifest: Manifest) -> Dict[str, Any]:
-    """Figures on the held-out images, as the result carries them; what can't be measured is null."""
-    names = list(manifest.parts["train"].positives)
-    train_part = manifest.parts["train"]
-    aurocs = auroc(outcome.test_logits, outcome.test_labels)
-    positives = outcome.test_labels.sum(axis=0, dtype=np.int64)
-    train_positives = np.array([train_part.positives[name] for name in names])
+def describe_model(folder: Path, facts: Facts) -> None:
+    """Add its card to the saved model, and the thresholds that its evaluation has fixed."""
+    write_json(folder / THRESHOLDS, thresholds_document(facts.evaluation))
+    write_text(folder / CARD, make_card(facts))
+
+
+def predictions_of(outcome: Outcome, run_file: RunFile) -> Tuple[Predictions, Predictions]:
+    """For the held-out images and for those of the validation part."""
+    findings = tuple(run_file.dataset.findings)
+    return (
+        Predictions(findings, outcome.test_logits, outcome.test_labels),
+        Predictions(findings, outcome.validation_logits, outcome.validation_labels),
+    )
+
+
+def floor_of_training(held_out: Predictions, parts: Parts) -> float:
+    """What a model that sees no pixel has for the loss that training makes smaller: that of all outputs."""
+    trained = parts.table.labels[parts.train]
+    return float(prevalence_losses(trained.sum(axis=0, dtype=np.int64), len(trained), held_out.labels).mean())
+
+
+def summarise(evaluation: Mapping[str, Any]) -> Dict[str, Any]:
+    """What the result carries of it; what couldn't be measured is null."""
+    macro = evaluation["macro"]
     return {
-        "auroc_macro": _rounded(macro(aurocs)),
-        "findings_evaluated": int(np.count_nonzero(~np.isnan(aurocs))),
-        "loss": _rounded(bce_from_logits(outcome.test_logits, outcome.test_labels)),
-        "loss_floor": _rounded(loss_floor(train_positives, train_part.images, outcome.test_labels)),
-        "findings": [
-            {"name": name, "auroc": _rounded(float(aurocs[index])), "positives": int(positives[index])}
-            for index, name in enumerate(names)
-        ],
+        "auroc_macro": macro["auroc"],
+        "auroc_interval": macro["auroc_interval"],
+        "findings_evaluated": macro["findings"],
+        "test_images": evaluation["images"],
+        "loss": evaluation["loss"],
+        "loss_floor": evaluation["floors"]["loss"],
+        "findings": [{key: each[key] for key in ("name", "auroc", "positives")} for each in evaluation["findings"]],
     }
 
 
@@ -168,6 +211,7 @@ def make_result(
         "resumed_from_step": outcome.resumed_from_step,
         "adopted": False,
         "model_digest": model_digest,
+        "model_folder": MODEL_FOLDER,
         "phases": [phase.as_json() for phase in phases],
     }
 
@@ -203,11 +247,8 @@ def versions(backend: ModuleType) -> Dict[str, str]:
     return {"xray_trainer": __version__, "python": platform.python_version(), **backend.versions()}
 
 
-def _rounded(value: float) -> Optional[float]:
-    return round(value, DECIMALS) if math.isfinite(value) else None
-
-
-def _log_figures(figures: Mapping[str, Any], metrics: MetricsFile, steps: int) -> None:
-    measured = {"auroc_macro": figures["auroc_macro"], "loss": figures["loss"]}
+def _log_figures(evaluation: Mapping[str, Any], metrics: MetricsFile, steps: int) -> None:
+    told = summarise(evaluation)
+    measured = {"auroc_macro": told["auroc_macro"], "loss": told["loss"]}
     metrics.append({"step": steps, **{f"test_{name}": value for name, value in measured.items()}})
-    LOG.info("held-out images: %s", json.dumps({**measured, "loss_floor": figures["loss_floor"]}))
+    LOG.info("held-out images: %s", json.dumps({**measured, "loss_floor": told["loss_floor"]}))

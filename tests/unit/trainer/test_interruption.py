@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -48,6 +49,27 @@ def test_an_operator_that_asks_keeps_the_limit_itself() -> None:
     error = interruption.due()
     assert isinstance(error, LimitReachedError)
     assert "600" in str(error)
+
+
+def test_a_deadline_that_was_told_holds_without_a_silence_and_replaces_max_seconds() -> None:
+    began = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
+    clock = Seconds()
+    progress = Progress("Training", lambda: began + timedelta(seconds=clock.now - 1000), clock)
+    interruption = Interruption(progress, max_seconds=60)
+    progress.asked("2026-11-22T10:10:00Z")
+    clock.now += 599
+    assert interruption.due() is None, "max_seconds was what a first attempt may take"
+    clock.now += 1
+    assert "2026-11-22T10:10:00Z" in str(interruption.due())
+    progress.asked("2026-11-22T11:00:00Z")
+    assert interruption.due() is None, "a raised limit acts at once"
+    progress.asked("nonsense")
+    progress.asked()
+    clock.now += 3000
+    assert isinstance(interruption.due(), LimitReachedError)
+    progress.asked("never")
+    clock.now += 10**6
+    assert interruption.due() is None
 
 
 def test_sigterm_ends_at_once_until_somebody_looks_for_it() -> None:

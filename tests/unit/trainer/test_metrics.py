@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score  # type: ignore[import-untyped]  # ships no types
 
-from xray_trainer.metrics import auroc, bce_from_logits, loss_floor, macro
+from xray_trainer.metrics import auroc, bce_from_logits, macro, prevalence_losses
 
 
 @pytest.mark.parametrize("levels", [2, 5, 1000, None])
@@ -45,9 +45,11 @@ def test_the_floor_is_the_loss_of_always_predicting_the_prevalence() -> None:
     labels = np.array([[1, 0], [0, 0], [0, 1], [0, 1]])
     prevalence = np.array([0.3, 0.6])
     expected = bce_from_logits(np.tile(np.log(prevalence / (1 - prevalence)), (4, 1)), labels)
-    assert loss_floor(np.array([30, 60]), 100, labels) == pytest.approx(expected)
+    floors = prevalence_losses(np.array([30, 60]), 100, labels)
+    assert floors.mean() == pytest.approx(expected)
+    assert floors[0] == pytest.approx(log_loss(labels[:, 0], np.full(4, 0.3)))
 
 
 def test_the_floor_is_finite_where_training_never_saw_a_finding() -> None:
-    assert np.isfinite(loss_floor(np.array([0]), 10, np.array([[1], [0]])))
-    assert np.isfinite(loss_floor(np.array([10]), 10, np.array([[1], [0]])))
+    assert np.isfinite(prevalence_losses(np.array([0]), 10, np.array([[1], [0]]))).all()
+    assert np.isfinite(prevalence_losses(np.array([10]), 10, np.array([[1], [0]]))).all()

@@ -153,15 +153,29 @@ def test_a_damaged_weights_file_is_a_configuration_error(tmp_path: Path) -> None
         make_model(Model(path=tmp_path), FINDINGS, 32)
 
 
-def test_the_saved_processor_does_what_preparation_and_training_do(tmp_path: Path) -> None:
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessor_config(72, 64)))
-    save_weights(tmp_path)
-    noise = np.random.default_rng(0).integers(0, 256, (288, 288), dtype=np.uint8)
-    image = tmp_path / "radiograph.png"
-    Image.fromarray(noise).save(image)
-    stored = np.frombuffer(decode_png(image.read_bytes(), 72).pixels, np.uint8).reshape(72, 72)
+def processed(folder: Path, image: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the saved processor makes of an image, and what preparation and training do."""
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor_config(72, 64)))
+    save_weights(folder)
+    image.save(folder / "radiograph.png")
+    stored = np.frombuffer(decode_png((folder / "radiograph.png").read_bytes(), 72).pixels, np.uint8).reshape(72, 72)
     (ours,) = normalise(torch.from_numpy(stored[None, None, 4:68, 4:68].copy()))
-    processor = AutoImageProcessor.from_pretrained(tmp_path)  # type: ignore[no-untyped-call]  # transformers' own
-    theirs = processor(Image.open(image), return_tensors="pt")["pixel_values"][0]
+    processor = AutoImageProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]  # transformers' own
+    theirs: torch.Tensor = processor(Image.open(folder / "radiograph.png"), return_tensors="pt")["pixel_values"][0]
     assert theirs.shape == ours.shape
-    torch.testing.assert_close(theirs, ours, atol=1.5 / 127.5, rtol=0)
+    return theirs, ours
+
+
+def test_the_saved_processor_does_what_training_does(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (72, 72), dtype=np.uint8)
+    theirs, ours = processed(tmp_path, Image.fromarray(noise))
+    torch.testing.assert_close(theirs, ours, atol=0.01 / 127.5, rtol=0)
+
+
+def test_the_saved_processor_scales_nearly_as_preparation_does(tmp_path: Path) -> None:
+    """Its libraries have no scaling in common that is preparation's own, the mean of what falls into a pixel."""
+    soft = np.random.default_rng(0).integers(0, 256, (18, 18), dtype=np.uint8)
+    theirs, ours = processed(tmp_path, Image.fromarray(soft).resize((288, 288), Image.Resampling.BICUBIC))
+    assert (theirs - ours).square().mean().sqrt() < 2 / 127.5
+    shifted = ours.roll(1, dims=2)
+    assert (shifted - ours).square().mean().sqrt() > 20 / 127.5, "what a pixel's shift would make"

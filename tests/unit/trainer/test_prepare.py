@@ -105,7 +105,7 @@ def test_a_finding_may_be_called_as_any_column_is(tmp_path: Path) -> None:
     result = prepare_in(tmp_path, dataset={"findings": findings})
     cache = cache_of(tmp_path)
     dataset = Dataset.from_file(str(cache / "train-00000.arrow"))
-    assert len(dataset.column_names) == 7
+    assert len(dataset.column_names) == 11
     prepared, manifest = open_prepared(tmp_path / "out", "seed")
     for part in ("train", "validation", "test"):
         labels = open_part(prepared.cache, manifest, part, 32).labels

@@ -117,6 +117,20 @@ def test_both_pages_are_served() -> None:
         get(port, "/")
 
 
+def test_whoever_asks_can_tell_how_long_nothing_has_moved() -> None:
+    """By one clock: the reader's may be another."""
+    clock = Clock()
+    progress = Progress("Training", clock)
+    progress.advance(3, 10)
+    for _ in range(2):
+        clock()
+    told = progress.as_json()
+    assert (told["last_updated_time"], told["time"]) == ("2026-11-22T10:00:10Z", "2026-11-22T10:00:40Z")
+    progress.lives()
+    assert progress.as_json()["last_updated_time"] == "2026-11-22T10:00:50Z"
+    assert progress.as_json()["step"] == 3
+
+
 def test_a_taken_port_is_no_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

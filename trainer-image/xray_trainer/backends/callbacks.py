@@ -18,6 +18,7 @@ from xray_trainer.dataset import XrayDataset
 from xray_trainer.files import write_text
 from xray_trainer.interruption import Interruption
 from xray_trainer.progress import Progress
+from xray_trainer.trackers.tracker import Trackers
 
 LOG = logging.getLogger(__name__)
 
@@ -36,19 +37,31 @@ NAMES = {
 class MetricsFile:
     """metrics.jsonl: one JSON object per line, readable while the run goes on."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, trackers: Trackers) -> None:
+        """
+        Args:
+            trackers: are told all that the file is.
+        """
         self._path = path
+        self._trackers = trackers
         self.rows: List[Row] = []
 
     def begin(self, rows: Iterable[Row]) -> None:
         """Replace the file's lines: those of steps that are done anew must not stay."""
         self.rows = list(rows)
         write_text(self._path, "".join(map(_line, self.rows)))
+        self._trackers.begin(self.rows)
 
-    def append(self, row: Row) -> None:
+    def append(self, row: Row, beside: Optional[Row] = None) -> None:
+        """
+        Args:
+            beside: for the trackers alone. The file of a run that was stopped is that of one that never was, so it has
+                nothing that differs from one attempt to another.
+        """
         self.rows.append(row)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(_line(row))
+        self._trackers.add({**row, **(beside or {})})
 
 
 def _line(row: Row) -> str:
@@ -81,6 +94,7 @@ class ProgressCallback(TrainerCallback):
         self._seconds = 0.0
         self._mark = 0.0
         self._first_step = 0
+        self._speed: Row = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -101,7 +115,14 @@ class ProgressCallback(TrainerCallback):
         self._mark = now
         self._progress.advance(state.global_step, state.max_steps)
         images = (state.global_step - self._first_step) * self._global_batch_size
-        self._progress.record(images_per_second=images / self._seconds)
+        speed = images / self._seconds
+        self._speed = {"images_per_second": speed}
+        self._progress.record(images_per_second=speed)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._progress.lives()  # a long validation between the epochs is no stall
 
     def on_log(
         self,
@@ -114,7 +135,7 @@ class ProgressCallback(TrainerCallback):
         values = _named(logs or {})
         if not values:
             return
-        self._metrics.append(_row(state.global_step, state.epoch, values))
+        self._metrics.append(_row(state.global_step, state.epoch, values), self._speed if "loss" in values else None)
         self._progress.record(**{name: value for name, value in values.items() if math.isfinite(value)})
         figures = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         LOG.info("step %d of %d: %s", state.global_step, state.max_steps, figures)

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, Optional
+from typing import Callable, Dict, Iterable, Iterator, Optional, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from transformers import TrainerState, ViTForImageClassification
 from xray_trainer.checkpoints import Checkpoint, Checkpoints
 from xray_trainer.dataset import XrayDataset
 from xray_trainer.errors import DivergedError, TrainerError
+from xray_trainer.findings import findings_proper
+from xray_trainer.metrics import auroc, macro
 from xray_trainer.progress import Progress
 
 LOG = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ ARGUMENTS = "training_args.bin"
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained model and its predictions for the held-out images."""
+    """A trained model and its predictions for the images that it wasn't trained on."""
 
     model: ViTForImageClassification
     device: str
@@ -43,6 +45,15 @@ class Outcome:
     """(n_images, n_findings)."""
     test_labels: NDArray[np.int8]
     """(n_images, n_findings), 0 or 1."""
+    validation_logits: NDArray[np.float32]
+    validation_labels: NDArray[np.int8]
+    """The same of the validation part."""
+
+
+def validation_auroc(logits: NDArray[np.floating], labels: NDArray[np.integer], findings: Sequence[str]) -> float:
+    """Mean over the findings, as the evaluation has it."""
+    chosen = findings_proper(findings)
+    return macro(auroc(logits[:, chosen], labels[:, chosen]))
 
 
 def ends_unvalidated_epoch(found: Optional[Checkpoint], per_epoch: int) -> bool:

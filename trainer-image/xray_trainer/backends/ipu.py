@@ -13,7 +13,7 @@ import logging
 import math
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, get_type_hints
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, get_type_hints
 
 import numpy as np
 import poptorch
@@ -34,7 +34,15 @@ from xray_trainer.backends.callbacks import (
     PredictionCallback,
     ProgressCallback,
 )
-from xray_trainer.backends.common import LOGS_PER_RUN, Keeper, Outcome, Shuffled, ends_unvalidated_epoch, versions_of
+from xray_trainer.backends.common import (
+    LOGS_PER_RUN,
+    Keeper,
+    Outcome,
+    Shuffled,
+    ends_unvalidated_epoch,
+    validation_auroc,
+    versions_of,
+)
 from xray_trainer.checkpoints import Checkpoints
 from xray_trainer.config import Ipu, RunFile
 from xray_trainer.dataset import Augmentation, Batch, XrayDataset, open_part
@@ -46,7 +54,7 @@ from xray_trainer.errors import (
     StoppedError,
 )
 from xray_trainer.interruption import Interruption
-from xray_trainer.metrics import auroc, bce_from_logits, macro
+from xray_trainer.metrics import bce_from_logits
 from xray_trainer.model import make_model, normalise
 from xray_trainer.prepare.cache import Manifest
 from xray_trainer.progress import Progress
@@ -189,6 +197,7 @@ def _train(
     trainer = _CheckedTrainer(
         keeper,
         progress,
+        run_file.dataset.findings,
         ends_unvalidated_epoch(found, per_epoch),
         model=model,
         ipu_config=config,
@@ -208,8 +217,10 @@ def _train(
         trainer.train(resume_from_checkpoint=None if found is None else str(found.path))
         trainer.validate_if_missed()
         progress.begin("Evaluating")
-        trainer.add_callback(PredictionCallback(progress, trainer.count_batches(parts["test"])))
-        logits = trainer.predict_exactly(parts["test"])
+        validated = trainer.validated
+        left = [parts["test"]] if validated is not None else [parts["validation"], parts["test"]]
+        trainer.add_callback(PredictionCallback(progress, sum(map(trainer.count_batches, left))))
+        predicted = [trainer.predict_exactly(part) for part in left]
     except (StoppedError, LimitReachedError) as error:
         raise keeper.ended(error, trainer.state, trainer.save_checkpoint) from error
     model.load_state_dict({name: values.float() for name, values in trainer.model.state_dict().items()})
@@ -218,8 +229,10 @@ def _train(
         device="emulated IPU" if is_emulated() else "ipu",
         steps=trainer.state.global_step,
         resumed_from_step=None if found is None else found.step,
-        test_logits=logits,
+        test_logits=predicted[-1],
         test_labels=parts["test"].labels,
+        validation_logits=predicted[0] if validated is None else validated,
+        validation_labels=parts["validation"].labels,
     )
 
 
@@ -390,11 +403,15 @@ class _CheckedTrainer(IPUTrainer):  # type: ignore[misc]  # a class of unknown t
 
     control: TrainerControl
 
-    def __init__(self, keeper: Keeper, progress: Progress, validate_first: bool, **kwargs: Any) -> None:
+    def __init__(
+        self, keeper: Keeper, progress: Progress, findings: Sequence[str], validate_first: bool, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self._keeper = keeper
         self._progress = progress
+        self._findings = findings
         self._validate_first = validate_first
+        self._validated: Tuple[Optional[int], Optional[NDArray[np.float32]]] = (None, None)
 
     def create_optimizer(self) -> Any:
         """Upstream's own leaves out Adam's correction for the averages' beginning at 0: steps are then up to three times as
@@ -433,10 +450,20 @@ class _CheckedTrainer(IPUTrainer):  # type: ignore[misc]  # a class of unknown t
     def evaluate(self, *_: Any, **__: Any) -> Dict[str, float]:
         """On all images of the validation part, each counted once, in 32 bits from the device's logits."""
         logits, labels = self.predict_exactly(self.eval_dataset), self.eval_dataset.labels
-        metrics = {"eval_loss": bce_from_logits(logits, labels), "eval_auroc_macro": macro(auroc(logits, labels))}
+        self._validated = (self.state.global_step, logits)
+        metrics = {
+            "eval_loss": bce_from_logits(logits, labels),
+            "eval_auroc_macro": validation_auroc(logits, labels, self._findings),
+        }
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    @property
+    def validated(self) -> Optional[NDArray[np.float32]]:
+        """(n_images, n_findings) logits of the last validation; None if there was none with the weights as they are."""
+        step, logits = self._validated
+        return logits if step == self.state.global_step else None
 
     def predict_exactly(self, dataset: XrayDataset) -> NDArray[np.float32]:
         """(n_images, n_findings) logits. Draws no random numbers from training's."""

@@ -6,10 +6,11 @@ import logging
 import math
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import (
     EvalPrediction,
     PrinterCallback,
@@ -27,7 +28,15 @@ from xray_trainer.backends.callbacks import (
     PredictionCallback,
     ProgressCallback,
 )
-from xray_trainer.backends.common import LOGS_PER_RUN, Keeper, Outcome, Shuffled, ends_unvalidated_epoch, versions_of
+from xray_trainer.backends.common import (
+    LOGS_PER_RUN,
+    Keeper,
+    Outcome,
+    Shuffled,
+    ends_unvalidated_epoch,
+    validation_auroc,
+    versions_of,
+)
 from xray_trainer.checkpoints import Checkpoints
 from xray_trainer.config import RunFile
 from xray_trainer.dataset import Augmentation, XrayDataset, collate, open_part
@@ -38,7 +47,6 @@ from xray_trainer.errors import (
     StoppedError,
 )
 from xray_trainer.interruption import Interruption
-from xray_trainer.metrics import auroc, macro
 from xray_trainer.model import make_model, normalise
 from xray_trainer.prepare.cache import Manifest
 from xray_trainer.progress import Progress
@@ -132,12 +140,12 @@ def _train(
     arguments = _arguments(run_file, per_epoch, scratch, validate_first=ends_unvalidated_epoch(found, per_epoch))
     trainer = _CheckedTrainer(
         keeper,
+        run_file.dataset.findings,
         model=model,
         args=arguments,
         train_dataset=parts["train"],
         eval_dataset=parts["validation"],
         data_collator=collate,
-        compute_metrics=_validation_metrics,
         callbacks=[
             ProgressCallback(progress, metrics, settings.global_batch_size),
             EpochCallback(parts["train"], per_epoch),
@@ -149,9 +157,11 @@ def _train(
     try:
         trainer.train(resume_from_checkpoint=None if found is None else str(found.path))
         progress.begin("Evaluating")
-        batches = math.ceil(len(parts["test"]) / arguments.eval_batch_size)
+        validated = trainer.validated
+        left = [parts["test"]] if validated is not None else [parts["validation"], parts["test"]]
+        batches = sum(math.ceil(len(part) / arguments.eval_batch_size) for part in left)
         trainer.add_callback(PredictionCallback(progress, batches))
-        predicted = trainer.predict(parts["test"])
+        predicted = [trainer.predict_logits(part) for part in left]
     except (StoppedError, LimitReachedError) as error:
         raise keeper.ended(error, trainer.state, trainer.save_checkpoint) from error
     return Outcome(
@@ -159,8 +169,10 @@ def _train(
         device=arguments.device.type,
         steps=trainer.state.global_step,
         resumed_from_step=None if found is None else found.step,
-        test_logits=np.asarray(predicted.predictions, dtype=np.float32),
+        test_logits=predicted[-1],
         test_labels=parts["test"].labels,
+        validation_logits=predicted[0] if validated is None else validated,
+        validation_labels=parts["validation"].labels,
     )
 
 
@@ -202,19 +214,17 @@ def steps_per_epoch(images: int, micro_batch_size: int, gradient_accumulation_st
     return math.ceil(math.ceil(images / micro_batch_size) / gradient_accumulation_steps)
 
 
-def _validation_metrics(prediction: EvalPrediction) -> Dict[str, float]:
-    logits, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-    return {"auroc_macro": macro(auroc(logits, labels.astype(np.int8)))}
-
-
 class _CheckedTrainer(Trainer):
     """Computes the loss itself and looks at it in each step, before it is averaged; saves checkpoints that can't be
     half there."""
 
-    def __init__(self, keeper: Keeper, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, keeper: Keeper, findings: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(compute_metrics=self._measure, **kwargs)
+        self._predicted: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+        self._validated: Tuple[Optional[int], Optional[NDArray[np.float32]]] = (None, None)
         self._trained: torch.nn.Module = kwargs["model"]
         self._keeper = keeper
+        self._findings = findings
         self._filling: Optional[Path] = None
         # the loss is a mean over the micro-batch: Trainer has to divide it by the accumulation steps
         self.model_accepts_loss_kwargs = False
@@ -239,7 +249,23 @@ class _CheckedTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> Dict[str, float]:
         """Draws no random numbers from training's: whether and when it is done makes no difference to the weights."""
         with torch.random.fork_rng():
-            return super().evaluate(*args, **kwargs)
+            figures = super().evaluate(*args, **kwargs)
+        self._validated = (self.state.global_step, self._predicted)
+        return figures
+
+    def _measure(self, prediction: EvalPrediction) -> Dict[str, float]:
+        self._predicted, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+        return {"auroc_macro": validation_auroc(self._predicted, labels.astype(np.int8), self._findings)}
+
+    @property
+    def validated(self) -> Optional[NDArray[np.float32]]:
+        """(n_images, n_findings) logits of the last validation; None if there was none with the weights as they are."""
+        step, logits = self._validated
+        return logits if step == self.state.global_step else None
+
+    def predict_logits(self, dataset: XrayDataset) -> NDArray[np.float32]:
+        """(n_images, n_findings)."""
+        return np.asarray(self.predict(dataset).predictions, dtype=np.float32)
 
     def save_checkpoint(self) -> None:
         self._save_checkpoint(self._trained, trial=None)

@@ -7,8 +7,9 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 
 from xray_trainer.doctor.examine import Division, Examined, Files
-from xray_trainer.doctor.floors import Floors
-from xray_trainer.doctor.table import Floats, Table, count_ages, count_patients_with, count_values
+from xray_trainer.doctor.table import count_ages, count_patients_with, count_values
+from xray_trainer.evaluation.floors import Floors
+from xray_trainer.evaluation.table import Floats, Table
 from xray_trainer.metrics import macro
 
 VERSION = 1
@@ -78,17 +79,20 @@ def _describe_split(division: Division, floors: Floors, findings: Sequence[str])
         "leaked_images": facts.leaked_images,
         "floors": {
             "seeds": division.plan.repeats,
-            "loss": _rounded(floors.loss),
-            "loss_with_no_finding": _rounded(floors.loss_with_no_finding),
-            "metadata_auroc": _describe_auroc(floors.metadata_auroc, findings),
-            "memory_loss": _rounded(floors.memory_loss),
-            "memory_loss_with_no_finding": _rounded(floors.memory_loss_with_no_finding),
-            "memory_auroc": _describe_auroc(floors.memory_auroc, findings),
+            **_describe_losses("loss", floors.prevalence_losses),
+            "metadata_auroc": _describe_aurocs(floors.metadata_aurocs, findings),
+            **_describe_losses("memory_loss", floors.memory_losses),
+            "memory_auroc": _describe_aurocs(floors.memory_aurocs, findings),
         },
     }
 
 
-def _describe_auroc(values: Optional[Floats], findings: Sequence[str]) -> Optional[Dict[str, Any]]:
+def _describe_losses(name: str, values: Floats) -> Dict[str, Optional[float]]:
+    """Without and with `No Finding`, the last."""
+    return {name: _rounded(values[:-1].mean()), f"{name}_with_no_finding": _rounded(values.mean())}
+
+
+def _describe_aurocs(values: Optional[Floats], findings: Sequence[str]) -> Optional[Dict[str, Any]]:
     if values is None:
         return None
     return {

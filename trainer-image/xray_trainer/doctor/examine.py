@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from xray_trainer.config import LabelsFile
-from xray_trainer.doctor.floors import Floors, mean_floors
 from xray_trainer.doctor.images import Found, look_through
 from xray_trainer.doctor.splits import Parts, Plan, SplitFacts, describe_split, divide, make_plans, measure_split
-from xray_trainer.doctor.table import Lines, Table, make_table, read_table_rows
+from xray_trainer.doctor.table import Lines, make_table, read_table_rows
 from xray_trainer.errors import DataError
+from xray_trainer.evaluation.floors import Floors, mean_floors
+from xray_trainer.evaluation.table import Table
 from xray_trainer.findings import has_finding
 from xray_trainer.prepare.archive import find_sources
 from xray_trainer.prepare.labels import LabelRow

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xray_trainer.config import Split
-from xray_trainer.doctor.floors import Floors, measure_floors
-from xray_trainer.doctor.table import Table
+from xray_trainer.evaluation.floors import Floors, measure_floors
+from xray_trainer.evaluation.table import Table
 from xray_trainer.prepare.labels import LabelRow
 from xray_trainer.prepare.official import OfficialLists
 from xray_trainer.prepare.split import PARTS, Unit, assign_units, split_images

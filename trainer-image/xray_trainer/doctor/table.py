@@ -1,27 +1,29 @@
-"""The labels file as arrays, one entry per image, and what is odd about its lines."""
+"""The labels file as a Table, and what is odd about its lines."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, FrozenSet, Iterable, Mapping, Optional, Sequence, Tuple, TypeVar
+from typing import Dict, FrozenSet, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xray_trainer.config import LabelsFile
+from xray_trainer.evaluation.table import (
+    AGE_BANDS,
+    OUT_OF_RANGE,
+    UNKNOWN,
+    Floats,
+    Ints,
+    Labels,
+    Table,
+    Texts,
+    age_bands,
+    numbered,
+)
 from xray_trainer.findings import NO_FINDING, multi_hot
-from xray_trainer.prepare.labels import SHOWN_FROM_PATIENTS, LabelRow, read_rows
-
-MAX_AGE_YEARS = 120
-"""The old labels file has patients of up to 414 years."""
-AGE_BAND_YEARS = 20
-OTHER, UNKNOWN = "other", "unknown"
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-T = TypeVar("T")
+from xray_trainer.prepare.labels import LabelRow, read_rows, told_values
 
 
 @dataclass(frozen=True)
@@ -33,31 +35,6 @@ class Lines:
     """Say again what an earlier line said."""
     contradicting: int
     """Say something else of the image of an earlier line; `prepare` refuses such a file."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """One entry per image, in the order of the file."""
-
-    findings: Tuple[str, ...]
-    """Names of the columns of `labels`, `No Finding` last."""
-    patients: Ints
-    """(n,) numbers from 0, not those of the file."""
-    labels: NDArray[np.int8]
-    """(n, n_findings) 0 or 1."""
-    age_years: Floats
-    """(n,) NaN where unknown."""
-    follow_up: Floats
-    """(n,) NaN where unknown."""
-    sex: NDArray[np.str_]
-    view: NDArray[np.str_]
-
-    def __len__(self) -> int:
-        return len(self.patients)
-
-    @property
-    def patient_count(self) -> int:
-        return int(self.patients.max()) + 1
 
 
 def read_table_rows(path: Path, columns: LabelsFile, findings: Sequence[str]) -> Tuple[Dict[str, LabelRow], Lines]:
@@ -76,7 +53,7 @@ def make_table(rows: Mapping[str, LabelRow], findings: Sequence[str]) -> Table:
     values = list(rows.values())
     return Table(
         findings=columns,
-        patients=_number(row.patient for row in values),
+        patients=numbered(row.patient for row in values),
         labels=_make_labels([row.findings for row in values], columns),
         age_years=_floats([row.age_years for row in values]),
         follow_up=_floats([row.follow_up for row in values]),
@@ -85,13 +62,7 @@ def make_table(rows: Mapping[str, LabelRow], findings: Sequence[str]) -> Table:
     )
 
 
-def _number(names: Iterable[T]) -> Ints:
-    """(n,) numbers of the names, in the order in which they first come."""
-    numbers: Dict[T, int] = {}
-    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
-
-
-def _make_labels(cells: Sequence[FrozenSet[str]], columns: Sequence[str]) -> NDArray[np.int8]:
+def _make_labels(cells: Sequence[FrozenSet[str]], columns: Sequence[str]) -> Labels:
     """There are few different cells: each is looked up once."""
     different = list(dict.fromkeys(cells))
     number = {cell: place for place, cell in enumerate(different)}
@@ -107,31 +78,13 @@ def count_patients_with(table: Table) -> Ints:
     return np.array([len(np.unique(table.patients[column == 1])) for column in table.labels.T], dtype=np.int64)
 
 
-def count_values(values: NDArray[np.str_], patients: Ints) -> Dict[str, int]:
-    """Images by value. What few patients have is counted as `other`: it may be anything, even a name."""
-    different, codes = np.unique(values, return_inverse=True)
-    pairs = np.unique(np.stack([codes, patients]), axis=1)[0]
-    patients_with = np.bincount(pairs, minlength=len(different))
-    counts: Counter[str] = Counter()
-    for value, images, having in zip(different, np.bincount(codes), patients_with):
-        counts[_shown(str(value), int(having))] += int(images)
-    return dict(sorted(counts.items()))
-
-
-def _shown(value: str, patients: int) -> str:
-    if not value:
-        return UNKNOWN
-    return value if patients >= SHOWN_FROM_PATIENTS else OTHER
+def count_values(values: Texts, patients: Ints) -> Dict[str, int]:
+    """Images by value, as far as values are told; UNKNOWN without one."""
+    told = told_values(values.tolist(), patients.tolist())
+    return dict(sorted(Counter(value or UNKNOWN for value in told).items()))
 
 
 def count_ages(age_years: Floats) -> Dict[str, int]:
-    """Images by age band; `out of range` above MAX_AGE_YEARS, `unknown` without an age in years."""
-    known = age_years[~np.isnan(age_years)]
-    edges = [*range(0, MAX_AGE_YEARS, AGE_BAND_YEARS), MAX_AGE_YEARS + 1]
-    bands = np.histogram(known[known <= MAX_AGE_YEARS], edges)[0]
-    names = [f"{low}-{high - 1}" for low, high in zip(edges, edges[1:])]
-    return {
-        **{name: int(count) for name, count in zip(names, bands)},
-        "out of range": int((known > MAX_AGE_YEARS).sum()),
-        UNKNOWN: int(np.isnan(age_years).sum()),
-    }
+    """Images by age band."""
+    counts = Counter(age_bands(age_years).tolist())
+    return {name: counts[name] for name in (*AGE_BANDS, OUT_OF_RANGE, UNKNOWN)}

@@ -29,9 +29,9 @@ from xray_trainer.prepare.cache import (
     publish,
     verify,
 )
-from xray_trainer.prepare.columns import ShardFile
+from xray_trainer.prepare.columns import ShardFile, Subject
 from xray_trainer.prepare.images import UNREADABLE, Collected, collect
-from xray_trainer.prepare.labels import LabelRow, Labels, absent_findings, summarise
+from xray_trainer.prepare.labels import LabelRow, Labels, absent_findings, summarise, told_values
 from xray_trainer.prepare.meter import Meter
 from xray_trainer.prepare.official import OfficialLists
 from xray_trainer.prepare.pool import MOST_PROCESSES
@@ -154,11 +154,22 @@ def _split(collected: Collected, task: Task) -> Dict[str, str]:
 
 
 def _rows_of(collected: Collected, part_of: Dict[str, str], task: Task) -> Rows:
+    rows = [row for _, row in collected.images]
     return Rows(
-        labels=np.stack([multi_hot(row.findings, task.dataset.findings) for _, row in collected.images]),
-        patients=[task.labels.patient_token(row.patient) for _, row in collected.images],
+        labels=np.stack([multi_hot(row.findings, task.dataset.findings) for row in rows]),
+        patients=[task.labels.patient_token(row.patient) for row in rows],
         parts=[part_of[name] for name, _ in collected.images],
+        subjects=_subjects_of(rows),
     )
+
+
+def _subjects_of(rows: List[LabelRow]) -> List[Subject]:
+    """Words that few patients have stay out: the cache is no place for what may be a name."""
+    patients = [row.patient for row in rows]
+    sexes, views = (told_values(values, patients) for values in ([row.sex for row in rows], [row.view for row in rows]))
+    return [
+        Subject(sex or None, row.age_years, view or None, row.follow_up) for sex, view, row in zip(sexes, views, rows)
+    ]
 
 
 def _describe_part(part: str, rows: Rows, findings: List[str]) -> Part:
@@ -199,5 +210,8 @@ def _make_manifest(
 
 
 def _count_other_findings(rows: List[LabelRow], findings: List[str]) -> Dict[str, int]:
+    """Images by name, as far as names are told: the report shows them."""
     known = {*findings, NO_FINDING}
-    return dict(sorted(Counter(name for row in rows for name in row.findings - known).items()))
+    named = [(name, row.patient) for row in rows for name in sorted(row.findings - known)]
+    told = told_values([name for name, _ in named], [patient for _, patient in named])
+    return dict(sorted(Counter(told).items()))

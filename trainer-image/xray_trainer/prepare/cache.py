@@ -26,12 +26,12 @@ from xray_trainer.prepare.official import OfficialLists
 from xray_trainer.prepare.split import PARTS
 from xray_trainer.result import VERSION
 
-CACHE_FORMAT = 3
+CACHE_FORMAT = 4
 """Raised when the same sources and settings give other files."""
 MANIFEST = "manifest.json"
 PREPARED_FILE = "prepared.json"
 SAMPLED_FILES = 4
-"""Files whose digest is compared when a cache is reused; at 64 MB each, a fraction of a second."""
+"""Files whose digest is compared when a cache is reused; at 32 MB each, a fraction of a second."""
 
 
 class Part(BaseModel):

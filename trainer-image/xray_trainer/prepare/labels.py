@@ -17,7 +17,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, TextIO, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Optional, Sequence, TextIO, Tuple
 
 from xray_trainer.config import LabelsFile
 from xray_trainer.errors import ConfigurationError, DataError
@@ -44,6 +44,8 @@ MAX_SHOWN_CHARACTERS = 40
 """Of a heading or finding in a message, which has to fit a termination message."""
 SHOWN_FROM_PATIENTS = 5
 """Values that fewer patients have are not told."""
+OTHER = "other"
+"""In place of a value that is not told."""
 FORMULA = re.compile(r"[=@]|[+-](?![\d.,]*$)")
 """What a spreadsheet would compute; a number with its sign is none."""
 AGE = re.compile(r"0*(\d{1,3})Y?")
@@ -389,11 +391,18 @@ def _parse_follow_up(text: str) -> Optional[int]:
     return int(text) if FOLLOW_UP.fullmatch(text) else None
 
 
+def told_values(values: Sequence[str], patients: Sequence[Any]) -> List[str]:
+    """Each image's value, or OTHER where few patients have it: it may be anything, even a name. The empty one stays."""
+    patients_with = Counter(value for value, _ in set(zip(values, patients)))
+    return [value if not value or patients_with[value] >= SHOWN_FROM_PATIENTS else OTHER for value in values]
+
+
 def summarise(rows: Sequence[LabelRow]) -> Dict[str, Dict[str, int]]:
-    """Counts of images by sex, view and age band of 20 years, for the manifest."""
+    """Counts of images by sex, view and age band of 20 years, for the manifest; of words as far as they are told."""
+    patients = [row.patient for row in rows]
     return {
-        "sex": _count(row.sex for row in rows),
-        "view": _count(row.view for row in rows),
+        "sex": _count(told_values([row.sex for row in rows], patients)),
+        "view": _count(told_values([row.view for row in rows], patients)),
         "age": _count(_age_band(row.age_years) for row in rows),
     }
 
@@ -405,5 +414,5 @@ def _age_band(age_years: Optional[int]) -> str:
     return f"{low}-{low + 19}"
 
 
-def _count(values: Iterator[str]) -> Dict[str, int]:
+def _count(values: Iterable[str]) -> Dict[str, int]:
     return dict(sorted(Counter(value or "unknown" for value in values).items()))

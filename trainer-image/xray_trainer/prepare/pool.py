@@ -19,14 +19,14 @@ DECODERS_PACKAGES = ["kornia_rs", "numpy", "PIL.JpegImagePlugin", "PIL.PngImageP
 
 @lru_cache(maxsize=None)
 def decoding_pool(cores: int) -> ProcessPoolExecutor:
-    """As many processes as cores, until this one ends. Not threads: the fastest decoder holds Python's lock
-    (docs/performance.md).
+    """A process for each core, and one more where there are several, until this one ends: while one of them gets its
+    next image, the others keep the cores busy. Not threads: the fastest decoder holds Python's lock (docs/performance.md).
 
     They start when they are needed, each as a copy of one that has the decoders loaded.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(DECODERS_PACKAGES)
-    return ProcessPoolExecutor(cores, mp_context=context, initializer=_begin)
+    return ProcessPoolExecutor(cores + (cores > 1), mp_context=context, initializer=_begin)
 
 
 def _begin() -> None:

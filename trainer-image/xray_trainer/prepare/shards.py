@@ -11,10 +11,10 @@ import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
 from numpy.typing import NDArray
 
 from xray_trainer.files import sha256_of
-from xray_trainer.prepare.columns import ShardFile, make_schema
+from xray_trainer.prepare.columns import SUBJECT_TYPES, ShardFile, Subject, make_schema
 from xray_trainer.prepare.staging import StagedImages, Staging
 
-SHARD_BYTES = 64 << 20
+SHARD_BYTES = 32 << 20
 """Target size of an Arrow file: large enough to read in one go, small enough to check a few of many in a moment."""
 BATCH_BYTES = 8 << 20
 """Of a record batch, which each core gathers in memory."""
@@ -30,6 +30,7 @@ class Rows:
     """What stands for each image's patient."""
     parts: Sequence[str]
     """Each image's part of the split."""
+    subjects: Sequence[Subject]
 
 
 def write_shards(
@@ -90,6 +91,8 @@ def _make_batch(schema: pa.Schema, images: StagedImages, rows: Rows, ordinals: N
         pa.array(ordinals),
         *(pa.array([of[ordinal] for ordinal in ordinals]) for of in (rows.patients, rows.parts)),
     ]
+    subjects = zip(*(rows.subjects[ordinal] for ordinal in ordinals))
+    columns += [pa.array(values, kind) for values, kind in zip(subjects, SUBJECT_TYPES)]
     return pa.record_batch(columns, schema=schema)
 
 

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from xray_trainer.files import delete_abandoned, discard
 from xray_trainer.prepare.rejections import Rejection
 
-SHARD_FILES = 1024
+SHARD_FILES = 256
 SHARD_BYTES = 64 << 20
-"""A shard is of as many files of the source as fit both: the work of some seconds is lost with a killed preparation."""
+"""A shard is of as many files of the source as fit both: the work of a second or two is lost with a killed preparation,
+and the cores wait for the disk at its end no longer than a small shard takes."""
 FOLDER_PREFIX = ".staged-"
 ABANDONED_SECONDS = 86400
 """A killed preparation is taken up within minutes, or when somebody has seen to what was wrong."""

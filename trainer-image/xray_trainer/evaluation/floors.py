@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import fmean
 from typing import List, Optional, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from xray_trainer.doctor.table import Floats, Ints, Table
-from xray_trainer.metrics import auroc, loss_floor
+from xray_trainer.evaluation.table import Floats, Ints, Labels, Mask, Table, Texts
+from xray_trainer.metrics import auroc, prevalence_losses
 
 RIDGE = 1.0
 """Weight of the penalty: as in scikit-learn's default, enough to keep rare findings from infinite weights."""
@@ -22,21 +20,17 @@ MOST_CERTAIN = 1 - 1e-6
 LEAST_SHARE = 0.01
 """Of the training images, for a value of a column to be a feature."""
 
-Mask = NDArray[np.bool_]
-
 
 @dataclass(frozen=True)
 class Floors:
-    """Measured on the test part; arrays are by finding, NaN where the test part has only one class."""
+    """Measured on the test part, by finding; an AUROC is NaN where the test part has only one class."""
 
-    loss: float
-    """Binary cross-entropy of always predicting the training part's prevalences, `No Finding` left out."""
-    loss_with_no_finding: float
-    metadata_auroc: Optional[Floats]
-    """Of a logistic regression on view, age, sex and follow-up number; None if the labels file has none of them."""
-    memory_loss: float
-    memory_loss_with_no_finding: float
-    memory_auroc: Floats
+    prevalence_losses: Floats
+    """Binary cross-entropy of always predicting the training part's prevalence."""
+    metadata_aurocs: Optional[Floats]
+    """Of a logistic regression on view, age, sex and follow-up number; None if nothing is known of them."""
+    memory_losses: Floats
+    memory_aurocs: Floats
     """Of guessing what the same patient's training images have, see remember_patients."""
 
 
@@ -50,25 +44,21 @@ def measure_floors(table: Table, train: Mask, test: Mask) -> Floors:
     features = make_features(table, train)
     remembered = remember_patients(table.patients, table.labels, train)[test]
     return Floors(
-        loss=loss_floor(positives[:-1], images, truth[:, :-1]),
-        loss_with_no_finding=loss_floor(positives, images, truth),
-        metadata_auroc=None if features is None else _metadata_auroc(features, table.labels, train, test),
-        memory_loss=cross_entropy(remembered[:, :-1], truth[:, :-1]),
-        memory_loss_with_no_finding=cross_entropy(remembered, truth),
-        memory_auroc=auroc(remembered, truth),
+        prevalence_losses=prevalence_losses(positives, images, truth),
+        metadata_aurocs=None if features is None else _metadata_aurocs(features, table.labels, train, test),
+        memory_losses=cross_entropies(remembered, truth),
+        memory_aurocs=auroc(remembered, truth),
     )
 
 
 def mean_floors(floors: Sequence[Floors]) -> Floors:
     """The mean of several measurements of the same data."""
-    metadata = [one.metadata_auroc for one in floors if one.metadata_auroc is not None]
+    metadata = [one.metadata_aurocs for one in floors if one.metadata_aurocs is not None]
     return Floors(
-        loss=fmean(one.loss for one in floors),
-        loss_with_no_finding=fmean(one.loss_with_no_finding for one in floors),
-        metadata_auroc=_mean_of_known(metadata) if metadata else None,
-        memory_loss=fmean(one.memory_loss for one in floors),
-        memory_loss_with_no_finding=fmean(one.memory_loss_with_no_finding for one in floors),
-        memory_auroc=_mean_of_known([one.memory_auroc for one in floors]),
+        prevalence_losses=np.mean([one.prevalence_losses for one in floors], axis=0),
+        metadata_aurocs=_mean_of_known(metadata) if metadata else None,
+        memory_losses=np.mean([one.memory_losses for one in floors], axis=0),
+        memory_aurocs=_mean_of_known([one.memory_aurocs for one in floors]),
     )
 
 
@@ -79,13 +69,13 @@ def _mean_of_known(values: Sequence[Floats]) -> Floats:
     return np.where(known > 0, np.nansum(stacked, axis=0) / np.maximum(known, 1), np.nan)
 
 
-def cross_entropy(chances: Floats, truth: NDArray[np.int8]) -> float:
-    """Binary cross-entropy in nats, mean over images and findings; certainty counts as MOST_CERTAIN."""
+def cross_entropies(chances: Floats, truth: Labels) -> Floats:
+    """(n_findings,) binary cross-entropy in nats, mean over images; certainty counts as MOST_CERTAIN."""
     bounded = np.clip(chances, 1 - MOST_CERTAIN, MOST_CERTAIN)
-    return float(-np.where(truth == 1, np.log(bounded), np.log1p(-bounded)).mean())
+    return np.asarray(-np.where(truth == 1, np.log(bounded), np.log1p(-bounded)).mean(axis=0))
 
 
-def remember_patients(patients: Ints, labels: NDArray[np.int8], train: Mask) -> Floats:
+def remember_patients(patients: Ints, labels: Labels, train: Mask) -> Floats:
     """(n, n_findings) chance of each finding, guessed from the labels of the patient's training images.
 
     It is their mean, as if PRIOR_IMAGES more had the prevalence. An unknown patient is guessed to be like those of whom
@@ -112,7 +102,7 @@ def make_features(table: Table, train: Mask) -> Optional[Floats]:
     return np.stack([np.ones(len(table)), *columns], axis=1) if columns else None
 
 
-def _indicators(values: NDArray[np.str_], train: Mask) -> List[Floats]:
+def _indicators(values: Texts, train: Mask) -> List[Floats]:
     """One column of 0 and 1 for each frequent value but the most frequent one."""
     different, counts = np.unique(values[train], return_counts=True)
     frequent = different[np.argsort(-counts, kind="stable")][: int((counts >= LEAST_SHARE * train.sum()).sum())]
@@ -132,7 +122,7 @@ def _numbers(values: Floats, train: Mask) -> List[Floats]:
     return [scaled, scaled**2, *absent]
 
 
-def _metadata_auroc(features: Floats, labels: NDArray[np.int8], train: Mask, test: Mask) -> Floats:
+def _metadata_aurocs(features: Floats, labels: Labels, train: Mask, test: Mask) -> Floats:
     """Many images have the same metadata: the regression is fitted to what differs, and the images are counted."""
     _, different, group = np.unique(_as_one_value(features[train]), return_index=True, return_inverse=True)
     rows, images = features[train][different], np.bincount(group).astype(np.float64)
