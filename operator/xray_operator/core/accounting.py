@@ -7,27 +7,63 @@ had and the one that was written in its place. A status without figures, or with
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
-from xray_operator.core.cost import NOTHING
-from xray_operator.names import COMPILING, HELD_PHASES, QUEUED, SUCCEEDED, TRAINING
+from xray_operator.core.cost import NOTHING, read_amount
+from xray_operator.names import COMPILING, HELD_PHASES, PAID_PREPARATIONS, QUEUED, SUCCEEDED, TRAINING, WORKING_PHASES
 
 Raw = Mapping[str, Any]
 
 
-def spent(before: Raw, after: Raw) -> dict[str, Decimal]:
-    """What the run's total has grown by, divided among the phases that it grew in.
+def spent(before: Raw, after: Raw) -> dict[tuple[str, str], Decimal]:
+    """What the run's total has grown by: on its flavor, divided among the phases that went on there; and on the flavor of
+    each preparation that it pays.
 
-    A minimum or an increment is billed ahead, so an amount that one phase was billed may move to a later one in the
-    status. Counters can't follow: what was counted stays with the phase in which it was billed.
+    A minimum or an increment is billed ahead, so what was billed while one phase went on may be another's in the status.
+    Counters can't follow: what was counted stays with the phase in which it was billed. Nor can they take back what a run
+    had paid for a preparation that another run pays in the end.
 
-    Returns: phase -> amount >= 0, for every phase; empty if the run has no price.
+    Returns: (flavor, phase) -> amount >= 0, for every phase; empty if the run has no price.
     """
-    old, new = _amounts(_same_run(before, after)), _amounts(after)
-    rise = {phase: max(amount - old.get(phase, NOTHING), NOTHING) for phase, amount in new.items()}
-    risen, growth = sum(rise.values()), max(sum(new.values()) - sum(old.values()), NOTHING)
-    return {phase: growth * each / risen if risen else NOTHING for phase, each in rise.items()}
+    former = _same_run(before, after)
+    total, old_total = run_cost(after), run_cost(former) or NOTHING
+    if total is None:
+        return {}
+    prepared, old_prepared = prepared_amounts(after), prepared_amounts(former)
+    own, old_own = total - sum(prepared.values()), old_total - sum(old_prepared.values())
+    growth = {key: max(amount - old_prepared.get(key, NOTHING), NOTHING) for key, amount in prepared.items()}
+    weights = _went_on(former, after)
+    whole = sum(weights.values())
+    return growth | {
+        (run_flavor(after), phase): max(own - old_own, NOTHING) * weight / whole if whole else NOTHING
+        for phase, weight in weights.items()
+    }
+
+
+def lost(before: Raw, after: Raw) -> Decimal | None:
+    """What the run's lost money has grown by; None if it has no price."""
+    if run_cost(after) is None:
+        return None
+    return max(lost_cost(after) - lost_cost(_same_run(before, after)), NOTHING)
+
+
+def prepared_amounts(status: Raw) -> dict[tuple[str, str], Decimal]:
+    """(Flavor, phase) -> what the run pays for each preparation of its own that has a price and a row."""
+    rows = {row["name"]: read_amount(row.get("amount")) for row in _phase_rows(status)}
+    flavors = {phase: str(section(status, name).get("flavor", "")) for name, phase in PAID_PREPARATIONS.items()}
+    return {(flavor, phase): amount for phase, flavor in flavors.items() if (amount := rows.get(phase)) is not None}
+
+
+def _went_on(before: Raw, after: Raw) -> dict[str, int]:
+    """By how many seconds each phase has grown; where none has, all its seconds."""
+    old, new = _seconds(before), _seconds(after)
+    grown = {phase: max(new.get(phase, 0) - old.get(phase, 0), 0) for phase in HELD_PHASES}
+    return grown if any(grown.values()) else {phase: new.get(phase, 0) for phase in HELD_PHASES}
+
+
+def _seconds(status: Raw) -> dict[str, int]:
+    return {row["name"]: row["seconds"] for row in _phase_rows(status)}
 
 
 def finished_phases(before: Raw, after: Raw) -> dict[str, int]:
@@ -38,7 +74,12 @@ def finished_phases(before: Raw, after: Raw) -> dict[str, int]:
 
 def run_cost(status: Raw) -> Decimal | None:
     """status.cost.total; None where there is no price, or nothing that is an amount."""
-    return _amount(section(status, "cost").get("total"))
+    return read_amount(section(status, "cost").get("total"))
+
+
+def lost_cost(status: Raw) -> Decimal:
+    """status.cost.lostAmount, which is left out where nothing was lost."""
+    return read_amount(section(status, "cost").get("lostAmount")) or NOTHING
 
 
 def run_flavor(status: Raw) -> str:
@@ -59,31 +100,18 @@ def _same_run(before: Raw, after: Raw) -> Raw:
 def _left(status: Raw) -> dict[str, int]:
     """The phases that the run has left for a later one, or by succeeding: a new attempt may enter them again, but
     that they are over has been seen."""
-    seconds: dict[str, int] = {row["name"]: row["seconds"] for row in _phase_rows(status)}
+    seconds = _seconds(status)
     times = section(status, "times")
-    entered = [phase for phase in (QUEUED, *HELD_PHASES) if phase.lower() in times or seconds.get(phase)]
+    entered = [phase for phase in (QUEUED, *WORKING_PHASES) if phase.lower() in times or seconds.get(phase)]
     seconds[QUEUED] = section(times, "queued").get("seconds", 0)
     left = entered if status.get("state") == SUCCEEDED else entered[:-1]
     # a trainer compiles between its steps: it has done with that when it has done with training
     return {phase: seconds.get(phase, 0) for phase in left if phase != COMPILING or TRAINING in left}
 
 
-def _amounts(status: Raw) -> dict[str, Decimal]:
-    rows = {row["name"]: _amount(row.get("amount")) for row in _phase_rows(status)}
-    return {phase: amount for phase in HELD_PHASES if (amount := rows.get(phase)) is not None}
-
-
 def _phase_rows(status: Raw) -> list[Raw]:
     rows: list[Raw] = section(status, "cost").get("phases", [])
     return rows
-
-
-def _amount(text: object) -> Decimal | None:
-    try:
-        amount = Decimal(text) if isinstance(text, str) else None
-    except InvalidOperation:
-        return None
-    return amount if amount is not None and amount.is_finite() else None
 
 
 def section(parent: Raw, name: str) -> Raw:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from xray_operator import names
 from xray_operator.config import OperatorConfig
 from xray_operator.core.backends import backend_of
+from xray_operator.core.budget import STOP_SECONDS, least_amount
+from xray_operator.core.cost import price_in_force
 from xray_operator.core.observed import Observed, Refusal
 from xray_operator.core.partition import Sizing, model_layers, size_off_ipus, size_on_ipus
-from xray_operator.core.spec import FlavorSpec, JobSpec, Problem, parse_part
+from xray_operator.core.spec import Budget, FlavorSpec, JobSpec, Price, Problem, parse_part
 from xray_operator.core.volumes import unreachable, volume_problems
 
 
@@ -53,6 +56,20 @@ def prepare_objections(
     ]
 
 
+def currency_clash(
+    spec: JobSpec, flavor: FlavorSpec, name: str, prepares_on: FlavorSpec, now: datetime
+) -> list[Problem]:
+    """Two currencies on one bill have no sum, and no rate of exchange is invented."""
+    paid, prepared = price_in_force(flavor.prices, now), price_in_force(prepares_on.prices, now)
+    if paid is None or prepared is None or paid.currency == prepared.currency:
+        return []
+    expected = (
+        f"is priced in {prepared.currency}, flavor {spec.flavor} in {paid.currency}: a run is paid in one currency; "
+        "prepare on another flavor, or ask the platform team"
+    )
+    return [Problem(names.FLAVOR_UNFIT, "spec.dataset.prepareFlavor", name, expected)]
+
+
 def size_run(spec: JobSpec, flavor: FlavorSpec, config: OperatorConfig) -> Sizing | list[Problem]:
     """How the run's batches are shared out over what it holds, or why they can't be."""
     if not (backend_of(flavor.backend).holds_ipus(flavor) and config.images.ipu):
@@ -73,17 +90,12 @@ def objections(
 
 
 def misfits(queue_name: str | None, spec: JobSpec, flavor: FlavorSpec) -> list[Problem]:
-    """What can't be had where runs wait for a partition, on a host of which they get more than a pod usually has."""
-    if flavor.partition is None:
-        return []
-    problems = []
-    if queue_name:
-        expected = (
-            f"can't be had on flavor {spec.flavor}: its runs wait in the operator's own line for their partition, by the "
-            "Job's suspend, which Kueue would take over; take the label off"
-        )
+    """What can't be had where Kueue can't decide, or on a host of which runs get more than a pod usually has."""
+    problems, backend = [], backend_of(flavor.backend)
+    if queue_name and backend.no_queue:
+        expected = f"can't be had on flavor {spec.flavor}: {backend.no_queue}; take the label off"
         problems.append(Problem(names.FLAVOR_UNFIT, f"metadata.labels[{names.LABEL_QUEUE}]", queue_name, expected))
-    if spec.dataset.prepare == "InitContainer":
+    if spec.dataset.prepare == "InitContainer" and backend.shares_host:
         expected = (
             f"can't be had on flavor {spec.flavor}: foreign files would be read on its host, while the partition is held; "
             "leave prepare out"
@@ -92,12 +104,41 @@ def misfits(queue_name: str | None, spec: JobSpec, flavor: FlavorSpec) -> list[P
     return problems
 
 
+def budget_problems(spec: JobSpec, flavor: FlavorSpec, now: datetime) -> list[Problem]:
+    """Why the job's budget can't be kept on this flavor."""
+    budget, price = spec.budget, price_in_force(flavor.prices, now)
+    if budget is None:
+        return []
+    if price is None:
+        expected = (
+            f"can't be kept: flavor {spec.flavor} has no price; ask the platform team for one, or leave budget out"
+        )
+        return [Problem(names.BUDGET_UNPRICED, "spec.budget", f"{budget.limit} {budget.currency}", expected)]
+    if price.currency != budget.currency:
+        expected = f"is not that of flavor {spec.flavor}, which is priced in {price.currency}; write the limit in that"
+        return [Problem(names.BUDGET_CURRENCY, "spec.budget.currency", budget.currency, expected)]
+    return _too_low(spec.flavor, budget, price)
+
+
+def _too_low(flavor: str, budget: Budget, price: Price) -> list[Problem]:
+    least = least_amount(price, budget.on_exceed)
+    if least <= budget.limit:
+        return []
+    stop = f" and a stop takes up to {STOP_SECONDS} s" if budget.on_exceed == "CheckpointAndStop" else ""
+    expected = (
+        f"is below what an attempt costs at least on flavor {flavor}, {least} {price.currency}: at {price.per_hour} an hour "
+        f"{price.minimum_seconds} s are billed at least, in steps of {price.increment_seconds} s{stop}"
+    )
+    return [Problem(names.BUDGET_TOO_LOW, "spec.budget.limit", f"{budget.limit} {budget.currency}", expected)]
+
+
 def obstacles(namespace: str, observed: Observed) -> list[Problem]:
     """What keeps any run from getting its children, also one that was fixed before."""
     return [
         *_former_pods(observed.former_pods),
         *_taken(observed.taken, namespace),
         *_refused(observed.refused),
+        *_absent(observed.absent),
     ]
 
 
@@ -144,3 +185,13 @@ def _refused(refusal: Refusal | None) -> list[Problem]:
         return []
     expected = f"is refused by the API server, and will be tried again: {refusal.words}"
     return [Problem(names.CREATION_REFUSED, "", refusal.child, expected)]
+
+
+def _absent(kind: str) -> list[Problem]:
+    if not kind:
+        return []
+    expected = (
+        "is not a kind that the API server knows: Graphcore's IPU Operator is not installed; the platform team installs it, "
+        "or name another flavor"
+    )
+    return [Problem(names.BACKEND_NOT_INSTALLED, "", kind, expected)]

@@ -18,6 +18,10 @@ spec.readyWhen moves it. While a run is being stopped, or replaced by another re
 Stalled; while Ready is Unknown, Reconciling is True. A run whose node is lost keeps its state, with Running and
 Ready Unknown and the reason NodeLost.
 
+A run that makes no progress for longer than its limit keeps its state, with Stalled True and Ready False and the reason
+NoProgress, as of a Deployment that does not progress; where its pod is ended for that, Ready is Unknown instead. When that
+is over, Stalled is False with the reason StallOver.
+
 Running and Ready say where the run is and why. The others do so only where they are what it is about: `Stalled` with
 status False has the reason NotStalled and no message, so that nobody reads "out of memory" beside `Suspended`.
 """
@@ -87,8 +91,8 @@ def accepted_conditions(situation: Situation, accepted: Condition, data: str, re
         ready_when: spec.readyWhen.
     """
     state, reason, message = situation.state, situation.reason, situation.message
-    ready = "Unknown" if situation.changing else _ready(state, ready_when)
-    stuck = state in (names.FAILED, names.STOPPED) and not situation.changing
+    ready = "Unknown" if situation.changing else "False" if reason == names.NO_PROGRESS else _ready(state, ready_when)
+    stuck = not situation.changing and (state in (names.FAILED, names.STOPPED) or reason == names.NO_PROGRESS)
     started = ready == "True" and _runs(state) and reason == state
 
     def told(kind: str, holds: bool) -> Condition:
@@ -125,8 +129,9 @@ def find_condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 def went_on_at(status: Mapping[str, Any]) -> str | None:
     """When the run went on after it had stood still, by a wish or a limit; None if it never did, or stands still."""
-    stood = (find_condition(status, kind) for kind in (names.SUSPENDED, names.STALLED))
-    went_on = [row["lastTransitionTime"] for row in stood if row.get("status") == "False"]
+    rows = (find_condition(status, kind) for kind in (names.SUSPENDED, names.STALLED))
+    stood = [row for row in rows if row.get("status") == "False" and row.get("reason") != names.STALL_OVER]
+    went_on = [row["lastTransitionTime"] for row in stood]
     begun = find_condition(status, names.ACCEPTED).get("lastTransitionTime", "")
     return max((moment for moment in went_on if moment > begun), default=None)
 
@@ -186,10 +191,11 @@ def _data_ready(situation: Situation, data: str) -> Condition:
 
 def _render(condition: Condition, former: Mapping[str, Any], generation: int, now: datetime) -> dict[str, Any]:
     unmoved = former.get("status") == condition.status and former.get("lastTransitionTime")
+    over = condition.reason == _QUIET[names.STALLED] and former.get("reason") in (names.NO_PROGRESS, names.STALL_OVER)
     return {
         "type": condition.type,
         "status": condition.status,
-        "reason": condition.reason[:64],
+        "reason": names.STALL_OVER if over else condition.reason[:64],
         "message": names.short(condition.message),
         "observedGeneration": generation,
         "lastTransitionTime": unmoved or render_time(now),

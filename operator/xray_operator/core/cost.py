@@ -1,6 +1,8 @@
-"""What a run costs: the price that was in force at its start, times the seconds that it held its flavor.
+"""What a run costs: the price that was in force at its start, times the seconds for which its attempts are billed.
 
-Amounts are exact decimals, rounded once, to four places, half to even. Waiting in the queue costs nothing.
+Each attempt claims the flavor anew, so each is billed by itself: its held seconds, raised to the price's minimum and then
+to a whole number of increments. Waiting in the queue costs nothing. Amounts are exact decimals; a sum is rounded once,
+to four places, half to even, and its parts add up to it.
 """
 
 from __future__ import annotations
@@ -8,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from itertools import accumulate, pairwise
 from typing import Final
 
 from xray_operator.core.spec import Price
-from xray_operator.names import HELD_PHASES
+from xray_operator.names import ROUNDED_UP, TRAINING
 
 PLACES: Final = Decimal("0.0001")
 CENTS: Final = Decimal("0.01")
@@ -20,22 +23,65 @@ NOTHING: Final = Decimal("0.0000")
 
 
 @dataclass(frozen=True)
+class PaidPreparation:
+    """What a preparation of its own adds to the bill of the run that pays for it."""
+
+    phase: str
+    seconds: int
+    """Held of its own flavor."""
+    amount: Decimal | None
+    """At its own price; None where it has none, or none in the run's currency."""
+    estimated: bool = False
+
+
+@dataclass(frozen=True)
 class Cost:
-    """An amount in the currency's major unit, divided among the phases; None where there is no price."""
+    """The bill of a run, in the currency's major unit; amounts are None or absent where its flavor has no price."""
 
     price: Price | None
     seconds: Mapping[str, int]
     """Held seconds of each of HELD_PHASES, all attempts together."""
-    held_seconds: int
     billed_seconds: int
-    total: Decimal | None
-    amounts: Mapping[str, Decimal]
+    """Of all attempts, each by itself."""
+    lost_seconds: int = 0
+    """Of Training: what attempts that failed had done since their newest checkpoint."""
+    estimated: bool = False
+    """The end of an attempt was not told by its containers."""
+    preparations: tuple[PaidPreparation, ...] = ()
+
+    @property
+    def held_seconds(self) -> int:
+        return sum(self.seconds.values())
+
+    @property
+    def prepared(self) -> Decimal:
+        """The part of the preparations that have a price."""
+        return sum((each.amount or NOTHING for each in self.preparations), NOTHING)
+
+    @property
+    def total(self) -> Decimal | None:
+        if self.price is None:
+            return None
+        return self.prepared + amount_of(self.billed_seconds, self.price)
+
+    @property
+    def amounts(self) -> dict[str, Decimal]:
+        """The flavor's part of the total by phase; what was billed beyond what was held is ROUNDED_UP."""
+        if self.price is None:
+            return {}
+        rounded_up = {ROUNDED_UP: self.billed_seconds - self.held_seconds}
+        return divide(amount_of(self.billed_seconds, self.price), {**self.seconds, **rounded_up})
+
+    @property
+    def lost_amount(self) -> Decimal | None:
+        """A part of that of Training, told once more."""
+        if self.price is None:
+            return None
+        return min(amount_of(self.lost_seconds, self.price), self.amounts[TRAINING])
 
     @property
     def display(self) -> str:
-        if self.price is None or self.total is None:
-            return "unpriced"
-        return f"{self.total.quantize(CENTS, ROUND_HALF_EVEN)} {self.price.currency}"
+        return display_of(self.total, self.price)
 
 
 def price_in_force(prices: Iterable[Price], now: datetime) -> Price | None:
@@ -45,21 +91,23 @@ def price_in_force(prices: Iterable[Price], now: datetime) -> Price | None:
 
 
 def billed_seconds(held: int, price: Price) -> int:
-    """Held seconds after the price's minimum and increment; nothing held is nothing billed."""
+    """One attempt's held seconds after the price's minimum and increment; nothing held is nothing billed."""
     if held <= 0:
         return 0
     increments = -(-max(held, price.minimum_seconds) // price.increment_seconds)
     return increments * price.increment_seconds
 
 
-def make_cost(seconds: Mapping[str, int], price: Price | None) -> Cost:
-    """The cost of a run that held its flavor for so many seconds in each of HELD_PHASES."""
-    held = sum(seconds.values())
-    if price is None:
-        return Cost(None, seconds, held, held, None, {})
-    billed = billed_seconds(held, price)
-    total = (price.per_hour * billed / 3600).quantize(PLACES, ROUND_HALF_EVEN)
-    return Cost(price, seconds, held, billed, total, divide(total, seconds))
+def amount_of(seconds: int, price: Price) -> Decimal:
+    """The price of so many seconds."""
+    return (price.per_hour * seconds / 3600).quantize(PLACES, ROUND_HALF_EVEN)
+
+
+def running_amounts(seconds: Iterable[int], price: Price) -> list[Decimal]:
+    """The price of each of these, one after the other: none changes with those that follow, and all add up to the
+    price of the sum, which is rounded once."""
+    sums = [amount_of(so_far, price) for so_far in accumulate(seconds, initial=0)]
+    return [after - before for before, after in pairwise(sums)]
 
 
 def divide(total: Decimal, seconds: Mapping[str, int]) -> dict[str, Decimal]:
@@ -67,14 +115,30 @@ def divide(total: Decimal, seconds: Mapping[str, int]) -> dict[str, Decimal]:
 
     Args:
         total: not negative, a multiple of PLACES.
-        seconds: per phase, not negative; where all are 0, total is 0 too.
+        seconds: per part, not negative; where all are 0, total is 0 too. Of equal remainders the first one's is rounded up.
     """
     units = int(total / PLACES)
     whole = sum(seconds.values())
     if whole == 0:
         return dict.fromkeys(seconds, NOTHING)
-    parts = {phase: units * share // whole for phase, share in seconds.items()}
-    by_remainder = sorted(seconds, key=lambda p: (-(units * seconds[p] % whole), HELD_PHASES.index(p)))
-    for phase in by_remainder[: units - sum(parts.values())]:
-        parts[phase] += 1
-    return {phase: part * PLACES for phase, part in parts.items()}
+    parts = {name: units * share // whole for name, share in seconds.items()}
+    by_remainder = sorted(seconds, key=lambda name: -(units * seconds[name] % whole))
+    for name in by_remainder[: units - sum(parts.values())]:
+        parts[name] += 1
+    return {name: part * PLACES for name, part in parts.items()}
+
+
+def display_of(amount: Decimal | None, price: Price | None) -> str:
+    """An amount for people: 0.42 USD, or unpriced."""
+    if price is None or amount is None:
+        return "unpriced"
+    return f"{amount.quantize(CENTS, ROUND_HALF_EVEN)} {price.currency}"
+
+
+def read_amount(text: object) -> Decimal | None:
+    """An amount as a status tells it; None where it is none."""
+    try:
+        amount = Decimal(text) if isinstance(text, str) else None
+    except InvalidOperation:
+        return None
+    return amount if amount is not None and amount.is_finite() else None

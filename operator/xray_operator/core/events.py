@@ -40,7 +40,8 @@ def milestones(status: Mapping[str, Any]) -> tuple[Milestone, ...]:
 def build_events(job: XRayJob, status: Mapping[str, Any], now: datetime) -> tuple[dict[str, Any], ...]:
     """Events for the milestones that status has passed and job.status has not."""
     known = {milestone.key for milestone in milestones(job.status)}
-    return tuple(_build_event(job, m, now) for m in milestones(status) if m.key not in known)
+    subject = Subject(names.JOB_KIND, job.ref.namespace, job.ref.name, job.ref.uid, job.resource_version)
+    return tuple(build_event(subject, m, now) for m in milestones(status) if m.key not in known)
 
 
 def _begin(status: Mapping[str, Any]) -> Iterator[Milestone]:
@@ -67,8 +68,14 @@ def _on_the_way(status: Mapping[str, Any]) -> Iterator[Milestone]:
             yield Milestone(reason, "Normal", reason, condition["message"])
     if absent := status.get("data", {}).get("absentFindings"):
         yield Milestone(names.FINDINGS_ABSENT, "Warning", names.FINDINGS_ABSENT, tell_absent(absent))
+    budget = find_condition(status, names.BUDGET_WARNING)
+    if budget.get("status") == "True":
+        limit = status.get("budget", {}).get("limit")
+        yield Milestone(f"{budget['reason']} {limit}", "Warning", budget["reason"], budget["message"])
     running = find_condition(status, names.RUNNING)
     pod, attempts = status.get("run", {}).get("podName"), len(status.get("attempts", ()))
+    if running.get("reason") == names.MONTH_SPENT:
+        yield Milestone(f"{names.MONTH_SPENT} {running['message']}", "Warning", names.MONTH_SPENT, running["message"])
     if running.get("reason") == names.NO_PROGRESS:
         yield Milestone(f"{names.NO_PROGRESS} {pod}", "Warning", names.NO_PROGRESS, running["message"])
     if running.get("reason") == names.NODE_LOST:
@@ -104,7 +111,8 @@ def _is_told(row: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
 
 def _attempt_over(row: Mapping[str, Any]) -> Milestone:
     told = f"{row['reason']}: {row.get('message', '')}"
-    if row.get("exitCode") == names.STOPPED_EXIT_CODE:
+    # one that vanished may have been stopped as well as have failed: nobody saw it
+    if row.get("exitCode") == names.STOPPED_EXIT_CODE or row["reason"] == names.POD_VANISHED:
         return Milestone(f"{names.ATTEMPT_STOPPED} {row['podName']}", "Normal", names.ATTEMPT_STOPPED, told)
     told = f"{told}; it may be tried again"
     return Milestone(f"{names.ATTEMPT_FAILED} {row['podName']}", "Warning", names.ATTEMPT_FAILED, told)
@@ -119,19 +127,30 @@ def _end(status: Mapping[str, Any]) -> Iterator[Milestone]:
         yield Milestone(names.FAILED, "Warning", names.FAILED, told)
 
 
-def _build_event(job: XRayJob, milestone: Milestone, now: datetime) -> dict[str, Any]:
-    digest = hashlib.sha256(f"{job.ref.uid}/{milestone.key}".encode()).hexdigest()[:16]
+@dataclass(frozen=True)
+class Subject:
+    """What an event is about."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+
+
+def build_event(subject: Subject, milestone: Milestone, now: datetime) -> dict[str, Any]:
+    digest = hashlib.sha256(f"{subject.uid}/{milestone.key}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{job.ref.name[:200]}.{digest}", "namespace": job.ref.namespace},
+        "metadata": {"name": f"{subject.name[:200]}.{digest}", "namespace": subject.namespace},
         "involvedObject": {
             "apiVersion": names.API_VERSION,
-            "kind": names.JOB_KIND,
-            "namespace": job.ref.namespace,
-            "name": job.ref.name,
-            "uid": job.ref.uid,
-            "resourceVersion": job.resource_version,
+            "kind": subject.kind,
+            "namespace": subject.namespace,
+            "name": subject.name,
+            "uid": subject.uid,
+            "resourceVersion": subject.resource_version,
         },
         "type": milestone.type,
         "reason": milestone.reason,

@@ -1,4 +1,5 @@
-"""The plan of a run -> its ConfigMap and its batch/v1 Job. Both are created once and never applied again.
+"""The plan of a run -> its ConfigMap and the Job that trains, or what its backend has in its place. Both are created once
+and never applied again.
 
 Later only the Job's `suspend` is patched: a newly rendered pod template over a live Job would be refused (422).
 
@@ -8,6 +9,7 @@ not blocking the owner's deletion, so that no right on finalizers is needed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from xray_operator import names
@@ -15,13 +17,12 @@ from xray_operator.config import Pod
 from xray_operator.core import run_file
 from xray_operator.core.backends import backend_of
 from xray_operator.core.backends.base import PodParts
+from xray_operator.core.batch_job import GRACE_SECONDS, job_spec
 from xray_operator.core.parts import Host
 from xray_operator.core.plan import JobRef, Plan, Preparation, Snapshot
 
 USER: Final = 65532
 """uid, gid and fsGroup of every container; "nonroot" in distroless images."""
-GRACE_SECONDS: Final = 120
-"""From SIGTERM to SIGKILL: one training step and saving a checkpoint of ViT-base."""
 CA_MOUNT: Final = "/etc/xray-ca"
 _CACHE_MOUNTS: Final = (run_file.CACHE_MOUNT, "/tmp", "/dev/shm")
 S3_KEYS: Final = {
@@ -33,8 +34,19 @@ S3_KEYS: Final = {
 FSSPEC_KEYS: Final = {"STORAGE_OPTIONS": True}
 """Keys of a source's Secret, and whether they must be there. By name and not all: an environment decides over more than
 credentials, and who may write a Secret may not be allowed to decide what a pod runs."""
-BACKOFF_LIMIT: Final = 2
-"""Failures that may pass by themselves are tried three times in all."""
+TRACKING_KEYS: Final = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_EXPERIMENT_NAME",
+    "WANDB_API_KEY",
+    "WANDB_BASE_URL",
+    "WANDB_ENTITY",
+    "WANDB_PROJECT",
+    "WANDB_MODE",
+)
+"""What of the Secret of spec.tracking reaches the container that trains; none has to be there."""
 
 
 def build_config_map(plan: Plan) -> dict[str, Any]:
@@ -48,38 +60,30 @@ def build_config_map(plan: Plan) -> dict[str, Any]:
     }
 
 
-def build_job(plan: Plan, model_commit: str | None = None) -> dict[str, Any]:
-    """The Job: init container `prepare`, container `train`; passes Pod Security `restricted`, unless its flavor has a
-    partition, whose host's network and memory it needs.
+def build_job(plan: Plan, model_commit: str | None = None, last_pod: str = "") -> dict[str, Any]:
+    """The object whose pod trains, a Job for most backends: init container `prepare`, container `train`; passes Pod
+    Security `restricted`, unless its backend needs the host's network and memory.
 
     Args:
         model_commit: of the hub model that a Job of its own has fetched for this run, if it has told it.
+        last_pod: of the attempt before, where each attempt has an object of its own.
     """
+    backend = backend_of(plan.snapshot.backend)
     metadata, pod_labels = _metadata(plan), _labels(plan) | {names.LABEL_OUTPUT: plan.output_folder}
-    if plan.snapshot.queue_name:
-        metadata["labels"] |= {names.LABEL_QUEUE: plan.snapshot.queue_name}
+    if backend.one_attempt:
+        metadata["name"] = plan.job.run_name(plan.snapshot.rerun, last_pod)
+    metadata["labels"] |= plan.snapshot.queue_labels
     if plan.partition_key:
         metadata["annotations"] = {names.ANNOTATION_TURN: names.WAITS}
         for labels in (metadata["labels"], pod_labels):
             labels[names.LABEL_PARTITION] = plan.partition_key
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": metadata,
-        "spec": {
-            # Kueue, or the line of the partition, says when it may run
-            "suspend": bool(plan.snapshot.queue_name or plan.partition_key),
-            "completions": 1,
-            "parallelism": 1,
-            "backoffLimit": BACKOFF_LIMIT,
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": _failure_rules()},
-            "template": {
-                "metadata": _pod_metadata(plan, pod_labels, plan.progress_port),
-                "spec": _run_pod(plan, model_commit),
-            },
-        },
+    template = {
+        "metadata": _pod_metadata(plan, pod_labels, plan.progress_port),
+        "spec": _run_pod(plan, model_commit),
     }
+    # Kueue, or the line of the partition, says when it may run
+    suspend = bool(plan.snapshot.queue_name or plan.partition_key)
+    return backend.build_child(plan.snapshot, metadata, template, suspend=suspend)
 
 
 def build_shared_job(plan: Plan, preparation: Preparation) -> dict[str, Any]:
@@ -102,17 +106,12 @@ def build_shared_job(plan: Plan, preparation: Preparation) -> dict[str, Any]:
             "labels": labels,
             "ownerReferences": [shared_owner(plan.job)],
         },
-        "spec": {
-            "completions": 1,
-            "parallelism": 1,
-            "backoffLimit": BACKOFF_LIMIT,
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": _failure_rules()},
-            "template": {
+        "spec": job_spec(
+            {
                 "metadata": _pod_metadata(plan, labels, names.PROGRESS_PORT),
                 "spec": _shared_pod(plan, preparation),
-            },
-        },
+            }
+        ),
     }
 
 
@@ -153,18 +152,6 @@ def _labels(plan: Plan) -> dict[str, str]:
     }
 
 
-def _failure_rules() -> list[dict[str, Any]]:
-    # the order matters: a pod that was disrupted may also carry an exit code
-    disrupted = {"type": "DisruptionTarget", "status": "True"}
-    fatal = {"operator": "In", "values": list(names.FATAL_EXIT_CODES)}
-    stopped = {"operator": "In", "values": [names.STOPPED_EXIT_CODE]}
-    return [
-        {"action": "Ignore", "onPodConditions": [disrupted]},
-        {"action": "Ignore", "onExitCodes": stopped},
-        {"action": "FailJob", "onExitCodes": fatal},
-    ]
-
-
 def _pod_metadata(plan: Plan, labels: dict[str, str], port: int) -> dict[str, Any]:
     scraped = {
         "prometheus.io/scrape": "true",
@@ -187,13 +174,16 @@ def _run_pod(plan: Plan, model_commit: str | None) -> dict[str, Any]:
     elif plan.snapshot.fetches_in_its_pod:  # it was fixed before models had Jobs
         _let_out(plan, prepare)
         _let_out(plan, train)
+    if plan.spec.tracking and not plan.snapshot.fetches_in_its_pod:
+        _let_out(plan, train)
     volumes = [*_volumes(plan, prepare, train), *parts.volumes]
     spec = _pod_spec(plan.snapshot, plan.snapshot, [train], volumes)
     return spec | parts.pod | {"initContainers": [prepare]}
 
 
 def _let_out(plan: Plan, container: dict[str, Any]) -> None:
-    """Give a container what the administrator's network asks for. Where a Job prepares, the run's own pod needs none."""
+    """Give a container what the administrator's network asks for. Where a Job prepares, the run's own pod needs it for
+    nothing but a tracker."""
     container["env"] += _network(plan.snapshot.pod)
     if plan.snapshot.pod.ca_bundle.config_map_name:
         mount = {"name": "ca-bundle", "mountPath": CA_MOUNT, "readOnly": True}
@@ -214,8 +204,15 @@ def _credentials(plan: Plan) -> list[dict[str, Any]]:
     store, keys = (source.s3, S3_KEYS) if source.s3 else (source.fsspec, FSSPEC_KEYS)
     if store is None or store.secret_name is None:
         return []
+    return _from_secret(store.secret_name, keys)
+
+
+def _from_secret(name: str, keys: Mapping[str, bool]) -> list[dict[str, Any]]:
+    """Args:
+    keys: and whether they must be there.
+    """
     return [
-        {"name": key, "valueFrom": {"secretKeyRef": {"name": store.secret_name, "key": key, "optional": not needed}}}
+        {"name": key, "valueFrom": {"secretKeyRef": {"name": name, "key": key, "optional": not needed}}}
         for key, needed in keys.items()
     ]
 
@@ -267,6 +264,8 @@ def _train_container(plan: Plan, parts: PodParts) -> dict[str, Any]:
     if parts.limits:
         container["resources"].setdefault("limits", {}).update(parts.limits)
     container["env"] += parts.env
+    if plan.spec.tracking:
+        container["env"] += _from_secret(plan.spec.tracking.secret_name, dict.fromkeys(TRACKING_KEYS, False))
     container["volumeMounts"] = [*container["volumeMounts"], *parts.mounts]
     container["securityContext"] |= parts.security
     return container

@@ -6,7 +6,7 @@ Views are read tolerantly: what the API server guarantees is relied upon, what p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -35,6 +35,7 @@ class XRayJob:
     live: LiveSpec
     """What of the spec acts at once; its defaults where somebody stored nonsense."""
     queue_name: str | None
+    queue_priority: str | None
     status: Raw
 
     @property
@@ -60,6 +61,17 @@ class Container:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What holds a pod's accelerators where that is more than the pod: from before it has a node until after its end."""
+
+    made: datetime
+    released: datetime | None = None
+    """When its controller let go of them."""
+    gone: bool = False
+    """Deleted; nobody tells when."""
+
+
+@dataclass(frozen=True)
 class Pod:
     """One attempt of a run."""
 
@@ -75,50 +87,49 @@ class Pod:
     """Where it serves its progress."""
     reason: str
     lost: datetime | None
-    """When it was marked for deletion or disruption: the end of what it held, where no container tells."""
+    """When it was marked for deletion or disruption: of a pod that was ended from outside the end of what it held, where no
+    container tells."""
     node: str = ""
     cut_off: datetime | None = None
     """Since when the cluster itself hears nothing of its node; a moment to come, where it is given time to end."""
     gone: bool = False
     """Deleted; this is the last that was seen of it."""
+    claim: Claim | None = None
 
     @property
     def over(self) -> bool:
         return self.gone or self.phase in ("Succeeded", "Failed")
 
     @property
-    def ended(self) -> datetime | None:
-        """When its last container ended; None while the pod is not over.
-
-        A node that died never tells: its pod is failed from outside with `train` running or unheard of.
-        """
-        if not self.over:
-            return None
-        ends = [c.finished for c in (self.prepare, self.train) if c.finished]
-        if self.lost and not self.end_is_told:
-            ends.append(self.lost)
-        return max(ends, default=self.scheduled)
+    def last_finished(self) -> datetime | None:
+        """When the latest of its containers to end did."""
+        return max((c.finished for c in (self.prepare, self.train) if c.finished), default=None)
 
     @property
     def end_is_told(self) -> bool:
         """Whether the container that ran last has told its end."""
-        return bool(self.train.finished or (self.prepare.finished and self.prepare.exit_code))
+        failed = self.prepare.finished and self.prepare.exit_code
+        return bool(self.train.finished or failed or (self.phase == "Succeeded" and self.last_finished))
 
 
 @dataclass(frozen=True)
 class JobHandle:
-    """Which batch/v1 Job of ours."""
+    """Which Job of ours, or which object that a backend has in its place."""
 
     namespace: str
     name: str
     uid: str
     rerun: int
     deleting: bool
+    kind: str = "Job"
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """The batch/v1 Job of a run."""
+    """The batch/v1 Job of a run, or the latest attempt's object where each has its own (core.ipu_job)."""
 
     handle: JobHandle
     snapshot: Snapshot
@@ -127,7 +138,15 @@ class Job:
     """As its spec says."""
     complete: bool
     failed: str | None
-    """The Job controller's reason, if it gave up."""
+    """The reason for which nothing is tried any more."""
+    message: str = ""
+    """Its controller's last word."""
+    spent: bool = False
+    """It was one attempt, which is over; another has to be made."""
+    ending: bool = False
+    """Its pod is over, and it still holds its partition."""
+    claim: Claim | None = None
+    """What it holds while it has no pod."""
     version: str = ""
     turn: str = ""
     """Its place in the line of a partition (core.turns)."""
@@ -226,6 +245,16 @@ class Volume:
 
 
 @dataclass(frozen=True)
+class Capacity:
+    """What a V-IPU proxy has answered."""
+
+    partitions: int | None = None
+    """How many of the size that was asked for can be had now; None: it is not known."""
+    trouble: str = ""
+    """Why not, in words."""
+
+
+@dataclass(frozen=True)
 class Refusal:
     """The API server takes no such child as things are: quota, admission or rights are against it."""
 
@@ -257,9 +286,15 @@ class Observed:
     """The claims that were looked for, by name; None: there is no such claim."""
     former_pods: tuple[str, ...] = ()
     """Pods of a run before that still hold its flavor or may write to its folder."""
+    budgets: Sequence[Raw] = ()
+    """Raw TrainingBudgets of the namespace; only looked up for a run that may begin."""
+    neighbours: Sequence[Raw] = ()
+    """Raw XRayTrainingJobs that they count; only looked up where there are any."""
     taken: str = ""
     """A child's name is in use by something that is not ours: kind and name."""
     refused: Refusal | None = None
+    absent: str = ""
+    """A kind that the flavor needs and the API server doesn't know."""
     unreadable: Unreadable | None = None
     snapshot: Snapshot | None = None
     """Of the ConfigMap, when it exists and there is no Job."""
@@ -269,9 +304,15 @@ class Observed:
     """Oldest first."""
     pod_refused: str = ""
     """Why the Job controller could not make a pod, in the API server's words, where there is none."""
+    queue_told: str = ""
+    """What Kueue says of a Job that it keeps suspended, in its own words."""
     line: Line | None = None
     """Of the partition that the run waits for, read for this very decision; None if it waits for none."""
+    capacity: Capacity | None = None
+    """Asked for this very decision; None if nobody was asked."""
     progress: Progress | None = None
+    finished: Sequence[Any] = ()
+    """Every core.history.FinishedRun, for a job that has not begun. (Its attempts are made of pods: no import.)"""
     shared_jobs: Mapping[str, SharedJob] = field(default_factory=dict)
     """Of the preparations that the run waits for, by name, as far as they are there."""
 
@@ -289,19 +330,24 @@ def read_xray_job(raw: Raw) -> XRayJob:
         spec=spec,
         live=live if isinstance(live, LiveSpec) else LiveSpec(),
         queue_name=metadata.get("labels", {}).get(names.LABEL_QUEUE),
-        status=_sound(raw.get("status")),
+        queue_priority=metadata.get("labels", {}).get(names.LABEL_QUEUE_PRIORITY),
+        status=sound_status(raw.get("status")),
     )
 
 
 def read_handle(raw: Raw, ref: JobRef) -> JobHandle | None:
     """Which run of ours a batch/v1 Job is: by owner, name and label together, for anybody can write a label."""
-    metadata = raw["metadata"]
-    label = metadata.get("labels", {}).get(names.LABEL_RERUN, "")
-    rerun = int(label) if re.fullmatch("[0-9]{1,6}", label) else 0
+    metadata, rerun = raw["metadata"], rerun_of(raw)
     ours = (metadata["namespace"], metadata["name"]) == (ref.namespace, ref.run_name(rerun))
     if not ours or controller_uid(raw) != ref.uid:
         return None
     return JobHandle(ref.namespace, metadata["name"], metadata["uid"], rerun, "deletionTimestamp" in metadata)
+
+
+def rerun_of(raw: Raw) -> int:
+    """As the label tells; 0 where it tells nothing."""
+    label = raw["metadata"].get("labels", {}).get(names.LABEL_RERUN, "")
+    return int(label) if re.fullmatch("[0-9]{1,6}", label) else 0
 
 
 def read_job(raw: Raw, handle: JobHandle, snapshot: Snapshot) -> Job:
@@ -374,10 +420,15 @@ def read_pods(
     """The pods that this Job controls, oldest first: a label alone makes nobody ours.
 
     Args:
+        job: one that is gone has no uid: then its name tells.
         gone: the last that was seen of pods that were deleted.
         port: where the run's containers serve their progress.
     """
-    present = {raw["metadata"]["name"]: read_pod(raw, port) for raw in raws if controller_uid(raw) == job.uid}
+    present = {
+        raw["metadata"]["name"]: read_pod(raw, port)
+        for raw in raws
+        if (controller_uid(raw) == job.uid if job.uid else controller_name(raw) == job.name)
+    }
     former = [replace(read_pod(raw, port), gone=True) for raw in gone if controller_name(raw) == job.name]
     return _oldest_first([*(pod for pod in former if pod.name not in present), *present.values()])
 
@@ -424,6 +475,19 @@ def read_volume(claim: Raw, persistent_volume: Raw | None) -> Volume:
     )
 
 
+def tell_workload(raw: Raw) -> str:
+    """Why a Workload of Kueue's isn't admitted, in Kueue's words; "" if it is, or if nothing is said."""
+    held = _conditions(raw)
+    if raw.get("spec", {}).get("active") is False:
+        return (
+            f"its Workload {raw['metadata']['name']} is not active: somebody has stopped it, or Kueue has given it up"
+        )
+    told = [held.get("Evicted", {}), held.get("QuotaReserved", {})]
+    wanted = ("True", "False")
+    said = [row["message"] for row, status in zip(told, wanted, strict=True) if row.get("status") == status]
+    return "; ".join(dict.fromkeys(message for message in said if message))
+
+
 def may_hold(raw: Raw) -> bool:
     """Whether a raw pod may still hold resources or write."""
     return raw.get("status", {}).get("phase") not in ("Succeeded", "Failed")
@@ -444,7 +508,7 @@ def read_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _sound(status: Any) -> Raw:
+def sound_status(status: Any) -> Raw:
     """The status, if its parts have the shapes that we gave them; else nothing, and it will be written anew."""
     if not isinstance(status, Mapping):
         return {}

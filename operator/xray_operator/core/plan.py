@@ -21,7 +21,7 @@ from xray_operator.config import OperatorConfig, Pod
 from xray_operator.core.backends import BackendName, backend_of
 from xray_operator.core.cost import price_in_force
 from xray_operator.core.partition import Sizing, size_off_ipus
-from xray_operator.core.parts import Host, Part, Partition
+from xray_operator.core.parts import Host, Part, Partition, VipuProxyUrl
 from xray_operator.core.spec import FlavorSpec, JobSpec, Price
 from xray_operator.errors import RecordError
 
@@ -52,12 +52,16 @@ class Snapshot(Part):
     spec: JobSpec
     queue_name: str | None = None
     """Of Kueue, from the resource's label: then Kueue decides when the Job may run."""
+    queue_priority: str | None = None
+    """Kueue's WorkloadPriorityClass, likewise."""
     flavor: str
     backend: BackendName
     accelerators: int = 0
     resource_name: str | None = None
     partition: Partition | None = None
     """That one run at a time may hold."""
+    vipu_proxy_url: VipuProxyUrl | None = None
+    """Whom to ask whether a partition is free."""
     host: Host = Host()
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = ()
@@ -74,6 +78,12 @@ class Snapshot(Part):
     pod: RecordedPod = RecordedPod()
     digest: str = Field(default="", exclude=True)
     """Of the text that it was read from."""
+
+    @property
+    def queue_labels(self) -> dict[str, str]:
+        """What Kueue reads on the Job of a run in one of its queues."""
+        told = {names.LABEL_QUEUE: self.queue_name, names.LABEL_QUEUE_PRIORITY: self.queue_priority}
+        return {label: value for label, value in told.items() if value}
 
     @property
     def preparations(self) -> tuple[Preparation, ...]:
@@ -108,12 +118,15 @@ class JobRef:
     name: str
     uid: str
 
-    def run_name(self, rerun: int) -> str:
+    def run_name(self, rerun: int, after: str = "") -> str:
         """Name of a run's Job and ConfigMap: at most 36 characters, the longest that gets IPUs.
 
         It holds the uid, so that a job that was deleted and created again never meets its former children.
+
+        Args:
+            after: the pod of the last attempt, where each has a Job of its own: then no two attempts' pods share a name.
         """
-        return _hashed_name(self.name, 7, self.namespace, self.name, self.uid, rerun)
+        return _hashed_name(self.name, 7, self.namespace, self.name, self.uid, rerun, *([after] if after else []))
 
     def output_folder(self, spec: JobSpec, trains_with: str) -> str:
         """The run's folder on the output claim.
@@ -210,6 +223,7 @@ def take_snapshot(
     now: datetime,
     queue_name: str | None = None,
     preparations: Iterable[Preparation] = (),
+    queue_priority: str | None = None,
 ) -> Snapshot:
     """Fix what a run that starts now will keep.
 
@@ -222,11 +236,13 @@ def take_snapshot(
         rerun=spec.rerun,
         spec=spec,
         queue_name=queue_name,
+        queue_priority=queue_priority if queue_name else None,
         flavor=spec.flavor,
         backend=flavor.backend,
         accelerators=flavor.accelerators,
         resource_name=flavor.resource_name,
         partition=flavor.partition,
+        vipu_proxy_url=flavor.vipu_proxy_url,
         host=flavor.host,
         node_selector=flavor.node_selector,
         tolerations=flavor.tolerations,

@@ -3,8 +3,11 @@
 A run begins in two steps, each of which can be the last before a crash: first the ConfigMap, which holds the
 snapshot; then the Job, built from the snapshot that the ConfigMap holds, whoever made it, and from the commit of a
 hub model that was fetched for the run. The Job is the mark that the run has started; from then on it is watched,
-suspended and resumed. It is deleted in two cases only: when another rerun is wanted, and when its trainer had stopped
-at a limit that was raised since.
+suspended and resumed, and a pod of it that does not move may be evicted. It is deleted when another rerun is wanted, and
+when its trainer had stopped at a limit that was raised since. In a queue of Kueue it is deleted to suspend the run too,
+for its `suspend` is Kueue's; when the run may go on, the next is made, and queues anew. Where a backend has an object of
+its own for each attempt, that one is deleted to suspend or restart the run, and once its end is written down; the next is
+made when it is gone.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from typing import Any
 from xray_operator import names
 from xray_operator.config import OperatorConfig
 from xray_operator.core.admission import (
+    budget_problems,
+    currency_clash,
     find_flavor,
     find_prepare_flavor,
     misfits,
@@ -26,23 +31,33 @@ from xray_operator.core.admission import (
     size_run,
 )
 from xray_operator.core.attempts import attempts_from_status
+from xray_operator.core.backends import backend_of
+from xray_operator.core.bill import find_preparing_halt, prepared_amount
+from xray_operator.core.capacity import find_wait
 from xray_operator.core.conditions import find_condition, tell_edits
+from xray_operator.core.cost import price_in_force
 from xray_operator.core.events import build_events
 from xray_operator.core.halt import find_halt
 from xray_operator.core.manifests import build_config_map, build_job, build_shared_job
+from xray_operator.core.months import find_hold
 from xray_operator.core.observed import Job, JobHandle, Observed, SharedJob, XRayJob
 from xray_operator.core.plan import Plan, Preparation, Snapshot, make_plan, plan_preparations, take_snapshot
+from xray_operator.core.projection import project
 from xray_operator.core.sections import Status, pending_preparations
 from xray_operator.core.situation import is_outdated
 from xray_operator.core.spec import JobSpec, Problem, parse_part
 from xray_operator.core.status import (
+    Followed,
     acknowledged_status,
+    closed_status,
     edited,
     followed_status,
     halted_status,
     of_run,
     preparing_status,
     refused_status,
+    waiting_status,
+    with_budget,
 )
 from xray_operator.core.turns import Change
 from xray_operator.core.worth import is_worth_writing
@@ -58,6 +73,8 @@ class Decision:
     """A preparation that this run waits for beside others: it becomes one of its owners."""
     suspend: bool | None = None
     """What the Job's `suspend` has to become; None: it stays."""
+    evict: str = ""
+    """Name of the pod that has to end, and whose Job makes another."""
     turn: Change | None = None
     """What the Job of a run on a partition has to become, if it is still what was seen."""
     leave: SharedJob | None = None
@@ -143,12 +160,24 @@ def _follow(job: XRayJob, batch_job: Job, observed: Observed, now: datetime, con
     if batch_job.failed:
         goes_on = followed.status["state"] == names.STOPPED and followed.halt is None
         return replace(decision, delete=batch_job.handle if goes_on else None)
+    if backend_of(batch_job.snapshot.backend).one_attempt:
+        return _let_go(decision, batch_job, followed)
+    decision = replace(decision, evict=followed.restart if followed.halt is None else "")
     if batch_job.snapshot.partition:
         return replace(decision, turn=followed.turn.change)
     wanted = followed.halt is not None
-    if batch_job.snapshot.queue_name or batch_job.suspended == wanted:
+    if batch_job.snapshot.queue_name:
+        return replace(decision, delete=batch_job.handle if wanted else None)
+    if batch_job.suspended == wanted:
         return decision
     return replace(decision, suspend=wanted)
+
+
+def _let_go(decision: Decision, batch_job: Job, followed: Followed) -> Decision:
+    """What was one attempt goes when the run has to stand still, when it does not move, or when its end is written down: then
+    another is made."""
+    over = batch_job.spent and decision.status is None
+    return replace(decision, delete=batch_job.handle if over or followed.halt or followed.restart else None)
 
 
 def _start(job: XRayJob, observed: Observed, now: datetime, config: OperatorConfig) -> Decision:
@@ -161,37 +190,55 @@ def _start(job: XRayJob, observed: Observed, now: datetime, config: OperatorConf
     prepare_flavor = find_prepare_flavor(spec, flavor, observed, config)
     problems = objections(job.ref.namespace, spec, flavor, observed, config)
     problems += misfits(job.queue_name, spec, flavor)
+    problems += budget_problems(spec, flavor, now)
     if isinstance(prepare_flavor, list):
         problems += prepare_flavor
     elif prepare_flavor:
         problems += prepare_objections(job.ref.namespace, spec, *prepare_flavor, observed)
+        problems += currency_clash(spec, flavor, *prepare_flavor, now)
     sizing = size_run(spec, flavor, config)
     if problems or isinstance(sizing, list):
         return _refuse(job, [*problems, *(sizing if isinstance(sizing, list) else [])], now, config)
     if halt := find_halt(job.live, ()):
-        return _tell(job, halted_status(job, halt, None, now), now, config)
+        prepares_on = prepare_flavor if isinstance(prepare_flavor, tuple) else None
+        projected = project(spec, job.ref.namespace, flavor, prepares_on, observed.finished, now)
+        status = halted_status(job, halt, None, now) | ({"cost": {"projected": projected}} if projected else {})
+        return _tell(job, status, now, config)
+    if held := find_hold(price_in_force(flavor.prices, now), observed.budgets, observed.neighbours, now):
+        return _tell(job, halted_status(job, held, None, now), now, config)
     preparations: tuple[Preparation, ...] = ()
     if isinstance(prepare_flavor, tuple):
         uids = {claim: volume.uid for claim, volume in observed.volumes.items() if volume is not None}
         preparations = plan_preparations(spec, *prepare_flavor, uids, config.images.prepare, now)
-    snapshot = take_snapshot(spec, flavor, sizing, config, now, job.queue_name, preparations)
+    snapshot = take_snapshot(spec, flavor, sizing, config, now, job.queue_name, preparations, job.queue_priority)
     return Decision(create=build_config_map(make_plan(job.ref, snapshot)))
 
 
 def _start_recorded(
     job: XRayJob, snapshot: Snapshot, observed: Observed, now: datetime, config: OperatorConfig
 ) -> Decision:
-    """A run that was fixed before and has no Job (yet, or any more) goes on from its last checkpoint."""
+    """A run that was fixed before and has no Job (yet, or any more) goes on from its last checkpoint.
+
+    Before that, what its pods have held is written down: who goes on later does not know of them.
+    """
+    if closed := closed_status(job, snapshot, observed, now):
+        return _tell(job, closed, now, config)
     if problems := obstacles(job.ref.namespace, observed):
         return _refuse(job, problems, now, config, edited(job, snapshot))
-    if halt := find_halt(job.live, attempts_from_status(job.status.get("attempts", ()))):
+    attempts = attempts_from_status(job.status.get("attempts", ()))
+    if halt := find_halt(job.live, attempts):
         return _tell(job, halted_status(job, halt, snapshot, now), now, config)
     plan = make_plan(job.ref, snapshot)
     if pending := pending_preparations(job.status, snapshot):
         waiting = _prepare(job, plan, pending, observed, now, config)
         if waiting is not None:
             return waiting
-    return Decision(create=build_job(plan, job.status.get("model", {}).get("commit")))
+    if halt := find_halt(job.live, attempts, snapshot.price, prepared_amount(job.status, snapshot)):
+        return _tell(job, halted_status(job, halt, snapshot, now), now, config)
+    if waiting_for := waiting_status(job, snapshot, find_wait(snapshot, observed.capacity), now):
+        return _tell(job, waiting_for, now, config)
+    last_pod = attempts[-1].pod_name if attempts else ""
+    return Decision(create=build_job(plan, job.status.get("model", {}).get("commit"), last_pod))
 
 
 def _prepare(
@@ -213,6 +260,9 @@ def _prepare(
     ours = [shared for each in pending if (shared := shared_jobs.get(each.job_name))]
     if status["state"] == names.FAILED:
         return _end_preparing(job, ours, decision)
+    if halt := find_preparing_halt(job, plan.snapshot, pending, status, shared_jobs):
+        followed = replace(job, status=status | {"conditions": job.status.get("conditions", [])})
+        return _end_preparing(job, ours, _tell(job, halted_status(followed, halt, plan.snapshot, now), now, config))
     for preparation in pending:
         if preparation.job_name not in shared_jobs:
             return Decision(create=build_shared_job(plan, preparation))
@@ -226,8 +276,8 @@ def _prepare(
 
 
 def _end_preparing(job: XRayJob, ours: Sequence[SharedJob], decision: Decision) -> Decision:
-    """One of two has failed. Nobody would follow the other for this run, which is over: it ends too, unless others wait for
-    it; then the next of them pays."""
+    """One of two has failed, and nobody would follow the other for this run, which is over; or the run's budget is spent. What
+    goes on ends too, unless others wait for it; then the next of them pays."""
     for shared in ours:
         if shared.goes_on and shared.is_owned_by(job.ref.uid):
             if shared.is_wanted_beside(job.ref.uid):
@@ -249,6 +299,7 @@ def _refuse(
 
 
 def _tell(job: XRayJob, status: Status, now: datetime, config: OperatorConfig) -> Decision:
+    status = with_budget(job, status, now)
     if not is_worth_writing(job.status, status, config.status_refresh_seconds):
         return Decision()
     return Decision(events=build_events(job, status, now), status=status)

@@ -17,6 +17,8 @@ from xray_operator.names import COMPILING, EVALUATING
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Digest = Annotated[str, Field(max_length=80)]
 Reason = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9]*$")]
+Place = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Of a file or folder in the run's own folder."""
 Measure = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -86,11 +88,15 @@ class TrainResult(Report):
     exit_code: Annotated[int, Field(ge=0, le=0)]
     device: Annotated[str, Field(max_length=64)]
     auroc_macro: Measure | None
+    auroc_interval: tuple[Measure, Measure] | None = None
     findings_evaluated: Count
+    test_images: Count | None = None
     loss: Measure | None
     loss_floor: Measure | None
     findings: Annotated[tuple[Finding, ...], Field(max_length=32)]
     model_digest: Digest
+    model_folder: Place | None = None
+    report: Place | None = None
     resumed_from_step: Count | None = None
     adopted: bool = False
     phases: Annotated[tuple[Phase, ...], Field(max_length=16)] = ()
@@ -131,8 +137,16 @@ class Progress(Report):
     data: DataCounts | None = None
     metrics: Annotated[tuple[Metric, ...], Field(max_length=32)] = ()
     last_updated_time: AwareDatetime | None = None
+    time: AwareDatetime | None = None
+    """When it answered, by the clock that its other times are from."""
     checkpoint: SavedCheckpoint | None = None
     phases: Annotated[tuple[Phase, ...], Field(max_length=16)] = ()
+
+
+class FreePartitions(Report):
+    """Answer of a V-IPU proxy to /query."""
+
+    num_of_partitions: Annotated[int, Field(ge=0, le=65536, strict=True, alias="numOfPartitions")]
 
 
 R = TypeVar("R", bound=Report)

@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 from xray_operator import names
+from xray_operator.core.budget import trainer_seconds
 from xray_operator.core.ipu_config import parse_overrides
 from xray_operator.core.parts import Part
 from xray_operator.core.plan import Plan, Preparation
@@ -48,13 +49,16 @@ def build_run_file(plan: Plan) -> dict[str, Any]:
         "dataset": _dataset(plan),
         "training": _training(plan),
         "checkpoint": plan.spec.checkpoint.model_dump(),
-        # a run in a queue of Kueue has no limits of ours: nobody could let it go on beyond them
-        "max_seconds": None if plan.snapshot.queue_name else plan.spec.limits.run_seconds,
+        "max_seconds": _max_seconds(plan),
         "output_dir": f"{OUTPUT_MOUNT}/{plan.output_folder}",
         "progress_port": plan.progress_port,
         **_if_asked_for(plan.spec.dataset, "verify"),
         **({"ipu": _ipu(plan)} if plan.snapshot.trains_with == "ipu" else {}),
     } | {field: order.job_name for field, order in orders.items() if order}
+
+
+def _max_seconds(plan: Plan) -> int | None:
+    return trainer_seconds(plan.spec.limits, plan.spec.budget, plan.snapshot.price)
 
 
 def render_order(plan: Plan, preparation: Preparation) -> str:

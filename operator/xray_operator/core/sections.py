@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from xray_operator import names
-from xray_operator.core.attempts import Attempt, add_seconds, attempt_of, compiled_seconds, phase_ends, render_time
-from xray_operator.core.cost import NOTHING, Cost, make_cost
-from xray_operator.core.observed import Pod, SharedJob, XRayJob, read_time
+from xray_operator.core.attempts import Attempt, compiled_seconds, phase_ends, render_time
+from xray_operator.core.observed import Pod, XRayJob, read_time
 from xray_operator.core.partition import warmup_steps
 from xray_operator.core.plan import Preparation, Snapshot
 from xray_operator.core.reports import NO_COURSE, Course, DataCounts, FetchedModel, PrepareResult, Progress, TrainResult
@@ -109,14 +108,18 @@ def results_section(result: TrainResult | None) -> Status | None:
         return None
     return present(
         aurocMacro=decimal(result.auroc_macro),
+        aurocInterval=[decimal(bound) for bound in result.auroc_interval] if result.auroc_interval else None,
         findingsEvaluated=result.findings_evaluated,
+        images=result.test_images,
         loss=decimal(result.loss),
         lossFloor=decimal(result.loss_floor),
         findings=[
             present(name=finding.name, auroc=decimal(finding.auroc), positives=finding.positives)
             for finding in result.findings
         ],
+        model=result.model_folder,
         modelDigest=result.model_digest,
+        report=result.report,
         adopted=result.adopted,
         resumedFromStep=result.resumed_from_step,
     )
@@ -155,64 +158,6 @@ def _is_told(status: Mapping[str, Any], preparation: Preparation) -> bool:
     return over and _FOUND[preparation.kind] in status.get(preparation.kind, {})
 
 
-def preparation_sections(
-    job: XRayJob, snapshot: Snapshot, shared_jobs: Mapping[str, SharedJob], now: datetime, *, left: bool
-) -> Mapping[str, Any]:
-    """What the preparations of their own have taken, and what they cost; the first owner of each pays.
-
-    Args:
-        left: the run has failed: it has no share in what goes on.
-    """
-    sections = {}
-    for preparation in snapshot.preparations:
-        name, shared = PREPARATIONS[preparation.kind], shared_jobs.get(preparation.job_name)
-        section = _preparation(job, preparation, shared, now) or job.status.get(name)
-        sections[name] = _left(job, section, shared, now) if section and left else section
-    return sections
-
-
-def _left(job: XRayJob, section: Mapping[str, Any], shared: SharedJob | None, now: datetime) -> Mapping[str, Any]:
-    """Of a run that has failed: it pays up to now, unless others go on with it, of whom the next pays all of it."""
-    others = shared is not None and shared.goes_on and shared.is_wanted_beside(job.ref.uid)
-    return {"finishedAt": render_time(now), **section, **({"cost": "shared"} if others else {})}
-
-
-def _preparation(job: XRayJob, preparation: Preparation, shared: SharedJob | None, now: datetime) -> Status | None:
-    attempts = [a for pod in shared.pods if (a := attempt_of(pod, NO_COURSE, now))] if shared else []
-    if shared is None or not attempts:
-        return None
-    seconds = add_seconds(attempts)
-    payer = bool(shared.owners) and shared.owners[0].get("uid") == job.ref.uid
-    return present(
-        jobName=shared.name,
-        flavor=preparation.flavor,
-        startedAt=render_time(attempts[0].started),
-        finishedAt=render_time(shared.ended) if shared.ended else None,
-        seconds=sum(seconds.values()),
-        cost=make_cost(seconds, preparation.price).display if payer else "shared",
-    )
-
-
-def cost_section(cost: Cost) -> Status:
-    price = cost.price
-    amounts = {names.QUEUED: NOTHING} | dict(cost.amounts) if price else {}
-    phases = [
-        present(name=phase, seconds=seconds, amount=str(amounts[phase]) if price else None)
-        for phase, seconds in {names.QUEUED: 0, **cost.seconds}.items()
-        if seconds or phase != names.COMPILING
-    ]
-    return present(
-        priced=price is not None,
-        currency=price.currency if price else None,
-        perHour=str(price.per_hour) if price else None,
-        heldSeconds=cost.held_seconds,
-        billedSeconds=cost.billed_seconds if price else None,
-        total=str(cost.total) if price else None,
-        display=cost.display,
-        phases=phases,
-    )
-
-
 def times_section(
     job: XRayJob, snapshot: Snapshot, attempts: Sequence[Attempt], situation: Situation, now: datetime
 ) -> Status | None:
@@ -227,8 +172,8 @@ def times_section(
     if pod is None or pod.scheduled is None:
         return times if not job.status.get("times", {}).get("preparing") else None
     course = situation.course
-    prepared, trained, ended = phase_ends(pod, course.evaluating_began, now)
-    over = pod.ended or pod.train.finished
+    over = next((each.finished for each in attempts if each.pod_name == pod.name), None) or pod.train.finished
+    prepared, trained, ended = phase_ends(pod, course.evaluating_began, over or now)
     times["preparing"] = _span(pod.scheduled, pod.prepare.finished or over)
     if pod.prepare.exit_code == 0:
         if course.compilations:

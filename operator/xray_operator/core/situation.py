@@ -10,7 +10,7 @@ from typing import Final
 from xray_operator import names
 from xray_operator.core.attempts import failure_of, render_time
 from xray_operator.core.halt import Halt
-from xray_operator.core.observed import Job, Observed, Pod, SharedJob
+from xray_operator.core.observed import Job, JobHandle, Observed, Pod, SharedJob
 from xray_operator.core.parts import Partition
 from xray_operator.core.plan import Preparation, Snapshot
 from xray_operator.core.reports import (
@@ -24,10 +24,7 @@ from xray_operator.core.reports import (
     read_course,
     read_report,
 )
-from xray_operator.core.spec import Limits
 
-SILENT_SECONDS: Final = 60
-"""A trainer that does not answer for so long is told of; it may only be busy."""
 _WORK: Final = {"data": ("prepares the data", "prepared the data"), "model": ("fetches the model", "fetched the model")}
 """What a preparation of each kind does, and has done."""
 OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
@@ -64,8 +61,10 @@ def assess(job: Job, observed: Observed, former: Course) -> Situation:
         return _succeeded(pod)
     if job.failed and _all_over(observed.pods):
         return _failed(job, pod)
+    if _is_held_back(job) and _all_over(observed.pods):
+        return _waiting_for_kueue(job, pod, observed.queue_told)
     if pod is None and observed.pod_refused:
-        told = f"Job {job.name} can't make its pod, and tries again: {observed.pod_refused}"
+        told = f"{job.handle} can't make its pod, and tries again: {observed.pod_refused}"
         return Situation(names.QUEUED, names.POD_REFUSED, told)
     if pod is None:
         return Situation(names.QUEUED, names.QUEUED, _no_pod(job))
@@ -74,9 +73,10 @@ def assess(job: Job, observed: Observed, former: Course) -> Situation:
     if pod.scheduled is None:
         reason = "Unschedulable" if pod.unschedulable else names.QUEUED
         return Situation(names.QUEUED, reason, pod.unschedulable or f"pod {pod.name} waits for a node", pod)
-    if pod.train.started is None:
-        return _preparing(pod)
-    return _training(pod, observed.progress, former)
+    situation = _preparing(pod) if pod.train.started is None else _training(pod, observed.progress, former)
+    if job.ending:
+        return replace(situation, reason=names.RELEASING, message=f"{job.handle} lets go of its partition")
+    return situation
 
 
 def assess_preparations(
@@ -139,8 +139,12 @@ def is_outdated(shared: SharedJob, began: datetime) -> bool:
     return shared.ended is not None and shared.ended <= began
 
 
-def stand_still(situation: Situation, halt: Halt, pods: Sequence[Pod]) -> Situation:
-    """The situation of a run that has to stand still; it does when its last pod has ended."""
+def stand_still(situation: Situation, halt: Halt, pods: Sequence[Pod], leaving: JobHandle | None = None) -> Situation:
+    """The situation of a run that has to stand still; it does when its last pod has ended.
+
+    Args:
+        leaving: what has to be gone too.
+    """
     if situation.state in names.FINAL_STATES:
         return situation
     active = [pod.name for pod in pods if not pod.over]
@@ -149,7 +153,25 @@ def stand_still(situation: Situation, halt: Halt, pods: Sequence[Pod]) -> Situat
     if active:
         told = f"{halt.message}; pod {', '.join(active)} saves a checkpoint and ends"
         return replace(situation, reason=names.SUSPENDING, message=told, changing=True)
+    if leaving is not None:
+        left = "leaves its queue" if leaving.kind == "Job" else "lets go of its partition"
+        told = f"{halt.message}; {leaving} {left}"
+        return replace(situation, reason=names.SUSPENDING, message=told, changing=True)
     return replace(situation, state=halt.state, reason=halt.reason, message=halt.message)
+
+
+def yield_to_kueue(situation: Situation, job: Job, pods: Sequence[Pod], queue_told: str) -> Situation:
+    """The same, or that of a run whose Job Kueue has suspended while it ran.
+
+    Args:
+        queue_told: by Kueue, in its own words.
+    """
+    active = [pod.name for pod in pods if not pod.over]
+    if not (_is_held_back(job) and active) or situation.reason == names.NODE_LOST:
+        return situation
+    why = f": {queue_told}" if queue_told else ""
+    told = f"Kueue has suspended {job.handle}{why}; pod {', '.join(active)} saves a checkpoint and ends"
+    return replace(situation, reason=names.SUSPENDING, message=told, changing=True)
 
 
 def wait_in_line(situation: Situation, partition: Partition, told: str) -> Situation:
@@ -187,41 +209,19 @@ def heed_lost_node(situation: Situation, progress: Progress | None, now: datetim
     return replace(situation, reason=names.NODE_LOST, message=told, changing=True)
 
 
-def watch_progress(
-    situation: Situation, progress: Progress | None, known: datetime | None, limits: Limits, now: datetime
-) -> Situation:
-    """The same, with a word on progress that is missing: never a reason to act.
-
-    Args:
-        progress: what the pod has just told; None if it did not answer.
-        known: when it last made progress, as far as anybody knows.
-    """
-    pod = situation.pod
-    began = _working_since(pod, situation.reason) if pod else None
-    if pod is None or began is None:
-        return situation
-    still = int((now - max(known or began, began)).total_seconds())
-    if progress is None and still >= SILENT_SECONDS:
-        told = f"pod {pod.name} does not answer on port {pod.port}; the run goes on"
-        return replace(situation, reason=names.PROGRESS_UNKNOWN, message=told)
-    slow = situation.reason == names.COMPILING  # takes minutes and tells nothing of them
-    if progress is not None and limits.no_progress_seconds and not slow and still >= limits.no_progress_seconds:
-        told = f"no progress for limits.noProgressSeconds {limits.no_progress_seconds}; see kubectl logs {pod.name}"
-        return replace(situation, reason=names.NO_PROGRESS, message=told)
-    return situation
+def _is_held_back(job: Job) -> bool:
+    return bool(job.suspended and job.snapshot.queue_name)
 
 
-def _working_since(pod: Pod, reason: str) -> datetime | None:
-    """Begin of the container whose progress counts; None where there is nothing to wait for."""
-    if reason == names.PREPARING:
-        return pod.prepare.started if pod.prepare.running else None
-    return pod.train.started if reason in (names.COMPILING, names.TRAINING) else None
+def _waiting_for_kueue(job: Job, pod: Pod | None, queue_told: str) -> Situation:
+    why = f": {queue_told}" if queue_told else ""
+    told = f"{job.handle} waits for Kueue to admit it to queue {job.snapshot.queue_name}{why}"
+    former = f"; {_retrying(pod).message}" if pod and _to_be_retried(pod) else ""
+    return Situation(names.QUEUED, names.WAITS_FOR_KUEUE, told + former, pod)
 
 
 def _no_pod(job: Job) -> str:
-    if job.suspended and job.snapshot.queue_name:
-        return f"Job {job.name} waits for Kueue to admit it to queue {job.snapshot.queue_name}"
-    return f"waiting for Job {job.name} to make a pod"
+    return f"waiting for {job.handle} to make a pod{f': {job.message}' if job.message else ''}"
 
 
 def _no_node(pod: Pod | None) -> str:
@@ -281,7 +281,7 @@ def _failed(job: Job, pod: Pod | None) -> Situation:
     failure = failure_of(pod) if pod else None
     ready = pod is not None and pod.prepare.exit_code == 0
     if failure is None:
-        told = f"Job {job.name} failed: {job.failed}"
+        told = f"{job.handle} failed: {job.message or job.failed}"
         return Situation(names.FAILED, job.failed or names.FAILED, told, pod, ready, *_prepared(pod))
     if failure.exit_code == names.LIMIT_EXIT_CODE:
         return Situation(names.STOPPED, names.RUN_LIMIT_REACHED, failure.message, pod, ready, *_prepared(pod))

@@ -1,4 +1,4 @@
-"""XRayTrainingJob.spec and AcceleratorFlavor.spec as typed values; called by reconcile.
+"""XRayTrainingJob.spec, AcceleratorFlavor.spec and TrainingBudget.spec as typed values; called by reconcile.
 
 The CRDs have the same rules and answer first; here they hold for resources stored under older rules.
 """
@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, Field, ValidationError, model_val
 from xray_operator.core.backends import BackendName, backend_of
 from xray_operator.core.backends.base import PARTITION_SIZES
 from xray_operator.core.ipu_config import parse_overrides
-from xray_operator.core.parts import Host, ObjectName, Part, Partition
+from xray_operator.core.parts import Host, ObjectName, Part, Partition, VipuProxyUrl
 
 ClaimName = ObjectName
 RelativePath = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9._/-]+$")]
@@ -28,6 +28,8 @@ MOST_LAYERS: Final = 48
 LayerCount = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
 Column = Annotated[str, Field(min_length=1, max_length=128)]
 FlavorName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+Money = Annotated[Decimal, Field(gt=0, decimal_places=4)]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 Finding = Annotated[str, Field(min_length=1, max_length=64)]
 
 HUB_ID: Final = re.compile(r"(\b[A-Za-z0-9_.-]{1,96}\b/)?\b[A-Za-z0-9_.-]{1,96}\b")
@@ -280,12 +282,41 @@ class Checkpoint(Part):
     keep: int = Field(default=2, ge=1, le=10)
 
 
+class Tracking(Part):
+    secret_name: ClaimName
+
+
+FIRST_STEP_SECONDS: Final = 1800
+"""Where only noProgressSeconds is given: to compile for IPUs takes minutes to tens of minutes."""
+
+
 class Limits(Part):
     """Seconds after which the operator steps in; None never."""
 
     queue_seconds: int | None = Field(default=None, ge=1, le=31536000)
     run_seconds: int | None = Field(default=None, ge=60, le=31536000)
     no_progress_seconds: int | None = Field(default=None, ge=30, le=86400)
+    first_step_seconds: int | None = Field(default=None, ge=30, le=86400)
+    on_stall: Literal["Notify", "Restart"] = "Notify"
+
+    def patience(self, limit: str) -> int | None:
+        """Seconds after which a run that does not move is stalled.
+
+        Args:
+            limit: firstStepSeconds where steps can't be expected yet, or any more; else noProgressSeconds.
+        """
+        if limit != "firstStepSeconds" or self.first_step_seconds or self.no_progress_seconds is None:
+            return self.first_step_seconds if limit == "firstStepSeconds" else self.no_progress_seconds
+        return max(self.no_progress_seconds, FIRST_STEP_SECONDS)
+
+
+class Budget(Part):
+    """What the run may cost, in its price's currency."""
+
+    limit: Money
+    currency: Currency
+    warn_at_percent: int = Field(default=80, ge=1, le=100)
+    on_exceed: Literal["Notify", "CheckpointAndStop"] = "CheckpointAndStop"
 
 
 class LiveSpec(Part):
@@ -295,6 +326,7 @@ class LiveSpec(Part):
     rerun: int = Field(default=0, ge=0, le=999999)
     ready_when: Literal["Accepted", "Started", "Succeeded"] = "Started"
     limits: Limits = Limits()
+    budget: Budget | None = None
 
 
 class JobSpec(LiveSpec):
@@ -306,6 +338,7 @@ class JobSpec(LiveSpec):
     training: Training = Training()
     ipu: Ipu = Ipu()
     checkpoint: Checkpoint = Checkpoint()
+    tracking: Tracking | None = None
     output: Claim
 
     @model_validator(mode="after")
@@ -358,15 +391,36 @@ class Price(Part):
     """Price of the whole flavor from a moment on."""
 
     effective_from: AwareDatetime
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    currency: Currency
     per_hour: Decimal = Field(ge=0)
     minimum_seconds: int = Field(default=0, ge=0, le=86400)
     increment_seconds: int = Field(default=1, ge=1, le=86400)
     source: str | None = Field(default=None, max_length=256)
 
 
+class Hints(Part):
+    """What the platform team expects of a flavor, for estimates where nothing has finished on it."""
+
+    train_images_per_second: Annotated[Decimal, Field(gt=0)] | None = None
+    """Also taken for evaluating, which is faster."""
+    prepare_images_per_second: Annotated[Decimal, Field(gt=0)] | None = None
+    start_seconds: int | None = Field(default=None, ge=0, le=86400)
+    """From the node's choice to the first step: image pull, compilation."""
+
+
+class MonthlyBudget(Part):
+    """TrainingBudget.spec: what the runs of a namespace may cost in a month."""
+
+    limit: Money
+    currency: Currency
+    warn_at_percent: int = Field(default=80, ge=1, le=100)
+    on_exceed: Literal["Notify", "HoldNew"] = "HoldNew"
+
+
 class NamespaceSelector(Part):
-    match_labels: LabelMap = Field(default_factory=dict)
+    """An empty one admits nobody: it may be what is left of one that said more."""
+
+    match_labels: LabelMap = Field(min_length=1)
 
 
 class FlavorSpec(Part):
@@ -381,11 +435,13 @@ class FlavorSpec(Part):
         pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
     )
     partition: Partition | None = None
+    vipu_proxy_url: VipuProxyUrl | None = None
     host: Host = Host()
     node_selector: LabelMap = Field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = Field(default=(), max_length=16)
     namespace_selector: NamespaceSelector | None = None
     prices: tuple[Price, ...] = Field(default=(), max_length=32)
+    hints: Hints = Hints()
 
     @model_validator(mode="after")
     def _as_its_backend_wants(self) -> Self:

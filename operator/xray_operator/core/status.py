@@ -4,35 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from xray_operator import names
 from xray_operator.core import conditions
-from xray_operator.core.attempts import (
-    Attempt,
-    add_seconds,
-    attempt_of,
-    attempt_to_status,
-    attempts_from_status,
-    merge_attempts,
-)
-from xray_operator.core.cost import Cost, make_cost
+from xray_operator.core.attempts import Attempt, attempts_from_status, attempts_to_status
+from xray_operator.core.backends import backend_of
+from xray_operator.core.bill import cost_section, make_bill, paid_preparations, preparation_sections
+from xray_operator.core.budget import budget_section, judge_budget
+from xray_operator.core.capacity import Wait
+from xray_operator.core.cost import Cost
 from xray_operator.core.halt import Halt, find_halt
-from xray_operator.core.observed import Job, Observed, Pod, XRayJob, read_time
+from xray_operator.core.ledger import former_course, see_attempts
+from xray_operator.core.observed import Job, JobHandle, Observed, XRayJob, read_time
 from xray_operator.core.plan import Snapshot, edited_fields, runs_on
-from xray_operator.core.reports import NO_COURSE, Course
+from xray_operator.core.reports import NO_COURSE
 from xray_operator.core.sections import (
     PREPARATIONS,
     Status,
     checkpoint_section,
-    cost_section,
     data_message,
     data_section,
     decimal,
     model_section,
     pending_preparations,
-    preparation_sections,
     prepared_data,
     present,
     results_section,
@@ -50,9 +46,10 @@ from xray_operator.core.situation import (
     is_outdated,
     stand_still,
     wait_in_line,
-    watch_progress,
+    yield_to_kueue,
 )
 from xray_operator.core.spec import JobSpec, parse_part
+from xray_operator.core.stall import find_stall, find_victim, may_restart, watch_progress
 from xray_operator.core.turns import Turn, find_turn
 
 MOST_FORMER_RUNS: Final = 10
@@ -67,6 +64,8 @@ class Followed:
     """Why it has to stand still."""
     turn: Turn
     """Where it is in the line of its partition."""
+    restart: str = ""
+    """The pod that has to end, because it does not move."""
 
 
 def of_run(status: Mapping[str, Any], rerun: int) -> Mapping[str, Any]:
@@ -81,9 +80,18 @@ def of_run(status: Mapping[str, Any], rerun: int) -> Mapping[str, Any]:
         aurocMacro=results.get("aurocMacro"),
         cost=cost.get("display"),
         folder=run.get("folder"),
+        flavor=run.get("flavor"),
+        startedAt=run.get("startedAt"),
+        bill={name: told for name, told in cost.items() if name in _KEPT_OF_A_BILL},
     )
     former = [*status.get("formerRuns", ()), row] if run else list(status.get("formerRuns", ()))
     return present(conditions=status.get("conditions"), formerRuns=former[-MOST_FORMER_RUNS:])
+
+
+_KEPT_OF_A_BILL: Final = frozenset(
+    ["currency", "heldSeconds", "billedSeconds", "total", "estimated", "lostSeconds", "lostAmount", "phases"]
+)
+"""Of the cost of a former run: what it adds to a namespace's or a month's."""
 
 
 def refused_status(job: XRayJob, reason: str, message: str, now: datetime) -> Status:
@@ -107,6 +115,36 @@ def halted_status(job: XRayJob, halt: Halt, snapshot: Snapshot | None, now: date
     return _waiting(job, halt.state, listed, now)
 
 
+def waiting_status(job: XRayJob, snapshot: Snapshot, wait: Wait | None, now: datetime) -> Status | None:
+    """Of a run that may not claim its accelerators now: nothing is free, or it has waited too long before; None: it may."""
+    attempts = attempts_from_status(job.status.get("attempts", ()))
+    waited = _waited_seconds(job, _ready_at(job, snapshot), attempts, now)
+    halt = find_halt(job.live, attempts, waited_seconds=waited)
+    if halt is not None and (wait is not None or snapshot.queue_name or _gave_up_waiting(job.status)):
+        return halted_status(job, halt, snapshot, now)
+    if wait is None:
+        return None
+    data = prepared_data(job.status)
+    situation = Situation(names.QUEUED, wait.reason, wait.message, data_ready=data is not None)
+    accepted = conditions.accepted_condition(_started_on(snapshot), edited(job, snapshot), snapshot.rerun)
+    listed = conditions.accepted_conditions(situation, accepted, data_message(data or {}), job.live.ready_when)
+    return _waiting(job, names.QUEUED, listed, now)
+
+
+def with_budget(job: XRayJob, status: Status, now: datetime) -> Status:
+    """The same, with what is left of spec.budget, and whether that is little; or without, if there is none."""
+    rows = [row for row in status.get("conditions", ()) if row["type"] != names.BUDGET_WARNING]
+    rest = {name: told for name, told in status.items() if name != "budget"}
+    if job.live.budget is None:
+        return rest | {"conditions": rows}
+    cost = status.get("cost", {})
+    truth, reason, message = judge_budget(job.live.budget, cost)
+    condition = conditions.Condition(names.BUDGET_WARNING, truth, reason, message)
+    former = job.status.get("conditions", [])
+    rows += conditions.render_conditions([condition], former, job.generation, now)
+    return rest | {"conditions": rows, "budget": budget_section(job.live.budget, cost)}
+
+
 def acknowledged_status(job: XRayJob, snapshot: Snapshot | None) -> Status:
     """Of a run that is over, after an edit: the edit was seen, and nothing else has changed."""
     edits = edited(job, snapshot)
@@ -120,17 +158,24 @@ def acknowledged_status(job: XRayJob, snapshot: Snapshot | None) -> Status:
 
 def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datetime) -> Followed:
     """Of a job whose Job exists: what is seen now, and what was recorded of things that are gone."""
-    former = former_course(job.status, observed.pods)
+    latest = observed.pods[-1].name if observed.pods else None
+    former = former_course(job.status) if latest == job.status.get("run", {}).get("podName") else NO_COURSE
     situation = assess(batch_job, observed, former)
     if situation.course == NO_COURSE:
         situation = replace(situation, course=former)  # of a container that has ended without a word of it
-    attempts = _attempts(job.status, observed.pods, situation, now)
-    cost = make_cost(add_seconds(attempts), batch_job.snapshot.price)
-    halt = _halt(job, batch_job, situation, attempts, now)
+    news = None if situation.course == former else situation.course
+    limits = job.live.limits
+    stall = find_stall(situation, observed.progress, limits, now)
+    to_end = stall if may_restart(situation, limits) else None
+    attempts = see_attempts(job.status, observed, batch_job.snapshot, news, now, to_end)
+    recorded = attempts_from_status(job.status.get("attempts", ()))
+    victim = find_victim(to_end, recorded, situation.pod)
+    cost = _bill(job.status, attempts, batch_job.snapshot)
+    halt = _halt(job, batch_job, situation, attempts, cost, now)
     trainer = trainer_section(job.status, observed.progress, situation)
     data = data_section(job.status, observed.progress, situation) or {}
     turn = _turn(job, batch_job, observed, halt)
-    situation = _refine(situation, job, batch_job, observed, halt, turn, trainer or {}, now)
+    situation = _refine(situation, job, batch_job, observed, halt, turn, attempts, trainer or {}, now)
     told = runs_on(batch_job.snapshot, situation.result.device if situation.result else None)
     situation = replace(situation, message=_message(situation, told, data, cost))
     ready = situation.data_ready or ("digest" in data and situation.state in _BETWEEN_PODS)
@@ -155,7 +200,7 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
         **{section: job.status.get(section) for section in PREPARATIONS.values()},
         model=model_section(situation.model) or job.status.get("model"),
         times=times_section(job, batch_job.snapshot, attempts, situation, now) or job.status.get("times"),
-        attempts=[attempt_to_status(attempt) for attempt in attempts],
+        attempts=attempts_to_status(attempts, batch_job.snapshot.price),
         checkpoint=checkpoint_section(
             job.status, observed.progress, attempts, succeeded=situation.state == names.SUCCEEDED
         ),
@@ -164,7 +209,7 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
         results=results_section(situation.result),
         formerRuns=job.status.get("formerRuns"),
     )
-    return Followed(status, halt, turn)
+    return Followed(status, halt, turn, victim)
 
 
 def preparing_status(job: XRayJob, snapshot: Snapshot, observed: Observed, now: datetime) -> Status:
@@ -173,18 +218,20 @@ def preparing_status(job: XRayJob, snapshot: Snapshot, observed: Observed, now: 
     situation = assess_preparations(snapshot, pending, observed.shared_jobs)
     situation = heed_lost_node(situation, observed.progress, now)
     trainer = trainer_section(job.status, observed.progress, situation)
-    situation = _watch(situation, job, observed, trainer or {}, now)
+    situation = _watch(situation, job, observed, (), trainer or {}, now)
     data = data_section(job.status, observed.progress, situation) or {}
     accepted = conditions.accepted_condition(_started_on(snapshot), edited(job, snapshot), snapshot.rerun)
     listed = conditions.accepted_conditions(situation, accepted, data_message(data), job.live.ready_when)
     found = [shared for each in pending if (shared := observed.shared_jobs.get(each.job_name))]
     of_now = {shared.name: shared for shared in found if not is_outdated(shared, snapshot.started_at)}
+    prepared = preparation_sections(job, snapshot, of_now, now, left=situation.state == names.FAILED)
+    attempts = attempts_from_status(job.status.get("attempts", ()))
     return _waiting(job, situation.state, listed, now) | present(
         runsOn=runs_on(snapshot)[:256],
         run=run_section(job, snapshot, situation.pod),
         sizing=sizing_section(snapshot, data),
-        cost=job.status.get("cost") or cost_section(make_cost(add_seconds(()), snapshot.price)),
-        **preparation_sections(job, snapshot, of_now, now, left=situation.state == names.FAILED),
+        cost=cost_section(make_bill(attempts, snapshot, paid_preparations(prepared, snapshot))),
+        **prepared,
         model=model_section(situation.model) or job.status.get("model"),
         data=data,
         trainerStatus=None if situation.data_ready else trainer,
@@ -201,17 +248,17 @@ def edited(job: XRayJob, snapshot: Snapshot | None) -> list[str]:
     return edited_fields(snapshot.spec, wanted)
 
 
-def former_course(status: Mapping[str, Any], pods: Sequence[Pod]) -> Course:
-    """How far the latest pod had come, if an earlier pass learnt it from the trainer's progress."""
-    if not pods or status.get("run", {}).get("podName") != pods[-1].name:
-        return NO_COURSE
-    times = status.get("times", {})
-    evaluating, compiling = times.get("evaluating"), times.get("compiling")
-    began = read_time(compiling["startedAt"]) if compiling else None
-    return Course(
-        compilations=((began, began + timedelta(seconds=compiling["seconds"])),) if began else (),
-        compiling=began is not None and "finishedAt" not in compiling,
-        evaluating_began=read_time(evaluating["startedAt"]) if evaluating else None,
+def closed_status(job: XRayJob, snapshot: Snapshot, observed: Observed, now: datetime) -> Status | None:
+    """Of a run that has no Job any more: what its pods held, if one has ended since that was written down; else None."""
+    recorded = attempts_from_status(job.status.get("attempts", ()))
+    attempts = see_attempts(job.status, observed, snapshot, None, now)
+    if [each.finished for each in attempts] == [each.finished for each in recorded]:
+        return None
+    cost = cost_section(_bill(job.status, attempts, snapshot))
+    return dict(job.status) | present(
+        attempts=attempts_to_status(attempts, snapshot.price),
+        cost=cost,
+        checkpoint=checkpoint_section(job.status, None, attempts, succeeded=False),
     )
 
 
@@ -221,15 +268,16 @@ _BETWEEN_PODS = (names.QUEUED, names.SUSPENDED, names.STOPPED)
 
 def _waiting(job: XRayJob, state: str, listed: Sequence[conditions.Condition], now: datetime) -> Status:
     kept = (
-        *("runsOn", "run", "cost", "sizing", "times", "attempts", "checkpoint", "model", "formerRuns"),
+        *("runsOn", "run", "sizing", "times", "attempts", "checkpoint", "model", "formerRuns"),
         *PREPARATIONS.values(),
     )
+    cost = {name: told for name, told in job.status.get("cost", {}).items() if name != "projected"}
     return {
         "observedGeneration": job.generation,
         "rerun": job.live.rerun,
         "state": state,
         "conditions": conditions.render_conditions(listed, job.status.get("conditions", []), job.generation, now),
-    } | present(data=prepared_data(job.status), **{section: job.status.get(section) for section in kept})
+    } | present(data=prepared_data(job.status), cost=cost, **{section: job.status.get(section) for section in kept})
 
 
 def _refine(
@@ -239,25 +287,33 @@ def _refine(
     observed: Observed,
     halt: Halt | None,
     turn: Turn,
+    attempts: Sequence[Attempt],
     trainer: Mapping[str, Any],
     now: datetime,
 ) -> Situation:
     """The situation of the pods, with what we know and want beyond them."""
     situation = heed_lost_node(situation, observed.progress, now)
+    situation = yield_to_kueue(situation, batch_job, observed.pods, observed.queue_told)
     if batch_job.snapshot.rerun != job.live.rerun and situation.state not in names.FINAL_STATES:
         return end_for_rerun(situation, job.live.rerun, gone=batch_job.gone)
     if halt is not None:
-        return stand_still(situation, halt, observed.pods)
+        return stand_still(situation, halt, observed.pods, _leaving(batch_job))
     if batch_job.snapshot.partition and turn.told and situation.state == names.QUEUED:
         return wait_in_line(situation, batch_job.snapshot.partition, turn.told)
-    return _watch(situation, job, observed, trainer, now)
+    return _watch(situation, job, observed, attempts, trainer, now)
 
 
 def _watch(
-    situation: Situation, job: XRayJob, observed: Observed, trainer: Mapping[str, Any], now: datetime
+    situation: Situation,
+    job: XRayJob,
+    observed: Observed,
+    attempts: Sequence[Attempt],
+    trainer: Mapping[str, Any],
+    now: datetime,
 ) -> Situation:
-    moved = trainer.get("lastUpdatedTime")
-    return watch_progress(situation, observed.progress, read_time(moved) if moved else None, job.live.limits, now)
+    limits, progress, moved = job.live.limits, observed.progress, trainer.get("lastUpdatedTime")
+    stall = find_stall(situation, progress, limits, now)
+    return watch_progress(situation, progress, read_time(moved) if moved else None, stall, attempts, limits, now)
 
 
 def _turn(job: XRayJob, batch_job: Job, observed: Observed, halt: Halt | None) -> Turn:
@@ -267,27 +323,48 @@ def _turn(job: XRayJob, batch_job: Job, observed: Observed, halt: Halt | None) -
 
 
 def _halt(
-    job: XRayJob, batch_job: Job, situation: Situation, attempts: Sequence[Attempt], now: datetime
+    job: XRayJob, batch_job: Job, situation: Situation, attempts: Sequence[Attempt], cost: Cost, now: datetime
 ) -> Halt | None:
-    if batch_job.snapshot.queue_name:
-        return None  # Kueue owns `suspend` then, and would take back what we do
-    waited = _waited_seconds(job, batch_job, attempts, now) if situation.state == names.QUEUED else 0
-    return find_halt(job.live, attempts, waited)
+    if batch_job.ending:
+        return None  # its work is done, or has failed for good: to be stopped would only hide that
+    one_attempt = backend_of(batch_job.snapshot.backend).one_attempt
+    begin = _ready_at(job, batch_job.snapshot) if one_attempt else batch_job.created
+    waited = _waited_seconds(job, begin, attempts, now) if situation.state == names.QUEUED else 0
+    return find_halt(job.live, attempts, cost.price, cost.prepared, waited)
 
 
-def _waited_seconds(job: XRayJob, batch_job: Job, attempts: Sequence[Attempt], now: datetime) -> float:
-    """How long a run has been without a node, since its Job was made, its last attempt ended or it went on again.
+def _leaving(batch_job: Job) -> JobHandle | None:
+    """What a run that has to stand still can't keep suspended: IPUJobs can't be, and the `suspend` of a Job in a queue is
+    Kueue's, which would take back what we do."""
+    over = batch_job.gone or batch_job.failed or batch_job.complete
+    one_attempt = backend_of(batch_job.snapshot.backend).one_attempt
+    return batch_job.handle if (one_attempt or batch_job.snapshot.queue_name) and not over else None
+
+
+def _ready_at(job: XRayJob, snapshot: Snapshot) -> datetime:
+    """When a run could have held its flavor for the first time: what is prepared before was there."""
+    sections = (job.status.get(section, {}) for section in PREPARATIONS.values())
+    ends = [read_time(section["finishedAt"]) for section in sections if "finishedAt" in section]
+    return max([snapshot.started_at, *ends])
+
+
+def _gave_up_waiting(status: Mapping[str, Any]) -> bool:
+    stalled = conditions.find_condition(status, names.STALLED)
+    return stalled.get("status") == "True" and stalled.get("reason") == names.QUEUE_LIMIT_REACHED
+
+
+def _waited_seconds(job: XRayJob, begin: datetime, attempts: Sequence[Attempt], now: datetime) -> float:
+    """How long a run has been without a node, since it could have one, its last attempt ended or it went on again.
 
     While it stands still it doesn't wait: that time is no reason to stop it, once it may go on.
     """
     suspended, stalled = (conditions.find_condition(job.status, kind) for kind in (names.SUSPENDED, names.STALLED))
     if suspended.get("status") == "True":
         return 0
-    begins = [batch_job.created, *(attempt.finished or attempt.started for attempt in attempts)]
+    begins = [begin, *(attempt.finished for attempt in attempts if attempt.finished)]
     if went_on := conditions.went_on_at(job.status):
         begins.append(read_time(went_on))
-    stopped = stalled.get("status") == "True" and stalled.get("reason") == names.QUEUE_LIMIT_REACHED
-    end = read_time(stalled["lastTransitionTime"]) if stopped else now
+    end = read_time(stalled["lastTransitionTime"]) if _gave_up_waiting(job.status) else now
     return (end - max(begins)).total_seconds()
 
 
@@ -299,16 +376,10 @@ def _words(condition: conditions.Condition) -> Status:
     return {"reason": condition.reason, "message": names.short(condition.message)}
 
 
-def _attempts(
-    status: Mapping[str, Any], pods: Sequence[Pod], situation: Situation, now: datetime
-) -> tuple[Attempt, ...]:
-    recorded = attempts_from_status(status.get("attempts", ()))
-    ended = {attempt.pod_name: attempt for attempt in recorded if attempt.finished}
-    # of an earlier pod nothing is learnt any more, and what its trainer told is nowhere else
-    seen = [ended.get(pod.name) or attempt_of(pod, NO_COURSE, now) for pod in pods[:-1]]
-    seen += [attempt_of(pod, situation.course, now) for pod in pods[-1:]]
-    untold = {pod.name for pod in pods if pod.over and not pod.end_is_told}
-    return merge_attempts(recorded, [attempt for attempt in seen if attempt], untold)
+def _bill(status: Mapping[str, Any], attempts: Sequence[Attempt], snapshot: Snapshot) -> Cost:
+    """Of a run whose preparations are over."""
+    sections = {name: status.get(name) for name in PREPARATIONS.values()}
+    return make_bill(attempts, snapshot, paid_preparations(sections, snapshot))
 
 
 def _message(situation: Situation, told: str, data: Mapping[str, Any], cost: Cost) -> str:
@@ -319,7 +390,9 @@ def _message(situation: Situation, told: str, data: Mapping[str, Any], cost: Cos
         return f"{situation.message}; cost {cost.display}"
     images = f" on {data['testImages']} held-out images" if "testImages" in data else ""
     auroc = "not computable" if result.auroc_macro is None else decimal(result.auroc_macro)
+    spread = result.auroc_interval
+    interval = f" (95 % interval {decimal(spread[0])} to {decimal(spread[1])})" if spread else ""
     adopted = "adopted a finished result, nothing was computed again: " if result.adopted else ""
     plural = "" if result.findings_evaluated == 1 else "s"
-    measured = f"{adopted}AUROC {auroc} over {result.findings_evaluated} finding{plural}{images}"
+    measured = f"{adopted}AUROC {auroc}{interval} over {result.findings_evaluated} finding{plural}{images}"
     return f"{measured}; {told}; cost {cost.display}"

@@ -27,14 +27,16 @@ def _held_seconds(status: Mapping[str, Any]) -> list[int]:
 def _without_clocks(status: Mapping[str, Any]) -> Status:
     ticking = ("estimatedRemainingSeconds", "eta", "metrics", "lastUpdatedTime")
     trainer = {k: v for k, v in status.get("trainerStatus", {}).items() if k not in ticking}
-    cost = {k: status.get("cost", {}).get(k) for k in ("priced", "currency", "perHour")}
-    attempts = [(row["podName"], row.get("finishedAt")) for row in status.get("attempts", ())]
+    cost = {k: status.get("cost", {}).get(k) for k in ("priced", "currency", "perHour", "projected")}
+    attempts = [(r["podName"], r.get("finishedAt"), "stalledSince" in r) for r in status.get("attempts", ())]
     listed = [_without_numbers(row) for row in status.get("conditions", ())]
+    budget = {k: status.get("budget", {}).get(k) for k in ("limit", "currency")}
     counts = dict.fromkeys(("archivesDone", "images", "bytesRead", "imagesPerSecond"))
     data = status.get("data", {})
     return dict(status) | {
         "trainerStatus": trainer,
         "cost": cost,
+        "budget": budget,
         "attempts": attempts,
         "conditions": listed,
         # until they are over, the share done moves seldom enough to be the news
@@ -44,7 +46,10 @@ def _without_clocks(status: Mapping[str, Any]) -> Status:
 
 
 def _without_seconds(preparation: Mapping[str, Any]) -> Mapping[str, Any]:
-    return preparation if "finishedAt" in preparation else {**preparation, "seconds": None, "cost": None}
+    if "finishedAt" in preparation:
+        return preparation
+    attempts = [(row["podName"], row.get("finishedAt")) for row in preparation.get("attempts", ())]
+    return {**preparation, **dict.fromkeys(("seconds", "billedSeconds", "amount", "cost")), "attempts": attempts}
 
 
 def _without_numbers(condition: Mapping[str, Any]) -> Status:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -82,6 +83,12 @@ class JobBuilder:
 
     def labelled(self, **labels: str) -> Self:
         self._raw["metadata"]["labels"] = labels
+        return self
+
+    def in_namespace(self, namespace: str, created: float = 0) -> Self:
+        """Created there at this second, and none of the usual ones."""
+        uid = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{namespace}/{self._raw['metadata']['name']}"))
+        self._raw["metadata"] |= {"namespace": namespace, "uid": uid, "creationTimestamp": render_time(at(created))}
         return self
 
     def edited(self, generation: int) -> Self:

@@ -11,6 +11,7 @@ from aiohttp import web
 from tests.unit.operator.builders import (
     CONFIG,
     JOB_NAME,
+    JOB_UID,
     UID,
     JobBuilder,
     PodBuilder,
@@ -18,6 +19,7 @@ from tests.unit.operator.builders import (
     example,
     make_job,
     make_pod,
+    make_run,
     stored_job,
 )
 from tests.unit.operator.test_model_preparation import FIXED as MODEL_FIXED
@@ -25,6 +27,7 @@ from tests.unit.operator.test_preparation import FIXED, data_pod
 from xray_operator.core.manifests import build_config_map, build_shared_job
 from xray_operator.core.observed import Observed
 from xray_operator.core.plan import make_plan
+from xray_operator.errors import ClusterError, NotFound, Refused
 from xray_operator.gather import Gatherer
 from xray_operator.index import Index
 
@@ -124,6 +127,53 @@ async def test_once_the_data_are_there_the_pod_that_fetches_the_model_is_asked()
     observed = await observe(index, OneConfigMap(build_config_map(plan)), began, "progress.json")
     assert set(observed.shared_jobs) == {preparation.job_name for preparation in MODEL_FIXED.preparations}
     assert observed.progress is not None
+
+
+class Kueue(OneConfigMap):
+    """A server that has Workloads too, or answers as one that has none, or lets nobody see them."""
+
+    def __init__(self, record: dict[str, Any], answer: dict[str, Any] | ClusterError) -> None:
+        super().__init__(record)
+        self._answer = answer
+
+    async def get(self, path: str, query: Any = None) -> dict[str, Any]:
+        if not path.endswith("/workloads"):
+            return await super().get(path)
+        assert query == {"labelSelector": f"kueue.x-k8s.io/job-uid={JOB_UID}"}
+        if isinstance(self._answer, ClusterError):
+            raise self._answer
+        return self._answer
+
+
+WAITING = {"type": "QuotaReserved", "status": "False", "message": "insufficient\nunused quota"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "suspended", "words"),
+    [
+        (
+            {"items": [{"metadata": {"name": "w"}, "status": {"conditions": [WAITING]}}]},
+            True,
+            "insufficient unused quota",
+        ),
+        ({"items": [{"metadata": {"name": "w"}, "status": {"conditions": [WAITING]}}]}, False, ""),
+        ({"items": []}, True, ""),
+        (
+            NotFound("GET", 404, "no such kind"),
+            True,
+            "nobody serves kueue.x-k8s.io/v1beta2 here: Kueue is not installed, or older than 0.15",
+        ),
+        (Refused("GET", 403, "forbidden"), True, ""),
+    ],
+)
+async def test_why_kueue_has_a_job_wait_is_asked_while_it_waits(answer: Any, suspended: bool, words: str) -> None:
+    queued = make_job().labelled(**{"kueue.x-k8s.io/queue-name": "research"})
+    raw = stored_job(queued)
+    raw["spec"]["suspend"] = suspended
+    cluster: Any = Kueue(build_config_map(make_run(queued)), answer)
+    unused: Any = None
+    observed = await Gatherer(Index(batch_jobs={UID: [raw]}), cluster, unused, CONFIG).observe(queued.build())
+    assert observed.queue_told == words
 
 
 async def test_a_record_that_was_replaced_is_noticed() -> None:

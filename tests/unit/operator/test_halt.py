@@ -171,27 +171,6 @@ def test_a_halted_run_without_a_job_still_tells_of_pending_edits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "progress", "reason"),
-    [
-        (149, PROGRESS, "Training"),
-        (150, PROGRESS, "NoProgress"),
-        (149, None, "Training"),
-        (151, None, "ProgressUnknown"),
-    ],
-)
-def test_a_run_without_progress_is_told_of_and_never_stopped(now: float, progress: Any, reason: str) -> None:
-    before = told(decide(started(RUNNING, progress=PROGRESS), now=95))
-    decision = decide(started(RUNNING, progress=progress), status=before, now=now, limits={"noProgressSeconds": 60})
-    status = decision.status or before
-    assert condition(status, "Running")[:2] == ("True", reason)
-    assert condition(status, "Ready")[0] == "True"
-    assert condition(status, "Stalled")[0] == "False"
-    assert (decision.suspend, decision.delete) == (None, None)
-    warnings = [event["reason"] for event in decision.events if event["type"] == "Warning"]
-    assert warnings == (["NoProgress"] if reason == "NoProgress" else [])
-
-
-@pytest.mark.parametrize(
     ("ready_when", "queued", "training", "succeeded"),
     [
         ("Accepted", "True", "True", "True"),

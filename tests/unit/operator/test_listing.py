@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from aiohttp import web
+from kubernetes.aio.client import ApiClient, Configuration
 
 from tests.unit.operator.builders import UID, make_job
 from tests.unit.operator.test_workers import FakeCluster, make_operator
+from xray_operator.cluster.client import Cluster
 from xray_operator.core.listing import Listing, missed_events
 from xray_operator.errors import ClusterError, MissedEvent
 
@@ -55,3 +58,21 @@ async def test_a_ghost_ends_the_process_at_the_second_list_and_an_unanswered_lis
     server.errors.clear()
     with pytest.raises(MissedEvent, match=f"XRayTrainingJob: the end of {UID} was not shown"):
         await operator._compare()
+
+
+async def test_an_empty_list_that_the_server_writes_as_null_is_empty() -> None:
+    """As it does for metadata alone; the process used to end there."""
+
+    async def nothing(_: web.Request) -> web.Response:
+        return web.json_response({"metadata": {"resourceVersion": "101"}, "items": None})
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", nothing)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    cluster = Cluster(ApiClient(Configuration(host=site.name)), 5)
+    assert await cluster.list_versions("/api/v1/pods") == Listing(101, {})
+    await cluster.close()
+    await runner.cleanup()

@@ -36,6 +36,12 @@ OF_SECRET = POD4 | {
     "partition": {"configSecretName": "ipuof-conf"},
     "host": {"cpu": "8", "privileged": True, "extraResources": {"rdma/hca": 1}},
 }
+ON_IPU_OPERATOR = make_flavor(
+    "ipuOperator",
+    accelerators=4,
+    vipuProxyUrl="http://ipu-operator-vipu-proxy.ipu-operator.svc",
+    host={"cpu": "32", "memory": "200Gi", "sharedMemory": "10Gi", "hostNetwork": True, "hostIPC": True},
+)
 PREPARED = make_job().spec(dataset={"source": {"pvc": {"claimName": "nih"}}})
 RUNS = {
     "devicePlugin": make_run(),
@@ -59,6 +65,7 @@ RUNS = {
     ),
     "vipuPartition": make_run(PREPARED, POD4, WITH_IPUS),
     "vipuPartition-secret": make_run(PREPARED, OF_SECRET),
+    "ipuOperator": make_run(PREPARED, ON_IPU_OPERATOR, WITH_IPUS),
     "gpu": make_run(
         make_job().spec(flavor="a100"),
         make_flavor(
@@ -93,6 +100,28 @@ def test_the_manifests_are_as_agreed(name: str) -> None:
 def pod(plan: Plan) -> dict[str, Any]:
     spec: dict[str, Any] = build_job(plan)["spec"]["template"]["spec"]
     return spec
+
+
+def test_an_ipu_job_tries_once_and_asks_for_as_many_ipus_as_its_flavor_has() -> None:
+    job = build_job(RUNS["ipuOperator"])
+    assert (job["apiVersion"], job["kind"]) == ("graphcore.ai/v1alpha1", "IPUJob")
+    assert job["spec"]["ipusPerJobInstance"] == "4"
+    assert job["spec"]["restartPolicy"] == {"type": "Never", "backOffLimit": 0}
+    worker, label = job["spec"]["workers"]["template"], names.LABEL_JOB_UID
+    assert worker["metadata"]["labels"][label] == job["metadata"]["labels"][label]
+    train = worker["spec"]["containers"][0]
+    assert not [each for each in train["env"] if each["name"].startswith("IPUOF")], "Graphcore's operator tells"
+    assert train["securityContext"]["capabilities"]["add"] == ["DAC_OVERRIDE", "IPC_LOCK"]
+
+
+@pytest.mark.parametrize("name", ["cxr", "x" * 63, "lung.nodules-2017-" * 14])
+def test_no_name_of_an_ipu_job_is_too_long_to_get_ipus_and_no_two_attempts_share_one(name: str) -> None:
+    plan = make_run(make_job(name).spec(dataset=PREPARED.raw()["spec"]["dataset"]), ON_IPU_OPERATOR, WITH_IPUS)
+    first = build_job(plan)["metadata"]["name"]
+    second = build_job(plan, last_pod=f"{first}-worker-0")["metadata"]["name"]
+    third = build_job(plan, last_pod=f"{second}-worker-0")["metadata"]["name"]
+    assert len({first, second, third}) == 3
+    assert max(map(len, (first, second, third))) <= 36
 
 
 def test_a_claim_with_two_roles_is_one_volume_that_is_read_only_only_where_it_must_be() -> None:

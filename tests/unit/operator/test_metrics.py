@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,16 +14,17 @@ from hypothesis import strategies as st
 from kubernetes.aio.client import ApiClient, Configuration
 
 from tests.unit.operator.builders import CONFIG, at, make_flavor, make_job, make_pod, started, train_result
+from tests.unit.operator.test_cost import cost_of as make_cost
 from tests.unit.operator.test_workers import FakeCluster, make_operator, run_until_idle
 from xray_operator.cluster.client import Cluster
 from xray_operator.cluster.paths import resource_of
 from xray_operator.core.accounting import finished_phases, spent
-from xray_operator.core.cost import make_cost
+from xray_operator.core.bill import cost_section
 from xray_operator.core.observed import Observed
 from xray_operator.core.reconcile import reconcile
 from xray_operator.core.spec import Price
 from xray_operator.errors import ClusterError, Conflict, NotFound
-from xray_operator.metrics import Metrics
+from xray_operator.metrics import PHASE_BUCKETS, Metrics
 
 PHASES = ("Preparing", "Training", "Evaluating")
 """That a run on processor cores holds its flavor in."""
@@ -33,17 +35,13 @@ Status = dict[str, Any]
 
 def status_after(*seconds: int, state: str = "Training", price: Price | None = PRICE, run: str = "cxr-1") -> Status:
     """Status of a run that held its flavor for so many seconds in Preparing, Training, Evaluating."""
-    cost = make_cost({"Compiling": 0} | dict(zip(PHASES, (*seconds, 0, 0, 0), strict=False)), price)
-    rows = [{"name": "Queued", "seconds": 0}, *({"name": p, "seconds": s} for p, s in cost.seconds.items())]
-    for row in rows if price else ():
-        row["amount"] = str(cost.amounts.get(str(row["name"]), "0.0000"))
+    section = cost_section(make_cost(dict(zip(PHASES, seconds, strict=False)), price))
     entered = ("queued", *(phase.lower() for phase in PHASES[: len(seconds)]))
-    money = {"currency": price.currency, "total": str(cost.total)} if price else {}
     return {
         "state": state,
         "run": {"jobName": run, "flavor": "vpod4"},
         "times": {name: {} for name in entered} | {"queued": {"seconds": 7}},
-        "cost": {"phases": rows} | money,
+        "cost": section,
     }
 
 
@@ -103,6 +101,19 @@ def test_money_is_counted_in_the_phase_that_spent_it() -> None:
     assert [cost_of(metrics, phase) for phase in PHASES] == pytest.approx([0.10, 0.30, 0.05])
 
 
+def test_lost_money_is_counted_as_the_status_tells_it() -> None:
+    def losing(amount: str, run: str = "cxr-1") -> Status:
+        status = status_after(10, 30, run=run)
+        status["cost"] |= {"lostAmount": amount} if amount else {}
+        return status
+
+    labels = {"namespace": "radiology", "flavor": "vpod4", "currency": "USD"}
+    lives = [losing(amount) for amount in ("0.2000", "0.1900", "0.3000")]
+    metrics = counted(*lives, losing("0.5000", "cxr-2"), first=losing("0.1000"))
+    total = metrics.registry.get_sample_value("xray_training_lost_cost_total", labels)
+    assert total == pytest.approx(0.10 + 0.11 + 0.50), "a restarted operator counts only what is lost since"
+
+
 def test_a_life_with_two_attempts_is_counted_as_its_status_tells_it() -> None:
     flavor = make_flavor(prices=[{"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": "9.99"}])
     failed = make_pod("cxr-1").scheduled(10).prepared(12, 40).trained(42, 100, code=21, message="")
@@ -125,7 +136,7 @@ def test_a_life_with_two_attempts_is_counted_as_its_status_tells_it() -> None:
     assert {sample.labels["flavor"] for sample in family.samples} == {"demo-vpod4"}
     assert sum(sample.value for sample in family.samples) == pytest.approx(float(statuses[-1]["cost"]["total"]))
     phases = ("Queued", "Preparing", "Training", "Evaluating")
-    assert [observed(metrics, phase, "demo-vpod4") for phase in phases] == [(1, 10), (1, 30), (1, 130), (1, 10)]
+    assert [observed(metrics, phase, "demo-vpod4") for phase in phases] == [(1, 10), (1, 28), (1, 126), (1, 10)]
 
 
 def test_a_priced_run_has_its_series_before_it_spends() -> None:
@@ -194,6 +205,13 @@ def test_a_phase_is_over_when_the_next_begins_and_the_last_with_success() -> Non
     assert finished_phases(succeeded, succeeded) == {}
 
 
+def test_hours_are_told_to_within_a_half() -> None:
+    """Prometheus guesses between two bounds: a wait of two hours in a bucket up to four was told as more than three."""
+    hours = [bound for bound in PHASE_BUCKETS if 3600 <= bound <= 12 * 3600]
+    assert (hours[0], hours[-1]) == (3600, 12 * 3600)
+    assert max(upper / lower for lower, upper in pairwise(hours)) <= 1.5
+
+
 def test_a_phase_that_a_new_attempt_enters_again_is_finished_once() -> None:
     again = status_after(15, 30)
     again["times"].pop("training")
@@ -218,43 +236,6 @@ async def test_only_a_status_that_was_written_counts(error: ClusterError) -> Non
     operator.queue.add(raw["metadata"]["uid"])
     await run_until_idle(operator)
     assert written == ["cxr"]
-
-
-def test_figures_of_a_job_follow_its_status_and_go_with_it() -> None:
-    saved = {"step": 6, "time": "2026-11-22T10:00:30Z"}
-    live = status_after(10, 30) | {"trainerStatus": {"progressPercentage": 40}, "checkpoint": saved}
-    jobs = [make_job("a").status(live).raw(), make_job("b").status(live | {"state": "Succeeded"}).raw()]
-    metrics = Metrics("1", lambda: jobs, lambda: 0, lambda: at(45).timestamp())
-    value = metrics.registry.get_sample_value
-    money = {"namespace": "radiology", "flavor": "vpod4", "currency": "USD"}
-    assert value("xray_training_run_cost", money | {"name": "a"}) == 0.4
-    assert value("xray_training_run_cost", money | {"name": "b"}) == 0.4
-    assert value("xray_training_progress_ratio", {"namespace": "radiology", "name": "a"}) == 0.4
-    assert value("xray_training_progress_ratio", {"namespace": "radiology", "name": "b"}) is None
-    assert value("xray_training_checkpoint_age_seconds", {"namespace": "radiology", "name": "a"}) == 15
-    assert value("xray_training_checkpoint_age_seconds", {"namespace": "radiology", "name": "b"}) is None
-    jobs.clear()
-    assert names_of(metrics) & {f"xray_training_{name}" for name in ("jobs", "run_cost", "progress_ratio")} == set()
-
-
-@pytest.mark.parametrize(
-    "status",
-    [
-        None,
-        "x",
-        {"cost": None, "trainerStatus": [], "run": 3},
-        {"cost": {"total": "a lot", "currency": "USD"}},
-        {"cost": {"total": "NaN", "currency": "USD"}},
-        {"cost": {"total": 3}},
-        {"state": "Training", "trainerStatus": {"progressPercentage": "40"}},
-        {"state": "Training", "checkpoint": {"time": "soon"}},
-    ],
-)
-def test_a_status_that_is_nonsense_spoils_no_scrape(status: Any) -> None:
-    jobs = [make_job("a").status(status_after(10)).raw(), make_job("b").status(status).raw()]
-    metrics = Metrics("1", lambda: jobs, lambda: 0)
-    told = [s.labels["name"] for f in metrics.registry.collect() for s in f.samples if "name" in s.labels]
-    assert told == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -302,3 +283,19 @@ async def test_every_request_is_counted_with_its_answer_or_the_lack_of_one() -> 
         ("get", "pods", "404", 1),
         ("update", "pods/status", "<error>", 1),
     ]
+
+
+def test_what_a_preparation_costs_is_counted_on_its_own_flavor() -> None:
+    def preparing(amount: str, **fields: Any) -> Status:
+        status = status_after()
+        status["cost"]["phases"] += [{"name": "DataPreparation", "seconds": 1, "amount": amount}]
+        status["cost"]["total"] = amount
+        return status | {"preparation": {"flavor": "cpu", **fields}}
+
+    metrics = counted(preparing("0.0100"), preparing("0.0300"), preparing("0.0000", cost="shared"))
+    labels = {"namespace": "radiology", "flavor": "cpu", "phase": "DataPreparation", "currency": "USD"}
+    value = metrics.registry.get_sample_value
+    assert value("xray_training_cost_total", labels) == pytest.approx(0.03), "a counter can't take back"
+    live = Metrics("1", lambda: [make_job().status(preparing("0.0100")).raw()], lambda: 0)
+    names_of(live)
+    assert live.registry.get_sample_value("xray_training_cost_total", labels) == 0, "there before it is added to"

@@ -52,6 +52,10 @@ def test_any_text_is_a_report_or_nothing(text: str) -> None:
     [
         ("auroc_macro", float("nan")),
         ("auroc_macro", "0.9"),
+        ("auroc_interval", [0.5]),
+        ("auroc_interval", [0.5, float("inf")]),
+        ("report", "../../other/report.html"),
+        ("model_folder", "/model"),
         ("loss", float("inf")),
         ("findings", [{"name": "x" * 65, "auroc": 0.5, "positives": 1}]),
         ("findings", [{"name": "Mass", "auroc": 0.5, "positives": 1}] * 33),

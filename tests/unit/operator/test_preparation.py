@@ -12,6 +12,7 @@ import pytest
 from tests.unit.operator.builders import (
     CONFIG,
     FLAVORS,
+    PRICE,
     UID,
     PodBuilder,
     at,
@@ -151,9 +152,24 @@ def test_while_data_are_prepared_the_run_has_no_job() -> None:
         "flavor": "prepare-cpu",
         "startedAt": "2026-11-22T10:00:10Z",
         "seconds": 20,
+        "billedSeconds": 20,
+        "amount": "0.0020",
         "cost": "0.00 USD",
+        "price": PRICE | {"perHour": "0.36", "minimumSeconds": 0, "incrementSeconds": 1},
+        "attempts": [
+            {
+                "podName": "xray-data-pod",
+                "startedAt": "2026-11-22T10:00:10Z",
+                "preparingSeconds": 18,
+                "idleSeconds": 2,
+                "billedSeconds": 20,
+                "amount": "0.0020",
+            }
+        ],
     }
     assert status["cost"]["heldSeconds"] == 0
+    assert status["cost"]["total"] == "0.0020"
+    assert status["cost"]["phases"][-1] == {"name": "DataPreparation", "seconds": 20, "amount": "0.0020"}
 
 
 def test_a_run_joins_the_preparation_of_another_and_does_not_pay() -> None:
@@ -161,6 +177,9 @@ def test_a_run_joins_the_preparation_of_another_and_does_not_pay() -> None:
     decision = decide_first(seen(theirs), now=30)
     assert (decision.join, decision.create) == (theirs, None)
     assert told(decision)["preparation"]["cost"] == "shared"
+    assert "amount" not in told(decision)["preparation"]
+    assert told(decision)["cost"]["total"] == "0.0000"
+    assert "DataPreparation" not in {row["name"] for row in told(decision)["cost"]["phases"]}
 
 
 def test_the_flavor_is_claimed_when_the_data_are_ready_and_that_is_written_down() -> None:
@@ -240,14 +259,16 @@ def test_a_look_at_a_preparation_is_worth_a_write_when_the_share_done_or_half_a_
     [(89, True, "Preparing"), (90, True, "NoProgress"), (89, False, "Preparing"), (90, False, "ProgressUnknown")],
 )
 def test_a_preparation_that_does_not_move_is_told_of_and_never_ended(now: float, answers: bool, reason: str) -> None:
-    progress = make_progress("progress-preparing.json", last_updated_time=render_time(at(30))) if answers else None
+    told_at = {"last_updated_time": render_time(at(30)), "time": render_time(at(now))}
+    progress = make_progress("progress-preparing.json", **told_at) if answers else None
     before = told(preparing(last_updated_time=render_time(at(30))))
     observed = replace(seen(data_job(data_pod(prepares=12))), progress=progress)
-    decision = decide_first(observed, before, now=now, limits={"noProgressSeconds": 60})
-    assert (decision.create, decision.suspend, decision.delete) == (None, None, None)
+    limits = {"noProgressSeconds": 60, "onStall": "Restart"}
+    decision = decide_first(observed, before, now=now, limits=limits)
+    assert (decision.create, decision.suspend, decision.delete, decision.evict) == (None, None, None, "")
     assert told(decision)["state"] == "Preparing"
     assert condition(told(decision), "Running")[:2] == ("False", reason)
-    assert condition(told(decision), "Stalled")[0] == "False"
+    assert condition(told(decision), "Stalled")[0] == str(reason == "NoProgress")
     assert [event for event in reasons(decision) if event == "NoProgress"] == ["NoProgress"] * (reason == "NoProgress")
 
 
@@ -325,3 +346,41 @@ def test_a_preparation_on_a_lost_node_is_told_and_left_alone() -> None:
     assert status["state"] == "Preparing"
     assert condition(status, "Ready")[:2] == ("Unknown", "NodeLost")
     assert condition(status, "DataReady")[:2] == ("False", "NodeLost")
+
+
+def test_two_currencies_on_one_bill_are_refused() -> None:
+    in_euros = CHEAP | {"prices": [PRICE | {"currency": "EUR"}]}
+    refused = told(decide_first(replace(ALONE, flavors=OFFERED | {"prepare-cpu": in_euros})))
+    assert condition(refused, "Accepted")[:2] == ("False", names.FLAVOR_UNFIT)
+    message = condition(refused, "Accepted")[2]
+    assert 'spec.dataset.prepareFlavor: "prepare-cpu" is priced in EUR, flavor demo-vpod4 in USD' in message
+    unpriced = replace(ALONE, flavors=OFFERED | {"prepare-cpu": CHEAP | {"prices": []}})
+    assert decide_first(unpriced).create is not None, "what has no price clashes with none"
+
+
+def test_amounts_in_a_currency_of_their_own_are_never_added_to_a_run_that_was_started_before_that_was_refused() -> None:
+    assert PREPARATION is not None
+    assert PREPARATION.price is not None
+    in_euros = PREPARATION.model_copy(update={"price": PREPARATION.price.model_copy(update={"currency": "EUR"})})
+    snapshot = FIXED.model_copy(update={"preparation": in_euros})
+    status = told(decide_first(seen(data_job(data_pod(prepares=12)), snapshot=snapshot), now=1010))
+    assert (status["preparation"]["cost"], status["cost"]["total"]) == ("0.10 EUR", "0.0000")
+    assert status["cost"]["phases"][-1] == {"name": "DataPreparation", "seconds": 1000}
+
+
+def test_what_was_paid_for_a_preparation_goes_to_who_pays_in_the_end() -> None:
+    paid = told(decide_first(seen(data_job(data_pod(prepares=12))), now=1010))
+    assert paid["cost"]["total"] == "0.1000"
+    left = told(decide_first(seen(data_job(data_pod(prepares=12), owners=(ELSE, UID))), paid, now=1050))
+    assert (left["preparation"]["cost"], left["cost"]["total"]) == ("shared", "0.0000")
+    back = told(decide_first(seen(data_job(data_pod(prepares=12), owners=(UID,))), left, now=1100))
+    assert back["cost"]["total"] == "0.1090"
+
+
+def test_a_pod_of_a_preparation_that_is_gone_stays_on_the_bill() -> None:
+    first = told(decide_first(seen(data_job(data_pod(prepares=12))), now=110))
+    again = data_job(make_pod("second", 150).scheduled(160).owned_by("data-uid").prepares(163))
+    status = told(decide_first(seen(again), first, now=170))
+    assert [row["podName"] for row in status["preparation"]["attempts"]] == ["xray-data-pod", "second"]
+    assert (status["preparation"]["seconds"], status["preparation"]["estimated"]) == (160 + 10, True)
+    assert status["cost"]["estimated"]

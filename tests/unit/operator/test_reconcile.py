@@ -164,7 +164,7 @@ def test_a_refusal_keeps_what_was_recorded_of_a_run_that_had_begun(gone: Observe
     assert "trainerStatus" not in refused, "nothing makes progress"
     assert decide(gone, status=refused, now=900) == Decision()
     again = told(decide(started(make_pod("cxr-2", 300).scheduled(310)), status=refused, now=320))
-    assert again["cost"]["heldSeconds"] == 90 + 10
+    assert again["cost"]["heldSeconds"] == 310 + 10, "its absence was seen at 320"
 
 
 def test_all_objections_come_at_once() -> None:
@@ -208,7 +208,12 @@ STATES = [
         "held and not used",
     ),
     (started(FINISHED), "Evaluating", "Evaluating", "held and not used"),
-    (started(FINISHED, end="Complete"), "Succeeded", "Completed", "AUROC 0.5124 over 13 findings on 152 held-out"),
+    (
+        started(FINISHED, end="Complete"),
+        "Succeeded",
+        "Completed",
+        "AUROC 0.5124 (95 % interval 0.4708 to 0.5561) over 13 findings on 152 held-out",
+    ),
     (
         started(make_pod().scheduled(10).prepared(12, 40).trained(42, 50, 20, "log tail"), end=""),
         "Queued",
@@ -251,7 +256,9 @@ def test_a_result_that_cannot_be_read_invents_no_number_and_may_still_come() -> 
     assert "results" not in status
     assert decide(Observed(flavors=FLAVORS), status=status) == Decision(), "and it is never run again"
     late = decide(started(FINISHED, end="Complete"), status=status)
-    assert told(late)["results"]["aurocMacro"] == "0.5124"
+    results = told(late)["results"]
+    assert (results["aurocMacro"], results["aurocInterval"]) == ("0.5124", ["0.4708", "0.5561"])
+    assert (results["images"], results["model"], results["report"]) == (152, "model", "report.html")
 
 
 def test_the_device_that_the_trainer_names_corrects_what_was_expected() -> None:

@@ -270,15 +270,6 @@ def test_deafness_is_the_longest_silence() -> None:
     assert fresh.silent_seconds(60) == 10
 
 
-def test_jobs_are_counted_by_namespace_and_state_and_nonsense_is_pending() -> None:
-    jobs = [make_job().status({"state": "Training"}).raw(), make_job().status({"state": "x"}).raw(), make_job().raw()]
-    metrics = Metrics("1", lambda: jobs, lambda: 3)
-    value = metrics.registry.get_sample_value
-    assert value("xray_training_jobs", {"namespace": "radiology", "state": "Training"}) == 1
-    assert value("xray_training_jobs", {"namespace": "radiology", "state": "Pending"}) == 2
-    assert value("xray_training_queue_length") == 3
-
-
 async def test_a_pod_that_answers_too_much_or_not_at_all_has_told_nothing() -> None:
     from aiohttp import web
 

@@ -12,15 +12,17 @@ from xray_operator.core.backends.base import Backend
 from xray_operator.core.backends.cpu import Cpu
 from xray_operator.core.backends.device_plugin import DevicePlugin
 from xray_operator.core.backends.gpu import Gpu
+from xray_operator.core.backends.ipu_operator import IpuOperator
 from xray_operator.core.backends.vipu_partition import VipuPartition
 
-BackendName = Literal["cpu", "gpu", "devicePlugin", "vipuPartition"]
+BackendName = Literal["cpu", "gpu", "devicePlugin", "vipuPartition", "ipuOperator"]
 
 BACKENDS: Final[Mapping[BackendName, Backend]] = {
     "cpu": Cpu(),
     "gpu": Gpu(),
     "devicePlugin": DevicePlugin(),
     "vipuPartition": VipuPartition(),
+    "ipuOperator": IpuOperator(),
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Protocol
 
+from xray_operator.core.batch_job import job_spec
 from xray_operator.core.parts import Host, Partition
 
 PARTITION_SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
@@ -23,6 +24,8 @@ class Flavor(Protocol):
     def host(self) -> Host: ...
     @property
     def partition(self) -> Partition | None: ...
+    @property
+    def vipu_proxy_url(self) -> str | None: ...
     @property
     def node_selector(self) -> Mapping[str, str]: ...
 
@@ -52,6 +55,14 @@ class Backend:
     """Whether a pod holds something dear, so that data are prepared before it is made."""
     device: ClassVar[str] = "cpu"
     """What the torch image trains on there, as the trainer's result names it."""
+    shares_host: ClassVar[bool] = False
+    """Whether pods may get more of the host than a pod usually has, so that no foreign files are read in them."""
+    no_queue: ClassVar[str] = ""
+    """Why Kueue can't decide over runs here; empty if it can."""
+    child_kind: ClassVar[str] = "Job"
+    """Kind of the object whose pod trains."""
+    one_attempt: ClassVar[bool] = False
+    """Whether that object is made anew for each attempt: it can't be suspended, tries once, and nobody watches its kind."""
 
     def objection(self, flavor: Flavor) -> str | None:
         """What is wrong with a flavor of this backend, for its spec's validation. The CRD says the same with CEL."""
@@ -61,8 +72,13 @@ class Backend:
 
     def partition_objection(self, flavor: Flavor) -> str | None:
         """What only a partition has."""
-        if flavor.partition is not None or flavor.host.is_shared:
-            return "partition and host.hostNetwork, hostIPC, privileged and extraResources are for vipuPartition flavors only"
+        if flavor.partition is not None:
+            return "partition is for vipuPartition flavors only"
+        if flavor.vipu_proxy_url is not None:
+            return "vipuProxyUrl is for ipuOperator flavors only"
+        if flavor.host.is_shared:
+            told = "host.hostNetwork, hostIPC, privileged and extraResources"
+            return f"{told} are for vipuPartition and ipuOperator flavors only"
         return None
 
     def holds_ipus(self, flavor: Flavor) -> bool:  # noqa: ARG002 (devicePlugin looks at it)
@@ -76,3 +92,19 @@ class Backend:
     def pod_parts(self, flavor: Flavor) -> PodParts:
         """What the pod that trains needs beyond the usual."""
         return PodParts({flavor.resource_name: str(flavor.accelerators)} if flavor.resource_name else {})
+
+    def build_child(
+        self,
+        flavor: Flavor,  # noqa: ARG002 (ipuOperator looks at it)
+        metadata: dict[str, Any],
+        template: dict[str, Any],
+        *,
+        suspend: bool,
+    ) -> dict[str, Any]:
+        """The object whose pod trains, around that pod's template.
+
+        Args:
+            suspend: somebody else says when it may begin.
+        """
+        spec = {"suspend": suspend} | job_spec(template)
+        return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}

@@ -1,27 +1,26 @@
-"""vipuPartition: the IPUs of one V-IPU partition that exists already, a vPOD for example; they are reached over the network.
-
-The container that trains runs as user 0 with two capabilities: IPC_LOCK, by which memory is registered for RDMA and
-which has no effect for another user; and DAC_OVERRIDE, because the run's folder is made by `prepare`, as user 65532.
-The group stays 65532, and `prepare` stays as restricted as anywhere.
-"""
+"""vipuPartition: the IPUs of one V-IPU partition that exists already, a vPOD for example; they are reached over the network."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, ClassVar, Final
 
 from xray_operator.core.backends.base import PARTITION_SIZES, Backend, Flavor, PodParts
-from xray_operator.core.parts import Host, Partition
+from xray_operator.core.backends.fabric import fabric_parts
+from xray_operator.core.parts import Partition
 
 VIPU_PORT: Final = 8090
 CONFIG_MOUNT: Final = "/etc/ipuof"
 CONFIG_FILE: Final = "ipuof.conf"
-INFINIBAND: Final = "/dev/infiniband"
-CAPABILITIES: Final = {"drop": ["ALL"], "add": ["DAC_OVERRIDE", "IPC_LOCK"]}
 
 
 class VipuPartition(Backend):
     trains_on_ipus = True
+    shares_host = True
+    no_queue: ClassVar[str] = (
+        "its runs wait in the operator's own line for their partition, by the Job's suspend, which Kueue would take over"
+    )
 
     def objection(self, flavor: Flavor) -> str | None:
         return "; ".join(_objections(flavor)) or None
@@ -30,16 +29,15 @@ class VipuPartition(Backend):
         return f"{flavor.accelerators} IPUs of {flavor.partition}"
 
     def pod_parts(self, flavor: Flavor) -> PodParts:
-        devices = [{"name": "infiniband", "mountPath": INFINIBAND}] if flavor.host.privileged else []
+        parts = fabric_parts(flavor.host)
         secret = flavor.partition.config_secret_name if flavor.partition else None
         config = [{"name": "ipuof", "mountPath": CONFIG_MOUNT, "readOnly": True}] if secret else []
-        return PodParts(
-            limits={name: str(count) for name, count in (flavor.host.extra_resources or {}).items()},
-            env=[{"name": name, "value": value} for name, value in _environment(flavor.partition).items()],
-            mounts=[*config, *devices],
-            volumes=list(_volumes(flavor.host, secret)),
-            security=_security(flavor.host),
-            pod=_namespaces(flavor.host),
+        told = _environment(flavor.partition)
+        return replace(
+            parts,
+            env=[*parts.env, *({"name": name, "value": value} for name, value in told.items())],
+            mounts=[*config, *parts.mounts],
+            volumes=[*([_config_volume(secret)] if secret else []), *parts.volumes],
         )
 
 
@@ -52,14 +50,15 @@ def _objections(flavor: Flavor) -> Iterator[str]:
         yield "a vipuPartition flavor has no resourceName: its IPUs are reached over the network"
     if not flavor.node_selector:
         yield "a vipuPartition flavor needs nodeSelector: the label of the hosts that reach the partition"
+    if flavor.vipu_proxy_url is not None:
+        yield "vipuProxyUrl is for ipuOperator flavors only"
 
 
 def _environment(partition: Partition | None) -> dict[str, str]:
     """Without POPTORCH_WAIT_FOR_IPU: nobody else holds the partition, so one that can't be had is an error to tell."""
-    told = {"RDMAV_FORK_SAFE": "1"}  # the trainer's data loader forks
     if partition is None or partition.config_secret_name:
-        return told | {"IPUOF_CONFIG_PATH": f"{CONFIG_MOUNT}/{CONFIG_FILE}"}
-    told |= {
+        return {"IPUOF_CONFIG_PATH": f"{CONFIG_MOUNT}/{CONFIG_FILE}"}
+    told = {
         "IPUOF_VIPU_API_HOST": str(partition.host),
         "IPUOF_VIPU_API_PORT": str(partition.port or VIPU_PORT),
         "IPUOF_VIPU_API_PARTITION_ID": str(partition.id),
@@ -67,21 +66,7 @@ def _environment(partition: Partition | None) -> dict[str, str]:
     return told | ({"IPUOF_VIPU_API_TIMEOUT": str(partition.timeout_seconds)} if partition.timeout_seconds else {})
 
 
-def _volumes(host: Host, secret: str | None) -> Iterator[dict[str, Any]]:
-    if secret:
-        # without the Secret the container says so, where kubelet would only wait and hold the partition
-        items = [{"key": CONFIG_FILE, "path": CONFIG_FILE}]
-        yield {"name": "ipuof", "secret": {"secretName": secret, "items": items, "optional": True}}
-    if host.privileged:
-        yield {"name": "infiniband", "hostPath": {"path": INFINIBAND, "type": "Directory"}}
-
-
-def _security(host: Host) -> dict[str, Any]:
-    of_root: dict[str, Any] = {"runAsUser": 0, "runAsNonRoot": False, "capabilities": CAPABILITIES}
-    # the API refuses a privileged container that may not escalate
-    return of_root | ({"privileged": True, "allowPrivilegeEscalation": True} if host.privileged else {})
-
-
-def _namespaces(host: Host) -> dict[str, Any]:
-    network = {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if host.host_network else {}
-    return network | ({"hostIPC": True} if host.host_ipc else {})
+def _config_volume(secret: str) -> dict[str, Any]:
+    # without the Secret the container says so, where kubelet would only wait and hold the partition
+    items = [{"key": CONFIG_FILE, "path": CONFIG_FILE}]
+    return {"name": "ipuof", "secret": {"secretName": secret, "items": items, "optional": True}}

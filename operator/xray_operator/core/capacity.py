@@ -1,0 +1,38 @@
+"""Whether a partition is free for a run whose flavor says whom to ask. Called by status; nothing here asks.
+
+Two runs that ask at the same moment may both be told of the last partition: then the one whose IPUJob comes second waits
+at Graphcore's operator, with its IPUJob made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xray_operator import names
+from xray_operator.core.observed import Capacity
+from xray_operator.core.plan import Snapshot
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Why nothing is claimed yet."""
+
+    reason: str
+    message: str
+
+
+def find_wait(snapshot: Snapshot, capacity: Capacity | None) -> Wait | None:
+    """Why a run may not claim its accelerators now; None if it may.
+
+    What isn't known is no leave: an IPUJob that can't have its partition hangs, and its controller doesn't say why.
+    """
+    if snapshot.vipu_proxy_url is None:
+        return None
+    if capacity is None or capacity.partitions is None:
+        trouble = capacity.trouble if capacity else "was not asked"
+        told = f"V-IPU proxy {snapshot.vipu_proxy_url} {trouble}; nothing is claimed until it tells what is free"
+        return Wait(names.CAPACITY_UNKNOWN, told)
+    if capacity.partitions < 1:
+        told = f"waits for a partition of {snapshot.accelerators} IPUs: V-IPU proxy {snapshot.vipu_proxy_url} has none"
+        return Wait(names.NO_PARTITION_FREE, told)
+    return None
