@@ -17,6 +17,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from xray_operator import __version__
+from xray_operator.budget_metrics import BudgetMetrics
 from xray_operator.cluster.client import Cluster
 from xray_operator.config import OperatorConfig, load_config
 from xray_operator.errors import ConfigError
@@ -76,6 +77,7 @@ def build_operator(config: OperatorConfig, cluster: Cluster, session: aiohttp.Cl
     """Wire the parts together; nothing runs yet."""
     index, queue = Index(), WorkQueue()
     metrics = Metrics(__version__, index.all_jobs, lambda: len(queue))
+    metrics.registry.register(BudgetMetrics(index.all_jobs, index.all_budgets))
     cluster.answered = metrics.request_answered
     return Operator(
         config=config,

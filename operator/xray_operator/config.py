@@ -40,7 +40,7 @@ _OUR_PREFIXES = (f"{GROUP}/", "app.kubernetes.io/", "prometheus.io/")
 
 
 class CaBundle(_Section):
-    """The certificates that the containers that prepare trust, from a ConfigMap in each namespace with jobs."""
+    """The certificates that the containers that go out trust, from a ConfigMap in each namespace with jobs."""
 
     config_map_name: _NameOrNone = ""
     """Empty: the images' own certificates."""
@@ -49,7 +49,7 @@ class CaBundle(_Section):
 
 
 class Pod(_Section):
-    """What the administrator adds to every training pod; the network's part of it, to the containers that prepare. What a job
+    """What the administrator adds to every training pod; the network's part of it, to the containers that go out. What a job
     says never changes it."""
 
     image_pull_secrets: tuple[_Name, ...] = ()
@@ -57,11 +57,12 @@ class Pod(_Section):
     priority_class_name: _NameOrNone = ""
     """Empty: the cluster's default priority."""
     http_proxy: _Url = ""
-    """HTTP_PROXY of the containers that prepare; no password, for everyone who may read pods can read it."""
+    """HTTP_PROXY of the containers that go out: those that prepare, and train where a job has tracking. No password:
+    everyone who may read pods can read it."""
     https_proxy: _Url = ""
-    """HTTPS_PROXY of the containers that prepare."""
+    """HTTPS_PROXY of the same."""
     no_proxy: str = Field(default="", max_length=2048)
-    """NO_PROXY of the containers that prepare: hosts that are reached without the proxy, separated by commas."""
+    """NO_PROXY of the same: hosts that are reached without the proxy, separated by commas."""
     ca_bundle: CaBundle = CaBundle()
     hugging_face_endpoint: _Url = ""
     """HF_ENDPOINT of the containers that fetch models: a mirror of the hub. Empty: https://huggingface.co."""
@@ -87,6 +88,9 @@ class OperatorConfig(_Section):
     """Flavor on which data is prepared before accelerators are held, where a job names none; a cpu flavor."""
     namespaces: tuple[str, ...] = ()
     """Namespaces that are watched; empty means all."""
+    quote_at_apply: bool = False
+    """Have the flavors' status tell their price and what runs cost, for the chart's policy that warns at apply. One operator
+    of a cluster may."""
     resync_seconds: float = Field(default=5.0, gt=0)
     """Pause between looks at jobs that run. Short against a 15-second scrape, long against API load."""
     idle_resyncs: int = Field(default=6, ge=1)

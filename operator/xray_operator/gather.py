@@ -10,16 +10,23 @@ import aiohttp
 
 from xray_operator import names
 from xray_operator.cluster import paths
+from xray_operator.cluster.capacity import fetch_capacity
 from xray_operator.cluster.client import Cluster
 from xray_operator.cluster.progress import fetch_progress
 from xray_operator.config import OperatorConfig
 from xray_operator.core.admission import find_flavor, find_prepare_flavor
+from xray_operator.core.attempts import attempts_from_status
+from xray_operator.core.backends import backend_of
+from xray_operator.core.bill import run_until
+from xray_operator.core.ipu_job import controller_handle, find_ipu_job, judge, read_ipu_job, with_claim, with_gone_claim
 from xray_operator.core.observed import (
+    Capacity,
     Job,
     JobHandle,
     Line,
     Observed,
     Pod,
+    Refusal,
     SharedJob,
     Unreadable,
     Volume,
@@ -33,6 +40,7 @@ from xray_operator.core.observed import (
     read_pods,
     read_shared_job,
     read_volume,
+    tell_workload,
     waiting_version,
 )
 from xray_operator.core.plan import Snapshot, make_plan, read_snapshot
@@ -69,7 +77,7 @@ class Gatherer:
             return Observed()
         found = self._batch_job(job)
         if found is None:
-            return await self._observe_left_run(job) or await self._observe_without_job(job)
+            return await self._observe_without_batch_job(job)
         raw, handle = found
         try:
             snapshot = await self._record(job, handle.name)
@@ -86,8 +94,9 @@ class Gatherer:
             job=read_job(raw, handle, snapshot),
             pods=pods,
             pod_refused="" if pods or raw["spec"].get("suspend") else await self._pod_refusal(handle),
+            queue_told=await self._queue_told(handle) if snapshot.queue_name and raw["spec"].get("suspend") else "",
             line=await self._line(str(plan.partition_key)) if waits else None,
-            progress=await self._progress(pods[-1]) if pods else None,
+            progress=await self._progress(pods[-1], run_until(job, snapshot, pods[-1])) if pods else None,
             snapshot=snapshot,
         )
 
@@ -98,12 +107,16 @@ class Gatherer:
         shared_jobs = [shared for shared in found if shared]
         pending = {each.job_name for each in pending_preparations(of_run(job.status, snapshot.rerun), snapshot)}
         waited_for = [shared for shared in shared_jobs if shared.name in pending and not shared.complete]
+        ready = pending <= {shared.name for shared in shared_jobs if shared.complete}
         at_work = next((shared.pods[-1] for shared in waited_for if shared.pods), None)
+        former_job = JobHandle(job.ref.namespace, job.ref.run_name(snapshot.rerun), "", snapshot.rerun, deleting=True)
         return Observed(
             snapshot=snapshot,
+            pods=read_pods(self.index.pods.get(job.ref.uid, ()), former_job, self.index.gone_pods(job.ref.uid)),
             former_pods=former,
             shared_jobs={shared.name: shared for shared in shared_jobs},
             progress=await self._progress(at_work) if at_work else None,
+            capacity=await self._capacity(snapshot) if ready and not job.live.suspend else None,
         )
 
     def _batch_job(self, job: XRayJob) -> tuple[Raw, JobHandle] | None:
@@ -142,6 +155,17 @@ class Gatherer:
         last: Raw = max(events, key=lambda event: event.get("lastTimestamp") or "", default={})
         return names.short(str(last.get("message", "")), REFUSAL_CHARACTERS)
 
+    async def _queue_told(self, job: JobHandle) -> str:
+        """Why Kueue lets the Job wait, by the Workload that it has made for it."""
+        query = {"labelSelector": f"{names.LABEL_QUEUED_JOB}={job.uid}"}
+        try:
+            raws = (await self.cluster.get(paths.collection(names.WORKLOAD_KIND, job.namespace), query))["items"]
+        except NotFound:
+            return f"nobody serves {names.QUEUE_API} here: Kueue is not installed, or older than 0.15"
+        except Refused:
+            return ""  # only words are missing then
+        return names.short(tell_workload(raws[0]), REFUSAL_CHARACTERS) if raws else ""
+
     async def _line(self, partition: str) -> Line:
         """Everyone at a partition, as the API server has it now: Jobs first, so that the pods of one at rest are all seen."""
         query = {"labelSelector": f"{names.LABEL_PARTITION}={partition}"}
@@ -150,6 +174,76 @@ class Gatherer:
             for place in self.config.namespaces or (None,):
                 raws += (await self.cluster.get(paths.listing(kind, place), query))["items"]
         return read_line(found["Job"], found["Pod"])
+
+    async def _observe_without_batch_job(self, job: XRayJob) -> Observed:
+        """Of a run that has no batch/v1 Job: its backend may have another object in its place, or it isn't there yet."""
+        found, obstacle = None, dict[str, Any]()
+        kind = await self._unwatched_kind(job)
+        if kind:
+            raws, obstacle = await self._list_children(job, kind)
+            found = await self._observe_attempt(job, raws)
+        observed = found or await self._observe_left_run(job) or await self._observe_without_job(job)
+        return replace(observed, **obstacle)
+
+    async def _unwatched_kind(self, job: XRayJob) -> str:
+        """Of what trains in the run that status tells of, if nobody watches that; "" if it has Jobs, or has not begun."""
+        try:
+            name = job.ref.run_name(job.status.get("rerun", 0))
+            snapshot = await self._record(job, name) if "run" in job.status else None
+        except RecordError:
+            return ""
+        backend = backend_of(snapshot.backend) if snapshot else None
+        return backend.child_kind if backend and backend.one_attempt else ""
+
+    async def _list_children(self, job: XRayJob, kind: str) -> tuple[list[Raw], dict[str, Any]]:
+        """The job's objects of a kind, as the API server has them now; and what is against it, as fields of Observed."""
+        query = {"labelSelector": f"{names.LABEL_JOB_UID}={job.ref.uid}"}
+        try:
+            return (await self.cluster.get(paths.collection(kind, job.ref.namespace), query))["items"], {}
+        except NotFound:
+            return [], {"absent": kind}
+        except Refused as error:
+            return [], {"refused": Refusal(kind, names.short(error.reason, REFUSAL_CHARACTERS))}
+
+    async def _observe_attempt(self, job: XRayJob, raws: list[Raw]) -> Observed | None:
+        """The attempt that goes on, or whose end isn't written down."""
+        found = find_ipu_job(raws, job.ref, job.live.rerun)
+        handle = found[1] if found else self._left_attempt(job)
+        if handle is None:
+            return None
+        try:
+            snapshot = await self._record(job, job.ref.run_name(handle.rerun))
+        except RecordError as error:
+            return Observed(unreadable=Unreadable(str(error), handle))
+        if snapshot is None:
+            return Observed(unreadable=Unreadable(f"ConfigMap {job.ref.run_name(handle.rerun)} is gone", handle))
+        attempts = attempts_from_status(job.status.get("attempts", ()))
+        gone = [raw for raw in self.index.gone_pods(job.ref.uid) if controller_uid(raw) == handle.uid]
+        port = make_plan(job.ref, snapshot).progress_port
+        pods = read_pods(self.index.pods.get(job.ref.uid, ()), handle, gone, port)
+        if found is not None:
+            seen = read_ipu_job(found[0], handle, snapshot, pods, attempts)
+            pods = with_claim(pods, found[0])
+        else:
+            begun = attempts[-1].started
+            bare = Job(handle, snapshot, begun, suspended=False, complete=False, failed=None, gone=True)
+            seen, pods = judge(bare, pods[-1], attempts, released=True), with_gone_claim(pods, begun)
+        progress = await self._progress(pods[-1], run_until(job, snapshot, pods[-1])) if pods else None
+        return Observed(job=seen, pods=pods, progress=progress, snapshot=snapshot)
+
+    def _left_attempt(self, job: XRayJob) -> JobHandle | None:
+        """The last attempt, if all that is left of it is a pod whose end isn't written down."""
+        attempts = attempts_from_status(job.status.get("attempts", ()))
+        if not attempts or attempts[-1].finished:
+            return None
+        shown = [*self.index.gone_pods(job.ref.uid), *self.index.pods.get(job.ref.uid, ())]
+        of_it = [raw for raw in shown if raw["metadata"]["name"] == attempts[-1].pod_name and controller_uid(raw)]
+        return controller_handle(of_it[-1], job.status.get("rerun", 0)) if of_it else None
+
+    async def _capacity(self, snapshot: Snapshot) -> Capacity | None:
+        if snapshot.vipu_proxy_url is None:
+            return None
+        return await fetch_capacity(self.session, snapshot.vipu_proxy_url, snapshot.accelerators)
 
     async def _observe_left_run(self, job: XRayJob) -> Observed | None:
         """The end of a former run whose Job is gone, before the last of it was written down."""
@@ -191,11 +285,19 @@ class Gatherer:
         found = find_prepare_flavor(spec, flavor, observed, self.config) if isinstance(flavor, FlavorSpec) else None
         offered = (flavor, found[1] if isinstance(found, tuple) else None)
         labelled = any(isinstance(each, FlavorSpec) and each.namespace_selector for each in offered)
+        obstacle: dict[str, Any] = {}
+        if isinstance(flavor, FlavorSpec) and backend_of(flavor.backend).one_attempt:
+            _, obstacle = await self._list_children(job, backend_of(flavor.backend).child_kind)
+        budgets = self.index.budgets_of(job.ref.namespace)
         return replace(
             observed,
+            **obstacle,
             namespace_labels=await self._namespace_labels(job.ref.namespace) if labelled else None,
             volumes=await self._volumes(job.ref.namespace, spec),
             former_pods=await self._former_pods(job, spec),
+            finished=self.index.finished_runs() if job.live.suspend else (),
+            budgets=budgets,
+            neighbours=self.index.jobs_to_pay(job.ref.namespace) if budgets else (),
         )
 
     async def _former_pods(self, job: XRayJob, spec: JobSpec) -> tuple[str, ...]:
@@ -243,7 +345,8 @@ class Gatherer:
         except (NotFound, Refused):
             return None
 
-    async def _progress(self, pod: Pod) -> Any:
+    async def _progress(self, pod: Pod, told: str = "") -> Any:
         if pod.over or not pod.ip or not (pod.prepare.running or pod.train.running):
             return None
-        return await fetch_progress(self.session, pod.ip, pod.port, self.config.progress_timeout_seconds)
+        seconds = self.config.progress_timeout_seconds
+        return await fetch_progress(self.session, pod.ip, pod.port, seconds, told)

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 JOBS = (names.GROUP, names.VERSION, names.JOBS)
 FLAVORS = (names.GROUP, names.VERSION, names.FLAVORS)
+BUDGETS = (names.GROUP, names.VERSION, names.BUDGETS)
 POD_BULK = ("containers", "initContainers", "volumes", "tolerations")
 BATCH_JOBS = ("batch", "v1", "jobs")
 PODS = ("", "v1", "pods")
@@ -81,6 +82,7 @@ def build_registry(operator: Operator) -> kopf.OperatorRegistry:
     _register_jobs(registry, operator)
     _register_children(registry, operator)
     _register_flavors(registry, operator)
+    _register_budgets(registry, operator)
     return registry
 
 
@@ -98,7 +100,7 @@ def _login(registry: kopf.OperatorRegistry) -> None:
 def _register_start(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     @kopf.on.startup(id="start", registry=registry, errors=kopf.ErrorsMode.PERMANENT)
     async def start(**kwargs: Any) -> None:
-        for name in ("jobs", "batch_jobs", "pods", "flavors"):
+        for name in ("jobs", "batch_jobs", "pods", "flavors", "budgets"):
             setattr(operator.index, name, kwargs[name])
         await _wait_for_resources(operator)
         operator.connected.set()
@@ -134,7 +136,7 @@ async def _missing_resources(cluster: Cluster) -> list[str]:
     except NotFound:
         listed = []
     served = {resource["name"] for resource in listed}
-    return [f"{name}.{names.GROUP}" for name in (names.JOBS, names.FLAVORS) if name not in served]
+    return [f"{name}.{names.GROUP}" for name in (names.JOBS, names.FLAVORS, names.BUDGETS) if name not in served]
 
 
 def _register_index(registry: kopf.OperatorRegistry) -> None:
@@ -153,6 +155,10 @@ def _register_index(registry: kopf.OperatorRegistry) -> None:
     @kopf.index(*FLAVORS, id="flavors", registry=registry)
     def flavors(body: kopf.Body, name: str, **_: Any) -> dict[str, dict[str, Any]]:
         return {name: slim(body)}
+
+    @kopf.index(*BUDGETS, id="budgets", registry=registry)
+    def budgets(body: kopf.Body, uid: str, **_: Any) -> dict[str, dict[str, Any]]:
+        return {uid: slim(body)}
 
 
 def slim(body: kopf.Body, *of_spec: str) -> dict[str, Any]:
@@ -174,9 +180,11 @@ def _register_jobs(registry: kopf.OperatorRegistry, operator: Operator) -> None:
         if type == "DELETED":
             operator.freshness.gone(uid)
             operator.index.forget_gone_pods(uid)
+            operator.index.job_is_gone(slim(body))
         else:
             operator.freshness.saw(uid, body["metadata"]["resourceVersion"])
         operator.queue.add(uid)
+        operator.job_changed(body["metadata"]["namespace"])
 
 
 def _register_children(registry: kopf.OperatorRegistry, operator: Operator) -> None:
@@ -196,3 +204,11 @@ def _register_flavors(registry: kopf.OperatorRegistry, operator: Operator) -> No
     @kopf.on.event(*FLAVORS, registry=registry)
     def flavor_changed(**_: Any) -> None:
         operator.look_at_waiting_jobs()
+
+
+def _register_budgets(registry: kopf.OperatorRegistry, operator: Operator) -> None:
+    @kopf.on.event(*BUDGETS, registry=registry)
+    def budget_changed(uid: str, type: str | None, body: kopf.Body, **_: Any) -> None:
+        operator.queue.add(uid)
+        if type == "DELETED" or body["metadata"]["generation"] != body.get("status", {}).get("observedGeneration"):
+            operator.look_at_waiting_jobs()

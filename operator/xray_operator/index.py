@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from xray_operator import names
+from xray_operator.core.history import FinishedRun, read_finished_run
 
 Raw = Mapping[str, Any]
 Found = Mapping[Any, Iterable[Raw]]
 
+MOST_GONE_JOBS: Final = 64
+"""Until the budgets of their namespace have them in their ledgers, which is within seconds."""
 MOST_GONE_PODS: Final = 8
 """Per job; status has recorded the older ones long since."""
 
@@ -27,6 +30,10 @@ class Index:
     """Pods by the same."""
     flavors: Found = field(default_factory=dict)
     """AcceleratorFlavors by name."""
+    _finished: dict[str, tuple[str, FinishedRun | None]] = field(default_factory=dict)
+    budgets: Found = field(default_factory=dict)
+    """TrainingBudgets by uid."""
+    _gone_jobs: dict[str, Raw] = field(default_factory=dict)
     _gone_pods: dict[str, dict[str, Raw]] = field(default_factory=dict)
 
     def job(self, uid: str) -> Raw | None:
@@ -34,6 +41,30 @@ class Index:
 
     def all_jobs(self) -> list[Raw]:
         return _all(self.jobs)
+
+    def jobs_to_pay(self, namespace: str) -> list[Raw]:
+        """XRayTrainingJobs of a namespace, with the last that was seen of some that were deleted: they are paid for as well."""
+        here = {raw["metadata"]["uid"]: raw for raw in self.all_jobs()}
+        return [raw for raw in ({**self._gone_jobs, **here}).values() if raw["metadata"]["namespace"] == namespace]
+
+    def deleted_jobs(self) -> list[str]:
+        """Uids of those of them that were deleted."""
+        return list(self._gone_jobs)
+
+    def job_is_gone(self, raw: Raw) -> None:
+        """A job was deleted; a budget's ledger takes over what it has cost."""
+        self._gone_jobs[raw["metadata"]["uid"]] = raw
+        if len(self._gone_jobs) > MOST_GONE_JOBS:
+            self._gone_jobs.pop(next(iter(self._gone_jobs)))
+
+    def budget(self, uid: str) -> Raw | None:
+        return next(iter(self.budgets.get(uid, ())), None)
+
+    def all_budgets(self) -> list[Raw]:
+        return _all(self.budgets)
+
+    def budgets_of(self, namespace: str) -> list[Raw]:
+        return [raw for raw in self.all_budgets() if raw["metadata"]["namespace"] == namespace]
 
     def all_pods(self) -> list[Raw]:
         return _all(self.pods)
@@ -46,6 +77,20 @@ class Index:
 
     def flavor_specs(self) -> dict[str, Any]:
         return {name: raw.get("spec") for name in self.flavors for raw in self.flavors.get(name, ())}
+
+    def flavor_statuses(self) -> dict[str, Any]:
+        return {name: raw.get("status") for name in self.flavors for raw in self.flavors.get(name, ())}
+
+    def finished_runs(self) -> list[FinishedRun]:
+        """Of the jobs that have succeeded; each version of one is read once."""
+        done = [raw for raw in self.all_jobs() if (raw.get("status") or {}).get("state") == names.SUCCEEDED]
+        self._finished = {raw["metadata"]["uid"]: self._finished_run(raw) for raw in done}
+        return [run for _, run in self._finished.values() if run]
+
+    def _finished_run(self, raw: Raw) -> tuple[str, FinishedRun | None]:
+        version = raw["metadata"]["resourceVersion"]
+        known = self._finished.get(raw["metadata"]["uid"])
+        return known if known and known[0] == version else (version, read_finished_run(raw))
 
     def versions(self, kind: str, namespace: str | None) -> dict[str, int]:
         """The resourceVersion of each object that was shown, by uid."""

@@ -13,13 +13,24 @@ from typing import Any, Final, Never
 from xray_operator import names
 from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
-from xray_operator.cluster.execute import change_job, create_child, create_shared, write_down
+from xray_operator.cluster.execute import (
+    change_job,
+    create_child,
+    create_shared,
+    write_budget,
+    write_down,
+    write_flavor,
+)
 from xray_operator.config import OperatorConfig
 from xray_operator.core.accounting import section
 from xray_operator.core.listing import Listing, missed_events
+from xray_operator.core.months import budget_events, budget_status, keep_books, read_budget
 from xray_operator.core.observed import Observed, Refusal, Unreadable, XRayJob, read_xray_job
 from xray_operator.core.plan import read_snapshot
+from xray_operator.core.projection import flavor_status
 from xray_operator.core.reconcile import Decision, reconcile
+from xray_operator.core.sections import Status
+from xray_operator.core.spec import FlavorSpec, parse_part
 from xray_operator.errors import ClusterError, Conflict, MissedEvent, RecordError, Refused
 from xray_operator.freshness import Freshness
 from xray_operator.gather import REFUSAL_CHARACTERS, Gatherer
@@ -82,10 +93,29 @@ class Operator:
             await asyncio.sleep(self.config.resync_seconds)
             await self._listen()
             if self.primed.is_set():
-                self._requeue(including_idle=passes % self.config.idle_resyncs == 0)
+                idle = passes % self.config.idle_resyncs == 0
+                self._requeue(including_idle=idle)
+                if idle and self.config.quote_at_apply:
+                    await self.tell_flavors()
                 passes += 1
                 if passes % self.config.relist_resyncs == 0:
                     await self._compare()
+
+    async def tell_flavors(self) -> None:
+        """Have each flavor's status say what its runs cost, where that has changed."""
+        specs = {name: parse_part(FlavorSpec, raw, name, "") for name, raw in self.index.flavor_specs().items()}
+        flavors = {name: spec for name, spec in specs.items() if isinstance(spec, FlavorSpec)}
+        runs, statuses = self.index.finished_runs(), self.index.flavor_statuses()
+        for name in flavors:
+            status = flavor_status(name, flavors, runs, self.clock())
+            if status != statuses.get(name):
+                await self._tell_flavor(name, status)
+
+    async def _tell_flavor(self, name: str, status: Status) -> None:
+        try:
+            await write_flavor(self.cluster, name, status)
+        except ClusterError as error:
+            logger.warning("flavor %s: %s", name, error)
 
     def child_changed(self, label: str, partition: str | None = None) -> None:
         """A child with this label has changed: look at the job whose uid it is, or at all that share it.
@@ -99,6 +129,11 @@ class Operator:
         for raw in self.index.batch_jobs.get(label, ()):
             for owner in raw["metadata"].get("ownerReferences", ()):
                 self.queue.add(owner["uid"])
+
+    def job_changed(self, namespace: str) -> None:
+        """A job of this namespace has changed: its budgets count anew."""
+        for raw in self.index.budgets_of(namespace):
+            self.queue.add(raw["metadata"]["uid"])
 
     def look_at_waiting_jobs(self) -> None:
         """Something that jobs may wait for has changed."""
@@ -126,6 +161,7 @@ class Operator:
         raw = self.index.job(uid)
         if raw is None:
             self.freshness.gone(uid)
+            await self._look_at_budget(uid)
             return
         if raw["metadata"].get("deletionTimestamp") or self.freshness.is_stale(uid, time.monotonic()):
             return  # going, or the watch will bring what we wrote and with it the key
@@ -141,15 +177,27 @@ class Operator:
         await change_job(self.cluster, job, decision)
         await self._write(job, decision)
 
+    async def _look_at_budget(self, uid: str) -> None:
+        raw = self.index.budget(uid)
+        spec = read_budget(raw) if raw else None
+        if raw is None or spec is None or raw["metadata"].get("deletionTimestamp"):
+            return
+        now = self.clock()
+        jobs, deleted = self.index.jobs_to_pay(raw["metadata"]["namespace"]), self.index.deleted_jobs()
+        books = keep_books(spec, section(raw, "status"), jobs, now, deleted)
+        status = budget_status(raw, spec, books, now)
+        if status != section(raw, "status"):
+            await write_budget(self.cluster, raw, status, budget_events(raw, status, now))
+
     def _decide(self, job: XRayJob, observed: Observed) -> Decision:
         return reconcile(job, observed, self.clock(), self.config)
 
     async def _create(self, job: XRayJob, observed: Observed, manifest: dict[str, object]) -> Observed | None:
-        """What is known beyond; None: a Job was made, and the watch will show it."""
+        """What is known beyond; None: a Job was made, and the watch will show it, or the next look."""
         metadata: Any = manifest["metadata"]
         place = f"{manifest['kind']} {metadata['name']}"
         try:
-            if metadata["name"] != job.run_name:
+            if metadata["labels"][names.LABEL_JOB_UID] != job.ref.uid:
                 await create_shared(self.cluster, manifest)
                 return None
             child = await create_child(self.cluster, manifest, job.ref.uid)
@@ -158,8 +206,11 @@ class Operator:
             return replace(observed, refused=Refusal(place, words))
         if child is None:
             return replace(observed, taken=place)
-        if manifest["kind"] == "Job":
-            self.freshness.made_child(job.ref.uid, time.monotonic())
+        if manifest["kind"] != "ConfigMap":
+            if manifest["kind"] in WATCHED:
+                self.freshness.made_child(job.ref.uid, time.monotonic())
+            else:
+                self.queue.retry(job.ref.uid)
             logger.info("job %s/%s: created %s", job.ref.namespace, job.ref.name, place)
             return None
         try:
@@ -208,3 +259,5 @@ class Operator:
         for raw in self.index.all_jobs():
             if is_due(raw, including_idle=including_idle):
                 self.queue.add(raw["metadata"]["uid"])
+        for raw in self.index.all_budgets() if including_idle else ():
+            self.queue.add(raw["metadata"]["uid"])

@@ -18,7 +18,7 @@ from dev.cluster.tools import kubernetes
 from xray_operator.cluster.client import Cluster
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 120.0
 
 T = TypeVar("T")
 

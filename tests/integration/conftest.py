@@ -25,7 +25,7 @@ def kubeconfig() -> Path:
 
 def wait_for_crds(kubeconfig: Path) -> None:
     """Until the API server serves our kinds."""
-    for crd in ("xraytrainingjobs", "acceleratorflavors"):
+    for crd in ("xraytrainingjobs", "acceleratorflavors", "trainingbudgets"):
         waited = kubectl(kubeconfig, "wait", "--for=condition=Established", f"crd/{crd}.xray.training", "--timeout=60s")
         assert waited.returncode == 0, waited.stderr
 

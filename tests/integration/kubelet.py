@@ -35,7 +35,7 @@ class Kubelet:
 
     async def bind(self, seconds: int) -> str:
         """Take the newest pod that has no node yet; returns its name."""
-        self.pod = await until("a pod without a node", self._unbound)
+        self.pod = await until("a pod without a node", self.unbound)
         target = {"apiVersion": "v1", "kind": "Node", "name": self.node}
         binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": self.pod}, "target": target}
         await self.cluster.create(f"{self._path}/binding", binding)
@@ -81,8 +81,10 @@ class Kubelet:
         await self.cluster._request("DELETE", self._path, body=options)
 
     async def is_told_to_end(self) -> None:
-        """Until the pod is to be deleted."""
+        """Until the pod is to be deleted; what it was marked with then is left there."""
         await until("the pod is to be deleted", self._is_going)
+        shown = (await self.cluster.get(self._path))["status"].get("conditions", [])
+        self._conditions += [condition for condition in shown if condition["type"] == "DisruptionTarget"]
 
     async def _is_going(self) -> bool:
         return "deletionTimestamp" in (await self.cluster.get(self._path))["metadata"]
@@ -91,7 +93,8 @@ class Kubelet:
     def _path(self) -> str:
         return f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}"
 
-    async def _unbound(self) -> str | None:
+    async def unbound(self) -> str | None:
+        """A pod that has no node yet."""
         listed = await self.cluster.get(f"/api/v1/namespaces/{self.namespace}/pods")
         return next((pod["metadata"]["name"] for pod in listed["items"] if "nodeName" not in pod["spec"]), None)
 

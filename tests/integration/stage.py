@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.integration.cluster_access import apply, connect
+from tests.integration.cluster_access import apply, connect, until
 from tests.integration.life import Life, flavor
 from tests.integration.operator_process import OperatorProcess
 from tests.integration.proxy import Proxy, start_proxy
@@ -45,3 +45,13 @@ async def operating(kubeconfig: Path, namespace: str, folder: Path, **settings: 
         stack.push_async_callback(operator.ended)
         stack.callback(operator.kill)
         yield Stage(Life(cluster, namespace, IP), proxy)
+
+
+async def resynced(proxy: Proxy) -> None:
+    """Until the operator behind it has looked at everything again, twice."""
+    before = len(proxy.asked)
+
+    async def twice() -> bool:
+        return sum(line.endswith("/xraytrainingjobs?limit=1") for line in proxy.asked[before:]) > 2
+
+    await until("two resyncs", twice)

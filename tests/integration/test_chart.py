@@ -18,7 +18,7 @@ from tests.integration.release import Release
 
 pytestmark = pytest.mark.integration
 
-CRDS = ["xraytrainingjobs.xray.training", "acceleratorflavors.xray.training"]
+CRDS = [f"{kind}.xray.training" for kind in ("xraytrainingjobs", "acceleratorflavors", "trainingbudgets")]
 
 
 @pytest.fixture

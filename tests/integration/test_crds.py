@@ -106,6 +106,10 @@ JOBS = [
     ({"dataset": dataset(labels={"findings": []})}, "spec.dataset.labels.findings"),
     ({"dataset": dataset(labels={"findings": ["Mass", "Mass"]})}, "Duplicate value"),
     ({"limits": {"runSeconds": 1}}, "should be greater than or equal to 60"),
+    ({"budget": {"limit": "0", "currency": "USD"}}, f'spec.budget.limit: {HERE}"0" is not above 0'),
+    ({"budget": {"limit": "20.00001", "currency": "USD"}}, 'spec.budget.limit: Invalid value: "20.00001"'),
+    ({"budget": {"limit": "20", "currency": "usd"}}, 'spec.budget.currency: Invalid value: "usd"'),
+    ({"budget": {"limit": "20"}}, "spec.budget.currency: Required value"),
     ({"checkpoint": {"keep": 0}}, "should be greater than or equal to 1"),
     ({"rerun": -1}, "should be greater than or equal to 0"),
     ({"readyWhen": "Sometimes"}, 'supported values: "Accepted", "Started", "Succeeded"'),
@@ -152,6 +156,8 @@ POD4 = {
     "nodeSelector": {"vpod": "vpod4"},
 }
 """What makes the usual flavor one with a partition."""
+BY_OPERATOR = {"backend": "ipuOperator", "resourceName": None, "vipuProxyUrl": "http://proxy.ipu-operator.svc:80"}
+"""What makes the usual flavor one of Graphcore's IPU Operator."""
 FLAVORS = [
     ({"backend": "cpu"}, f'spec.backend: {HERE}cpu has no accelerators; found resourceName "graphcore.ai/ipu"'),
     ({"backend": "cpu", "resourceName": None}, "cpu has no accelerators; found accelerators 4"),
@@ -163,6 +169,8 @@ FLAVORS = [
         'found resourceName "graphcore.ai/ipu" only',
     ),
     ({"accelerators": None, "resourceName": None}, "found neither"),
+    ({"namespaceSelector": {}}, "spec.namespaceSelector.matchLabels: Required value"),
+    ({"namespaceSelector": {"matchLabels": {}}}, "spec.namespaceSelector.matchLabels"),
     ({"accelerators": 3}, f"spec.accelerators: {HERE}3 is not a power of two from 1 to 64"),
     ({"resourceName": "ipu"}, "spec.resourceName"),
     (POD4 | {"accelerators": 6}, f"spec.accelerators: {HERE}6 is not a power of two from 1 to 64"),
@@ -186,6 +194,19 @@ FLAVORS = [
     (POD4 | {"host": {"extraResources": {"memory": 1}}}, "without a domain; names of extended resources are like"),
     ({"partition": {"host": "10.3.0.1", "id": "vpod4"}}, "devicePlugin has no partition"),
     ({"host": {"hostNetwork": True}}, "devicePlugin has no host.hostNetwork, hostIPC, privileged or extraResources"),
+    (BY_OPERATOR | {"accelerators": 6}, f"spec.accelerators: {HERE}6 is not a power of two from 1 to 64"),
+    (
+        BY_OPERATOR | {"vipuProxyUrl": None},
+        "ipuOperator needs accelerators and vipuProxyUrl, for example accelerators: 4",
+    ),
+    (BY_OPERATOR | {"accelerators": None}, "ipu-operator-vipu-proxy.ipu-operator.svc; found vipuProxyUrl only"),
+    (
+        BY_OPERATOR | {"resourceName": "graphcore.ai/ipu"},
+        "ipuOperator has no resourceName, a partition is made for each",
+    ),
+    (BY_OPERATOR | {"partition": {"host": "10.3.0.1", "id": "vpod4"}}, "ipuOperator has no partition"),
+    (BY_OPERATOR | {"vipuProxyUrl": "http://proxy/query"}, "spec.vipuProxyUrl"),
+    ({"vipuProxyUrl": "http://proxy"}, "devicePlugin has no vipuProxyUrl, which is for ipuOperator only"),
     ({"host": {"cpu": -5}}, "spec.host.cpu in body should be greater than or equal to 0"),
     ({"host": {"cpu": "-5"}}, "spec.host.cpu"),
     ({"host": {"cpu": 100000}}, "spec.host.cpu in body should be less than or equal to 9999"),

@@ -108,7 +108,9 @@ async def test_a_run_on_a_lost_node_holds_until_the_node_is_deleted_or_out_of_se
             await kubelet.train_ends(500, 0, example("result.json") | {"phases": []})
             status = (await stage.life.reached("Succeeded", run))["status"]
             assert [row.get("reason") for row in status["attempts"]] == ["NodeLost", None]
-            held = sum(row[f"{phase}Seconds"] for row in status["attempts"] for phase in ("preparing", "training"))
+            held = sum(
+                row[f"{phase}Seconds"] for row in status["attempts"] for phase in ("idle", "preparing", "training")
+            )
             assert status["cost"]["heldSeconds"] == held
             uid = (await stage.life.job(run))["metadata"]["uid"]
             warnings = [event["reason"] for event in await stage.life.events(uid) if event["type"] == "Warning"]

@@ -60,7 +60,14 @@ async def test_a_run_with_the_charts_rights_in_all_namespaces(
         assert release.may("create", "jobs.batch", elsewhere)
         assert not release.may("get", "secrets", namespace)
         assert not release.may("create", "pods/exec", namespace)
-        assert not release.may("update", "xraytrainingjobs.xray.training", namespace)
+
+
+def test_the_operator_may_neither_make_nor_edit_nor_delete_what_git_owns(kubeconfig: Path, namespace: str) -> None:
+    with installed(kubeconfig, namespace) as release:
+        for verb in ("create", "update", "patch", "delete", "deletecollection"):
+            assert not release.may(verb, "xraytrainingjobs.xray.training", namespace)
+            assert not release.may(verb, "trainingbudgets.xray.training", namespace)
+            assert not release.may(verb, "acceleratorflavors.xray.training")
 
 
 async def test_a_run_with_the_charts_rights_in_one_namespace(

@@ -157,7 +157,7 @@ async def test_deleting_and_creating_again_waits_for_the_pods_that_write_to_the_
 
 
 async def test_a_job_with_a_kueue_queue_leaves_suspend_to_kueue(stage: Stage) -> None:
-    queued = xray_job(stage.namespace, limits={"queueSeconds": 1})
+    queued = xray_job(stage.namespace)
     queued["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "radiology"}
     await stage.life.create(queued)
     await stage.life.reached("Queued")
@@ -183,7 +183,7 @@ async def test_a_pod_that_does_not_answer_is_never_stopped(kubeconfig: Path, nam
 
     silent = await asyncio.start_server(never_answer, IP, 9400)
     async with silent, trial(kubeconfig, namespace, tmp_path, progressTimeoutSeconds=0.2) as tried:
-        job = await tried.life.create(xray_job(namespace, limits={"noProgressSeconds": 60}))
+        job = await tried.life.create(xray_job(namespace, limits={"noProgressSeconds": 60, "onStall": "Restart"}))
         kubelet = await tried.life.starts_training(created(job), -1000)
         await asyncio.wait_for(asked.wait(), 60)
 

@@ -67,7 +67,7 @@ class Cluster:
         while True:
             page = await self._request("GET", path, query=query | ({"continue": more} if more else {}), accept=VERSIONS)
             version = version or int(page["metadata"]["resourceVersion"])
-            found = [item["metadata"] for item in page["items"]]
+            found = [item["metadata"] for item in page["items"] or ()]  # null where there are none
             objects |= {metadata["uid"]: int(metadata["resourceVersion"]) for metadata in found}
             more = page["metadata"].get("continue", "")
             if not more:

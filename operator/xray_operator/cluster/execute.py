@@ -14,8 +14,8 @@ from xray_operator.core.observed import SharedJob, XRayJob, controller_uid
 from xray_operator.core.reconcile import Decision
 from xray_operator.core.sections import Status
 from xray_operator.core.turns import Change
-from xray_operator.errors import AlreadyExists, Refused
-from xray_operator.names import API_VERSION, JOB_KIND
+from xray_operator.errors import AlreadyExists, ClusterError, Refused
+from xray_operator.names import API_VERSION, BUDGET_KIND, JOB_KIND
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ async def create_child(cluster: Cluster, manifest: Raw, owner_uid: str) -> Raw |
         found = await cluster.get(paths.item_of(manifest))
     if controller_uid(found) != owner_uid:
         return None
-    return await _relabel(cluster, found, manifest) if manifest["kind"] == "Job" else found
+    return found if manifest.get("immutable") else await _relabel(cluster, found, manifest)
 
 
 async def create_shared(cluster: Cluster, manifest: Raw) -> None:
@@ -49,11 +49,13 @@ async def create_shared(cluster: Cluster, manifest: Raw) -> None:
 
 
 async def change_job(cluster: Cluster, job: XRayJob, decision: Decision) -> None:
-    """Suspend, resume or delete the run's Job, share or leave another's; doing so twice does no harm."""
+    """Suspend, resume or delete the run's Job, end its pod, share or leave another's; doing so twice does no harm."""
     if decision.suspend is not None:
         path = paths.item("Job", job.ref.namespace, job.run_name)
         await cluster.merge(path, {"spec": {"suspend": decision.suspend}})
         logger.info("job %s/%s: suspend=%s", job.ref.namespace, job.ref.name, decision.suspend)
+    if decision.evict:
+        await _evict(cluster, job, decision.evict)
     if decision.turn is not None:
         await _move(cluster, job, decision.turn)
     if decision.join is not None:
@@ -65,8 +67,8 @@ async def change_job(cluster: Cluster, job: XRayJob, decision: Decision) -> None
         logger.info("job %s/%s: left Job %s to others", job.ref.namespace, job.ref.name, decision.leave.name)
     if decision.delete is not None:
         gone = decision.delete
-        await cluster.delete(paths.item("Job", gone.namespace, gone.name), gone.uid)
-        logger.info("job %s/%s: deleted Job %s", job.ref.namespace, job.ref.name, gone.name)
+        await cluster.delete(paths.item(gone.kind, gone.namespace, gone.name), gone.uid)
+        logger.info("job %s/%s: deleted %s", job.ref.namespace, job.ref.name, gone)
 
 
 async def write_down(cluster: Cluster, job: XRayJob, decision: Decision) -> str | None:
@@ -78,6 +80,38 @@ async def write_down(cluster: Cluster, job: XRayJob, decision: Decision) -> str 
     for event in decision.events:
         await _post(cluster, event)
     return await _write_status(cluster, job, decision.status) if decision.status else None
+
+
+async def _evict(cluster: Cluster, job: XRayJob, pod: str) -> None:
+    """Tell a pod to end as a node drain would: with its grace, and without a failure that its Job counts. A disruption budget
+    may refuse it; then the next pass asks again."""
+    metadata = {"name": pod, "namespace": job.ref.namespace}
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+    try:
+        await cluster.create(f"{paths.item('Pod', job.ref.namespace, pod)}/eviction", body)
+    except ClusterError as error:
+        logger.warning("job %s/%s: pod %s is not evicted: %s", job.ref.namespace, job.ref.name, pod, error)
+    else:
+        logger.info("job %s/%s: evicted pod %s", job.ref.namespace, job.ref.name, pod)
+
+
+async def write_flavor(cluster: Cluster, name: str, status: Status) -> None:
+    """What is known of a flavor's runs; each of its fields is written whole."""
+    await cluster.merge(f"{paths.flavor(name)}/status", {"status": status})
+
+
+async def write_budget(cluster: Cluster, raw: Mapping[str, Any], status: Status, events: Sequence[Raw]) -> None:
+    """Post the events of a TrainingBudget and write its status.
+
+    Raises: Conflict if it is newer on the server than in our hands.
+    """
+    for event in events:
+        await _post(cluster, event)
+    metadata = raw["metadata"]
+    told = {name: metadata[name] for name in ("name", "namespace", "uid", "resourceVersion")}
+    body = {"apiVersion": API_VERSION, "kind": BUDGET_KIND, "metadata": told, "spec": raw["spec"], "status": status}
+    path = paths.item(BUDGET_KIND, metadata["namespace"], metadata["name"])
+    await cluster.replace(f"{path}/status", body)
 
 
 async def _move(cluster: Cluster, job: XRayJob, change: Change) -> None:

@@ -12,7 +12,10 @@ _COLLECTIONS = {
     "PersistentVolumeClaim": "/api/v1/namespaces/{}/persistentvolumeclaims",
     "Pod": "/api/v1/namespaces/{}/pods",
     "Job": "/apis/batch/v1/namespaces/{}/jobs",
+    names.IPU_JOB_KIND: f"/apis/{names.IPU_JOB_API}/namespaces/{{}}/{names.IPU_JOBS}",
+    names.BUDGET_KIND: f"/apis/{names.API_VERSION}/namespaces/{{}}/{names.BUDGETS}",
     names.JOB_KIND: f"/apis/{names.API_VERSION}/namespaces/{{}}/{names.JOBS}",
+    names.WORKLOAD_KIND: f"/apis/{names.QUEUE_API}/namespaces/{{}}/{names.WORKLOADS}",
 }
 
 
@@ -51,6 +54,10 @@ def api() -> str:
 
 def flavors() -> str:
     return f"{api()}/{names.FLAVORS}"
+
+
+def flavor(name: str) -> str:
+    return f"{flavors()}/{name}"
 
 
 def listing(kind: str, namespace_name: str | None) -> str:
