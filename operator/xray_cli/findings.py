@@ -1,0 +1,300 @@
+"""What `doctor` makes of what it has seen: each function takes objects of the API and says what that means for a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from xray_cli.rights import Right, tell
+from xray_operator import names
+from xray_operator.config import OperatorConfig
+from xray_operator.core.cost import price_in_force
+from xray_operator.core.observed import may_hold, read_volume
+from xray_operator.core.spec import FlavorSpec, parse_part
+from xray_operator.core.volumes import WRITABLE
+
+Raw = Mapping[str, Any]
+
+SUFFIXES: Final = {
+    **{suffix: Decimal(1000) ** power for power, suffix in enumerate(("", "k", "M", "G", "T", "P", "E"))},
+    **{suffix: Decimal(1024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
+    "m": Decimal("0.001"),
+}
+"""https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/"""
+DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
+MOST_NAMES: Final = 8
+
+
+class State(StrEnum):
+    """How a check has ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """A run may do without."""
+    MISSING = "missing"
+    """A run needs it."""
+    UNKNOWN = "unknown"
+    """The user may not see it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check."""
+
+    check: str
+    state: State
+    message: str
+
+
+def judge_crd(known: Raw, served: Raw | None) -> Finding:
+    """A CRD of the cluster beside the one that this command line has.
+
+    Args:
+        served: openAPIV3Schema of our version there; None if it is not served.
+    """
+    name = str(known["metadata"]["name"])
+    if served is None:
+        told = f"{names.VERSION} is not served; kubectl apply --server-side -f crds/"
+        return Finding(name, State.MISSING, told)
+    ours, theirs = set(_fields(known_schema(known), "")), set(_fields(served, ""))
+    if older := sorted(ours - theirs):
+        told = f"older than this kubectl-xray, without {_listed(older)}; kubectl apply --server-side -f crds/"
+        return Finding(name, State.WARNING, told)
+    if newer := sorted(theirs - ours):
+        return Finding(name, State.WARNING, f"newer than this kubectl-xray, which doesn't know {_listed(newer)}")
+    return Finding(name, State.OK, f"{names.VERSION}, with the {len(ours)} fields of this kubectl-xray")
+
+
+def known_schema(crd: Raw) -> Raw:
+    """Of our version; empty if it has none."""
+    versions = crd["spec"]["versions"]
+    found = next((each for each in versions if each["name"] == names.VERSION and each["served"]), None)
+    return found["schema"]["openAPIV3Schema"] if found else {}
+
+
+def judge_rights(purpose: str, wanted: Sequence[Right], lacking: Sequence[Right], *, needed: bool) -> Finding:
+    """What the user may do.
+
+    Args:
+        needed: no run begins without.
+    """
+    if not lacking:
+        return Finding(f"right to {purpose}", State.OK, tell(wanted))
+    state = State.MISSING if needed else State.WARNING
+    return Finding(f"right to {purpose}", state, f"you may not {tell(lacking)}")
+
+
+def judge_operators(deployments: Sequence[Raw] | None) -> list[Finding]:
+    """The operators of the cluster; None if the user may not look."""
+    if deployments is None:
+        return [Finding("operator", State.UNKNOWN, "you may not list deployments; the platform team sees it")]
+    if not deployments:
+        told = f"no Deployment has the label app.kubernetes.io/name={names.OPERATOR}; helm install xray charts/xray-operator"
+        return [Finding("operator", State.MISSING, told)]
+    return [_judge_operator(each) for each in deployments]
+
+
+def judge_config(text: str, namespace: str, flavors: Iterable[str]) -> Iterator[Finding]:
+    """An operator's configuration, as far as runs in this namespace depend on it.
+
+    Args:
+        text: YAML.
+        flavors: names of those that there are.
+    """
+    import yaml
+
+    try:
+        config = OperatorConfig.model_validate(yaml.safe_load(text) or {})
+    except (ValidationError, yaml.YAMLError) as error:
+        yield Finding("configuration", State.WARNING, f"not of this version: {' '.join(str(error).split())[:200]}")
+        return
+    if config.namespaces and namespace not in config.namespaces:
+        told = f"namespace {namespace} is not served; {_listed(config.namespaces)} {_be(config.namespaces)}"
+        yield Finding("configuration", State.MISSING, told)
+    if not (config.images.prepare and config.images.torch):
+        yield Finding("configuration", State.MISSING, "images.prepare or images.torch is not set: no job is accepted")
+    default = config.default_prepare_flavor
+    if default and default not in flavors:
+        told = f"defaultPrepareFlavor {default} is not there: jobs on accelerators have to name dataset.prepareFlavor"
+        yield Finding("configuration", State.WARNING, told)
+
+
+def judge_flavors(
+    flavors: Sequence[Raw],
+    labels: Mapping[str, str] | None,
+    nodes: Sequence[Raw] | None,
+    pods: Sequence[Raw] | None,
+    now: Any,
+) -> list[Finding]:
+    """Each flavor, and whether there is one to run on.
+
+    Args:
+        labels: of the namespace; None, as for nodes and the pods of all namespaces: the user may not look.
+        now: for the price in force.
+    """
+    found = [_judge_flavor(flavor, labels, nodes, pods, now) for flavor in flavors]
+    usable = [each for each in found if each.state in (State.OK, State.UNKNOWN)]
+    if usable:
+        return found
+    told = "none of them can be used; the platform team looks after them" if found else "there is none: no job can run"
+    return [*found, Finding("flavors", State.MISSING, told)]
+
+
+def judge_storage(claims: Sequence[Raw], classes: Sequence[Raw] | None) -> list[Finding]:
+    """The namespace's claims, for results and data; and the classes that new ones could have."""
+    found = [f for f in map(_judge_claim, claims) if f]
+    writable = [each for each in claims if read_volume(each, None).access_modes & WRITABLE]
+    if writable:
+        told = _listed([f"{each['metadata']['name']} ({_modes(each)})" for each in writable])
+        shared = any("ReadWriteMany" in read_volume(each, None).access_modes for each in writable)
+        more = "" if shared else "; none is ReadWriteMany, so each run is prepared and trained on one node"
+        return [*found, Finding("claims", State.OK, told + more)]
+    return [*found, _judge_classes(classes)]
+
+
+def quantity(value: object) -> Decimal:
+    """A number as Kubernetes writes resources: 4, 500m, 16Gi."""
+    text = str(value)
+    suffix = text.lstrip("0123456789.+-") if not text[-1:].isdigit() else ""
+    return Decimal(text.removesuffix(suffix)) * SUFFIXES[suffix]
+
+
+def _judge_operator(deployment: Raw) -> Finding:
+    metadata, status = deployment["metadata"], deployment.get("status", {})
+    name = f"{metadata['namespace']}/{metadata['name']}"
+    version = metadata.get("labels", {}).get("app.kubernetes.io/version", "?")
+    conditions = {row["type"]: row for row in status.get("conditions", ())}
+    available = conditions.get("Available", {})
+    if available.get("status") == "True":
+        return Finding("operator", State.OK, f"{name}, version {version}")
+    return Finding(
+        "operator", State.MISSING, f"{name} is not available: {available.get('message', 'no word of it yet')}"
+    )
+
+
+def _judge_flavor(
+    flavor: Raw, labels: Mapping[str, str] | None, nodes: Sequence[Raw] | None, pods: Sequence[Raw] | None, now: Any
+) -> Finding:
+    check = f"flavor {flavor['metadata']['name']}"
+    spec = parse_part(FlavorSpec, flavor.get("spec"), "spec", names.FLAVOR_INVALID)
+    if isinstance(spec, list):
+        return Finding(check, State.WARNING, "; ".join(map(str, spec)))
+    if told := _not_allowed(spec, labels):
+        return Finding(check, State.WARNING, told)
+    price = price_in_force(spec.prices, now)
+    cost = f"{price.per_hour} {price.currency} an hour" if price else "unpriced"
+    if nodes is None:
+        return Finding(check, State.UNKNOWN, f"{cost}; you may not list nodes")
+    whys = {node["metadata"]["name"]: _why_not(spec, node) for node in nodes}
+    fitting = [name for name, why in whys.items() if not why]
+    if not fitting:
+        return Finding(check, State.WARNING, f"no node fits: {_listed(sorted({why for why in whys.values() if why}))}")
+    places = f"{len(fitting)} node{'s' if len(fitting) > 1 else ''} fit{'' if len(fitting) > 1 else 's'}"
+    return Finding(check, State.OK, "; ".join(filter(None, [places, _free(spec, nodes, fitting, pods), cost])))
+
+
+def _not_allowed(spec: FlavorSpec, labels: Mapping[str, str] | None) -> str:
+    wanted = spec.namespace_selector.match_labels if spec.namespace_selector else {}
+    lacking = [f"{key}={value}" for key, value in wanted.items() if labels is not None and labels.get(key) != value]
+    return f"not for this namespace, which lacks the label {', '.join(lacking)}" if lacking else ""
+
+
+def _why_not(spec: FlavorSpec, node: Raw) -> str:
+    """Why no run of the flavor could ever be on this node."""
+    labels, room = node["metadata"].get("labels", {}), node.get("status", {}).get("allocatable", {})
+    if lacking := [f"{key}={value}" for key, value in spec.node_selector.items() if labels.get(key) != value]:
+        return f"no label {', '.join(lacking)}"
+    if node["spec"].get("unschedulable"):
+        return "cordoned"
+    for taint in node["spec"].get("taints", ()):
+        if taint["effect"] != "PreferNoSchedule" and not any(_tolerates(each, taint) for each in spec.tolerations):
+            return f"taint {taint['key']}"
+    wanted = {"cpu": spec.host.cpu, "memory": spec.host.memory, spec.resource_name: spec.accelerators}
+    for resource, amount in wanted.items():
+        if resource and amount is not None and quantity(amount) > quantity(room.get(resource, "0")):
+            return f"{room.get(resource, 'no')} {resource} where {amount} are asked for"
+    return ""
+
+
+def _tolerates(toleration: Mapping[str, Any], taint: Raw) -> bool:
+    """https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"""
+    if toleration.get("effect") not in (None, "", taint["effect"]):
+        return False
+    if not toleration.get("key"):
+        return toleration.get("operator") == "Exists"
+    exists = toleration.get("operator") == "Exists"
+    return toleration["key"] == taint["key"] and (exists or toleration.get("value", "") == taint.get("value", ""))
+
+
+def _free(spec: FlavorSpec, nodes: Sequence[Raw], fitting: Sequence[str], pods: Sequence[Raw] | None) -> str:
+    """What of the flavor's accelerators the fitting nodes have, and have left."""
+    resource = spec.resource_name
+    if not resource:
+        return ""
+    there = sum(
+        int(quantity(node["status"]["allocatable"][resource])) for node in nodes if node["metadata"]["name"] in fitting
+    )
+    if pods is None:
+        return f"{there} {resource}"
+    holders = [pod for pod in pods if may_hold(pod) and pod["spec"].get("nodeName") in fitting]
+    return f"{there} {resource}, {there - sum(_held(pod, resource) for pod in holders)} free"
+
+
+def _held(pod: Raw, resource: str) -> int:
+    containers = pod["spec"]["containers"]
+    return sum(int(each.get("resources", {}).get("requests", {}).get(resource, 0)) for each in containers)
+
+
+def _judge_claim(claim: Raw) -> Finding | None:
+    """Only what is wrong with it."""
+    volume, check = read_volume(claim, None), f"claim {claim['metadata']['name']}"
+    if volume.deleting:
+        return Finding(check, State.WARNING, "is being deleted")
+    if volume.phase == "Lost":
+        return Finding(check, State.WARNING, "has lost its volume")
+    if volume.mode != "Filesystem":
+        return Finding(check, State.WARNING, f"has volumeMode {volume.mode}; a run needs Filesystem")
+    return None
+
+
+def _judge_classes(classes: Sequence[Raw] | None) -> Finding:
+    wanted = "no claim that can be written to: a run needs one for its results"
+    if classes is None:
+        return Finding("claims", State.MISSING, wanted)
+    default = [each for each in classes if each["metadata"].get("annotations", {}).get(DEFAULT_CLASS) == "true"]
+    if default:
+        told = f"{wanted}; storage class {default[0]['metadata']['name']} makes one by default"
+        return Finding("claims", State.WARNING, told)
+    others = [each["metadata"]["name"] for each in classes]
+    told = f"storage classes: {_listed(others)}, none of them by default" if others else "there is no storage class"
+    return Finding("claims", State.MISSING, f"{wanted}; {told}")
+
+
+def _modes(claim: Raw) -> str:
+    return ", ".join(sorted(read_volume(claim, None).access_modes))
+
+
+def _fields(schema: Raw, path: str) -> Iterator[str]:
+    """Paths of all fields below an object; what Kubernetes itself describes is left out."""
+    for name, inner in schema.get("properties", {}).items():
+        where = f"{path}.{name}".lstrip(".")
+        if where not in ("apiVersion", "kind", "metadata"):
+            yield where
+            yield from _fields(inner, where)
+    for held in ("items", "additionalProperties"):
+        if isinstance(schema.get(held), Mapping):
+            yield from _fields(schema[held], f"{path}[]")
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = f" and {len(words) - MOST_NAMES} more" if len(words) > MOST_NAMES else ""
+    return f"{', '.join(words[:MOST_NAMES])}{more}"
+
+
+def _be(words: Sequence[str]) -> str:
+    return "is" if len(words) == 1 else "are"
