@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from dev.chart.artifact_hub import read_changes
+from dev.chart.generated import package
 from dev.chart.manifests import CHART, VALUES, check_manifests, template
 from dev.cluster.state import REPOSITORY, ClusterError
 from dev.cluster.tools import helm, helm_unittest
@@ -33,7 +35,8 @@ def rendered(values: str, kind: str) -> dict[str, Any]:
 def config_of(values: str, folder: Path) -> OperatorConfig:
     """The operator's configuration as it is mounted into its pod."""
     path = folder / "config.yaml"
-    path.write_text(rendered(values, "ConfigMap")["data"]["config.yaml"])
+    document = yaml.safe_load(template("--show-only", "templates/configmap.yaml", values=values))
+    path.write_text(document["data"]["config.yaml"])
     return load_config(path)
 
 
@@ -50,11 +53,16 @@ def rules(*files: str) -> dict[str, list[str]]:
 
 
 def test_the_operator_may_do_this_and_nothing_else() -> None:
+    assert rules("ipu-operator.yaml") == {"graphcore.ai/ipujobs": ["get", "list", "create", "patch", "delete"]}
     assert rules("namespaced.yaml") == {
         "xray.training/xraytrainingjobs": ["get", "list", "watch"],
         "xray.training/xraytrainingjobs/status": ["update"],
+        "xray.training/trainingbudgets": ["get", "list", "watch"],
+        "xray.training/trainingbudgets/status": ["update"],
         "batch/jobs": ["get", "list", "watch", "create", "patch", "delete"],
+        "kueue.x-k8s.io/workloads": ["list"],
         "/pods": ["get", "list", "watch"],
+        "/pods/eviction": ["create"],  # where limits.onStall asks for it
         "/configmaps": ["get", "create"],
         "/persistentvolumeclaims": ["get"],
         "/events": ["create", "list"],  # why the Job controller could not make a pod
@@ -162,24 +170,92 @@ def test_fields_that_kubernetes_does_not_know_are_found(before: str, after: str,
 
 
 def test_the_package_holds_what_runs_and_no_tests(tmp_path: Path) -> None:
-    subprocess.run([helm() / "helm", "package", CHART, "--destination", tmp_path], check=True, capture_output=True)
-    (archive,) = tmp_path.glob("*.tgz")
-    with tarfile.open(archive) as package:
-        folders = {name.split("/")[1] for name in package.getnames()}
+    with tarfile.open(package(tmp_path)) as packed:
+        folders = {name.split("/")[1] for name in packed.getnames()}
     assert {"crds", "flavors", "rbac", "templates", "values.schema.json", "values.yaml", "README.md"} <= folders
     assert not folders & {"tests", "ci", "README.md.gotmpl"}
 
 
+def hub_of(chart_yaml: str) -> dict[str, Any]:
+    """What Artifact Hub reads, parsed."""
+    annotations = yaml.safe_load(chart_yaml)["annotations"].items()
+    return {key.removeprefix("artifacthub.io/"): yaml.safe_load(text) for key, text in annotations}
+
+
+HUB = hub_of((CHART / "Chart.yaml").read_text())
+
+
+def test_artifact_hub_reads_what_it_documents() -> None:
+    """By https://artifacthub.io/docs/topics/annotations/helm."""
+    by_hand = {"license", "operator", "operatorCapabilities", "category", "links"}
+    assert set(HUB) == by_hand | {"crds", "crdsExamples", "images"}
+    assert HUB["license"] == "Apache-2.0"
+    assert HUB["operator"] is True
+    levels = ("Basic Install", "Seamless Upgrades", "Full Lifecycle", "Deep Insights", "Auto Pilot")
+    assert HUB["operatorCapabilities"] in levels
+    assert HUB["category"] == "ai-machine-learning"
+    assert all(set(link) == {"name", "url"} and link["url"].startswith("https://") for link in HUB["links"])
+
+
+def test_artifact_hub_shows_every_crd_and_an_example_of_it() -> None:
+    crds = [yaml.safe_load(path.read_text()) for path in sorted((CHART / "crds").glob("*.yaml"))]
+    assert [each["name"] for each in HUB["crds"]] == [crd["metadata"]["name"] for crd in crds]
+    assert all(each[key] for each in HUB["crds"] for key in ("kind", "version", "displayName", "description"))
+    kinds = [crd["spec"]["names"]["kind"] for crd in crds]
+    assert [shown["kind"] for shown in HUB["crdsExamples"]] == kinds
+
+
+def test_the_images_that_artifact_hub_scans_are_those_that_the_chart_runs() -> None:
+    text = template()
+    shown = [each["image"] for each in HUB["images"]]
+    assert len(shown) == 3
+    assert not [image for image in shown if image not in text]
+
+
+def test_the_package_tells_artifact_hub_its_changes(tmp_path: Path) -> None:
+    with tarfile.open(package(tmp_path)) as packed:
+        found = packed.extractfile("xray-operator/Chart.yaml")
+        assert found is not None
+        changes = hub_of(found.read().decode())["changes"]
+    assert {change["kind"] for change in changes} == {"added", "changed", "fixed"}
+    assert len(changes) == sum(line.startswith("- ") for line in (REPOSITORY / "CHANGELOG.md").read_text().splitlines())
+    assert not [change for change in changes if not change["description"] or "\n" in change["description"]]
+
+
+def test_the_changes_of_a_version_are_its_own() -> None:
+    log = "# Changelog\n\n## Unreleased\n\n### Added\n\n- New.\n\n## 0.1.0\n\n### Fixed\n\n- A bug\n  of old.\n- Another.\n"
+    assert read_changes(log, "0.2.0") == [{"kind": "added", "description": "New."}]
+    fixed = [{"kind": "fixed", "description": told} for told in ("A bug of old.", "Another.")]
+    assert read_changes(log, "0.1.0") == fixed
+
+
+README = (CHART / "README.md").read_text()
+
+
+@pytest.mark.parametrize("file", ["namespaced.yaml", "cluster.yaml", "ipu-operator.yaml"])
+def test_the_readme_tells_every_right_and_who_needs_it(file: str) -> None:
+    told = re.findall(r"^\| `(\S+)` \| ([a-z, ]+) \| (\S.*) \|$", README, re.MULTILINE)
+    rows = {(name, verbs) for name, verbs, _ in told}
+    for rule in yaml.safe_load((CHART / "rbac" / file).read_text()):
+        resource, _, part = rule["resources"][0].partition("/")
+        name = f"{resource}.{rule['apiGroups'][0]}".rstrip(".") + (f"/{part}" if part else "")
+        assert (name, ", ".join(rule["verbs"])) in rows
+    assert "<!--" not in README, "every place was filled"
+
+
 INSTALL = (REPOSITORY / "docs" / "install.md").read_text()
-COMMANDS = re.findall(r"^helm ((?:install|upgrade) (?:.*\\\n)*.*)$", INSTALL, re.MULTILINE)
+COMMANDS, OF_README = (
+    re.findall(r"^helm ((?:install|upgrade) (?:.*\\\n)*.*)$", page, re.MULTILINE) for page in (INSTALL, README)
+)
 
 
-def test_the_install_page_has_its_four_commands() -> None:
+def test_the_pages_have_their_commands() -> None:
     assert [command.split()[1] for command in COMMANDS] == ["xray", "xray", "radiology", "xray"]
+    assert [command.split()[0] for command in OF_README] == ["install", "upgrade"]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.split(" charts")[0])
-def test_what_the_install_page_says_can_be_done(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [*COMMANDS, *OF_README], ids=lambda command: command.split(" charts")[0])
+def test_what_the_pages_say_can_be_done(command: str, tmp_path: Path) -> None:
     for name, text in re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", INSTALL, re.MULTILINE | re.DOTALL):
         tmp_path.joinpath(name).write_text(text)
     tmp_path.joinpath("charts").symlink_to(CHART.parent)

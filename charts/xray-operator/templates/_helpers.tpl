@@ -37,3 +37,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ $image.repository }}:{{ default (index . 1) $image.tag }}
 {{- end -}}
 {{- end -}}
+
+{{/* Labels of what prometheus-operator reads. */}}
+{{- define "xray-operator.monitoringLabels" -}}
+{{ include "xray-operator.labels" . }}
+{{- with .Values.metrics.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Fails where the API server has no such kinds: arguments (root, value that wants them). */}}
+{{- define "xray-operator.needsPrometheusOperator" -}}
+{{- if not ((index . 0).Capabilities.APIVersions.Has "monitoring.coreos.com/v1") -}}
+{{- fail (printf "metrics.%s.enabled: the cluster has no monitoring.coreos.com/v1: expected the CRDs of prometheus-operator; without them leave it false and see docs/metrics.md (`helm template` asks no cluster: add --api-versions monitoring.coreos.com/v1)" (index . 1)) -}}
+{{- end -}}
+{{- end -}}
