@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from dev.cluster.tools import PROMETHEUS_PACKAGES, need_packages, search_path
 
 collect_ignore = ["python38"]
 """Run by Python 3.8, as the Makefile does."""
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")  # a busy machine is no failure
 LABELS_FILE = "Data_Entry_2017_v2020.csv"
 
 

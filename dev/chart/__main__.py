@@ -1,7 +1,9 @@
 """The chart's generated files and its checks. Called by `make generate` and `make lint`.
 
-python -m dev.chart generate    # writes the table of values in its README and the flavors in its values schema
+python -m dev.chart generate    # writes the tables in its README, the flavors in its values schema, what Artifact Hub shows,
+                                # and the dashboard
 python -m dev.chart lint        # helm lint, kubeconform, generated files up to date
+python -m dev.chart package     # packs it into build/, with the changelog for Artifact Hub
 """
 
 from __future__ import annotations
@@ -9,9 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dev.chart.generated import check_generated, write_generated
+from dev.chart.generated import check_generated, package, write_generated
 from dev.chart.manifests import check_chart_and_examples, helm_lint
-from dev.cluster.state import ClusterError, step
+from dev.cluster.state import REPOSITORY, ClusterError, step
 
 
 def lint() -> None:
@@ -23,7 +25,11 @@ def lint() -> None:
         check_generated()
 
 
-COMMANDS = {"generate": write_generated, "lint": lint}
+def pack() -> None:
+    print(package(REPOSITORY / "build"))
+
+
+COMMANDS = {"generate": write_generated, "lint": lint, "package": pack}
 
 
 def main() -> int:

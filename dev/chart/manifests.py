@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dev.chart.schemas import read_yaml, write_schemas
 from dev.cluster.state import REPOSITORY
-from dev.cluster.tools import helm, kubeconform, kubernetes_sources, run
+from dev.cluster.tools import helm, kubeconform, kubernetes_sources, prometheus_operator_sources, run
 
 CHART = REPOSITORY / "charts" / "xray-operator"
 CRDS = tuple(sorted((REPOSITORY / "crds").glob("*.yaml")))
@@ -17,14 +17,23 @@ VALUES = tuple(sorted((CHART / "ci").glob("*.yaml")))
 
 
 def template(*options: str | Path, values: str = "") -> str:
-    """The chart's manifests.
+    """The chart's manifests, for a cluster with prometheus-operator.
 
     Args:
         options: of `helm template`.
         values: YAML that differs from the defaults.
     """
-    words = ("template", "xray", CHART, "--namespace", "xray-system", "--values", "-", *options)
+    place = ("--namespace", "xray-system", "--api-versions", "monitoring.coreos.com/v1")
+    words = ("template", "xray", CHART, *place, "--values", "-", *options)
     return run(helm() / "helm", *words, stdin=values or "{}")
+
+
+def prometheus_operator_crds() -> list[Path]:
+    """The files with the CRDs of what the chart gives prometheus-operator."""
+    folder = prometheus_operator_sources() / "example" / "prometheus-operator-crd"
+    return [
+        folder / f"monitoring.coreos.com_{kind}.yaml" for kind in ("servicemonitors", "podmonitors", "prometheusrules")
+    ]
 
 
 def helm_lint() -> None:
@@ -52,6 +61,7 @@ def check_manifests(files: Sequence[Path]) -> str:
     """
     with tempfile.TemporaryDirectory() as folder:
         swagger = kubernetes_sources() / "api" / "openapi-spec" / "swagger.json"
-        write_schemas(Path(folder), read_yaml(*files), read_yaml(*CRDS), swagger)
+        crds = read_yaml(*CRDS, *prometheus_operator_crds())
+        write_schemas(Path(folder), read_yaml(*files), crds, swagger)
         place = f"{folder}/{{{{ .ResourceKind }}}}{{{{ .KindSuffix }}}}.json"
         return run(kubeconform(), "-strict", "-summary", "-schema-location", place, *files)

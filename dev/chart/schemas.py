@@ -36,9 +36,14 @@ def crd_schema(crd: Schema) -> Schema:
 _NO_HOST = {name: {"type": "null"} for name in ("hostNetwork", "hostIPC", "privileged", "extraResources")}
 BACKENDS: tuple[tuple[list[str], Schema], ...] = (
     (["cpu"], {"properties": {"accelerators": {"type": "null"}, "resourceName": {"type": "null"}}}),
-    (["cpu", "gpu", "devicePlugin"], {"properties": {"partition": {"type": "null"}, "host": {"properties": _NO_HOST}}}),
+    (["cpu", "gpu", "devicePlugin"], {"properties": {"host": {"properties": _NO_HOST}}}),
+    (["cpu", "gpu", "devicePlugin", "ipuOperator"], {"properties": {"partition": {"type": "null"}}}),
+    (["cpu", "gpu", "devicePlugin", "vipuPartition"], {"properties": {"vipuProxyUrl": {"type": "null"}}}),
     (["gpu", "devicePlugin"], {"required": ["accelerators", "resourceName"]}),
-    (["devicePlugin", "vipuPartition"], {"properties": {"accelerators": {"enum": [1, 2, 4, 8, 16, 32, 64]}}}),
+    (
+        ["devicePlugin", "vipuPartition", "ipuOperator"],
+        {"properties": {"accelerators": {"enum": [1, 2, 4, 8, 16, 32, 64]}}},
+    ),
     (
         ["vipuPartition"],
         {
@@ -49,6 +54,16 @@ BACKENDS: tuple[tuple[list[str], Schema], ...] = (
                 "partition": {
                     "oneOf": [{"required": ["host", "id"]}, {"required": ["configSecretName"], "maxProperties": 1}]
                 },
+                "host": {"properties": {"extraResources": {"propertyNames": {"pattern": "/"}}}},
+            },
+        },
+    ),
+    (
+        ["ipuOperator"],
+        {
+            "required": ["accelerators", "vipuProxyUrl"],
+            "properties": {
+                "resourceName": {"type": "null"},
                 "host": {"properties": {"extraResources": {"propertyNames": {"pattern": "/"}}}},
             },
         },
@@ -97,12 +112,12 @@ def _resolved(schema: Any, definitions: Schema) -> Any:
 
 
 def write_schemas(folder: Path, manifests: list[Schema], crds: list[Schema], swagger: Path) -> None:
-    """KIND-GROUP-VERSION.json, as kubeconform names them, for every kind of our CRDs and of the manifests."""
-    ours = {(crd["spec"]["group"], crd["spec"]["names"]["kind"]): crd for crd in crds}
+    """KIND-GROUP-VERSION.json, as kubeconform names them, for every kind of the manifests, by its CRD if one is here."""
+    by_kind = {(crd["spec"]["group"], crd["spec"]["names"]["kind"]): crd for crd in crds}
     api = json.loads(swagger.read_text())
     for api_version, kind in {(each["apiVersion"], each["kind"]) for each in manifests}:
         group, _, version = api_version.rpartition("/")
-        crd = ours.get((group, kind))
+        crd = by_kind.get((group, kind))
         schema = crd_schema(crd) if crd else native_schema(api, group, version, kind)
         words = [kind, group.split(".")[0], version]
         folder.joinpath("-".join(word.lower() for word in words if word) + ".json").write_text(json.dumps(schema))

@@ -20,10 +20,14 @@ from pathlib import Path
 from dev.cluster.state import ClusterError, home, locked, say, step
 
 GO_MODULE = Path(__file__).parent / "go"
+GITOPS_MODULE = Path(__file__).parents[1] / "gitops"
 HELM = "helm.sh/helm/v4/cmd/helm@v4.3.1"
 KIND = "sigs.k8s.io/kind@v0.30.0"
 KUBECONFORM = "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0"
 HELM_DOCS = "github.com/norwoodj/helm-docs/cmd/helm-docs@v1.14.2"
+KUEUE = "sigs.k8s.io/kueue@v0.19.2"
+PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+"""For its CRDs."""
 HELM_UNITTEST = "github.com/helm-unittest/helm-unittest@v1.1.2"
 K8S_PROGRAMS = (
     "etcd",
@@ -201,6 +205,38 @@ def helm_unittest() -> Path:
     return folder / name
 
 
+def kueue() -> Path:
+    """The folder with Kueue's controller, `kueue`, and its CRDs, `crds`; built at the first call (8 minutes of one core)."""
+    folder = home() / "tools" / KUEUE.rpartition("/")[2].replace("@", "-")
+    with _new_folder(folder) as new:
+        if new:
+            with step(f"build {KUEUE}"):
+                _build_kueue(new)
+    return folder
+
+
+def _build_kueue(folder: Path) -> None:
+    """As it was released but for one path: it reads its metrics' certificate in /etc, here beside that of its webhooks."""
+    sources = folder / "sources"
+    shutil.copytree(go_module(KUEUE), sources, copy_function=shutil.copyfile)
+    run("chmod", "-R", "u+w", sources)  # Go keeps its modules read-only
+    main = sources / "cmd" / "kueue" / "main.go"
+    main.write_text(main.read_text().replace('"/etc/kueue/metrics/certs"', "cfg.Webhook.CertDir"))
+    go_build(sources, "./cmd/kueue", folder / "kueue")
+    shutil.copytree(sources / "config" / "components" / "crd" / "bases", folder / "crds")
+    shutil.rmtree(sources)
+
+
+def gitops() -> Path:
+    """The program of dev/gitops; built at the first call (25 seconds on 2 cores)."""
+    folder = home() / "tools" / f"gitops-{hash_of_files(go_sources(GITOPS_MODULE), GITOPS_MODULE)}"
+    with _new_folder(folder) as new:
+        if new:
+            with step("build dev/gitops"):
+                go_build(GITOPS_MODULE, ".", new / "gitops")
+    return folder / "gitops"
+
+
 def go_module(module: str) -> Path:
     """The folder with the sources of `path@version`, in Go's own cache."""
     return Path(json.loads(_go("mod", "download", "-json", module))["Dir"])
@@ -209,6 +245,11 @@ def go_module(module: str) -> Path:
 def kubernetes_sources() -> Path:
     """The folder with the sources of the Kubernetes that we build."""
     return go_module(f"k8s.io/kubernetes@{kubernetes_version((GO_MODULE / 'go.mod').read_text())}")
+
+
+def prometheus_operator_sources() -> Path:
+    """The folder with the sources of prometheus-operator, which has its CRDs."""
+    return go_module(PROMETHEUS_OPERATOR)
 
 
 def client_folders(ours: bool) -> list[Path]:

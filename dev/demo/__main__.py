@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from dev.cluster.__main__ import PROVIDERS
-from dev.cluster.state import ClusterError, say
+from dev.cluster.state import ClusterError, say, step
 from dev.demo.stack import (
     IMAGES,
     REPOSITORY,
@@ -29,7 +31,6 @@ from dev.demo.stack import (
     claim,
     install_chart,
     namespace,
-    pod_on_claim,
     provider_of_cluster,
     remove_claim,
     restricted_pod,
@@ -40,6 +41,8 @@ from dev.demo.stack import (
 NAMESPACE = "xray-demo"
 JOB = "demo"
 OUTPUT = REPOSITORY / "build" / "demo"
+REPORT = OUTPUT / "report.html"
+CLI = REPOSITORY / "build" / "cli"
 LABELS_FILE = "Data_Entry_2017_v2020.csv"
 GENERATED = 800
 """X-rays to generate: enough for a small model to learn from, little enough for a warm run of minutes on 2 cores."""
@@ -141,7 +144,7 @@ def main() -> int:
     with watch.measure("training job"):
         job = run_job(kube, demo_job(data), data.deadline_seconds)
     with watch.measure("outputs fetched"):
-        fetch_outputs(kube, images["prepare"], job)
+        fetch_outputs(kube, job)
     summary = summarise(job, watch)
     OUTPUT.joinpath("summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     print(table(job, watch))
@@ -200,14 +203,28 @@ def progress_line(status: dict[str, Any]) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def fetch_outputs(kube: Kube, image: str, job: Manifest) -> None:
-    """Copy the run's small files into build/demo through a pod that reads the claim."""
-    OUTPUT.mkdir(parents=True, exist_ok=True)
+def fetch_outputs(kube: Kube, job: Manifest) -> None:
+    """Bring the run's folder, with the report and the model, into build/demo, as a user would: `kubectl xray report`."""
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    OUTPUT.mkdir(parents=True)
     if "results" not in job["status"]:
         return
-    run = job["status"]["run"]
-    with pod_on_claim(kube, NAMESPACE, run["claimName"], image) as root:
-        kube.kubectl("cp", f"{root}/{run['folder']}", str(OUTPUT))
+    words = ["-m", "xray_cli", "report", JOB, "--namespace", NAMESPACE, "--all", "--output-dir", str(OUTPUT)]
+    environment = {**kube.environment, "PYTHONPATH": str(REPOSITORY / "operator")}
+    Kube(environment).run(python_of_cli(), *words)
+
+
+def python_of_cli() -> str:
+    """A Python that has what the command line stands on: that of the tests where there is one, else one of its own."""
+    for folder in (REPOSITORY / ".venv", CLI):
+        python = str(folder / "bin" / "python")
+        imports = [python, "-c", "import typer, rich, kubernetes"]
+        if folder.is_dir() and subprocess.run(imports, capture_output=True, check=False).returncode == 0:
+            return python
+    with step("kubectl xray, in build/cli"):
+        subprocess.run([sys.executable, "-m", "venv", "--clear", CLI], check=True)
+        subprocess.run([CLI / "bin" / "pip", "install", "--quiet", f"{REPOSITORY}[cli]"], check=True)
+    return str(CLI / "bin" / "python")
 
 
 def summarise(job: Manifest, watch: Stopwatch) -> dict[str, Any]:
@@ -228,6 +245,7 @@ def summarise(job: Manifest, watch: Stopwatch) -> dict[str, Any]:
         "preparation": status.get("preparation"),
         "runs_on": status.get("runsOn"),
         "outputs": str(OUTPUT.relative_to(REPOSITORY)),
+        "report": str(REPORT.relative_to(REPOSITORY)) if REPORT.exists() else None,
     }
 
 
@@ -262,7 +280,7 @@ def table(job: Manifest, watch: Stopwatch) -> str:
         ),
         ("loss (floor)", f"{results.get('loss', 'none')} ({results.get('lossFloor', 'none')})"),
         ("cost", cost.get("display", "?")),
-        ("cost of preparing the data", preparation.get("cost", "?") if preparation else "part of the cost"),
+        ("of which preparing the data", preparation.get("cost", "?") if preparation else "in the same pod"),
         (
             "outputs",
             f"{OUTPUT.relative_to(REPOSITORY)}/ and claim {run.get('claimName', '?')}, folder {run.get('folder', '?')}",
@@ -271,6 +289,7 @@ def table(job: Manifest, watch: Stopwatch) -> str:
             "look at it",
             f'kubectl -n {NAMESPACE} describe xtj {JOB}   (eval "$(python3 dev/cluster env)" first)',
         ),
+        ("report", str(REPORT) if REPORT.exists() else "none was written"),
     ]
     width = max(len(left) for left, _ in rows)
     return "\n" + "\n".join(f"{left:<{width}}  {right}".rstrip() for left, right in rows)

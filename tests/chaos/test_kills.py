@@ -1,7 +1,7 @@
 """Runs on the real node are stopped at random steps, each in several ways; they end as one that nobody disturbs.
 
-Three stops by default; XRAY_CHAOS_KILLS=20 (`make chaos`) makes twenty. XRAY_CHAOS_FLAVOR names the flavor, and so the
-image that trains.
+Three stops by default; XRAY_CHAOS_KILLS=20 (`make chaos`) makes twenty. XRAY_CHAOS_FLAVOR names the flavor, XRAY_CHAOS_IMAGE
+what trains on a flavor with IPUs: the torch image, or the one for IPUs.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from itertools import pairwise
 import pytest
 
 from dev.demo.stack import SYSTEM_NAMESPACE, Kube, Manifest, claim, pod_on_claim, restricted_pod, run_pod_job
+from tests.chaos.settings import FLAVOR, IMAGE, KILLS
 from tests.e2e.places import CLAIM, tiny_run
 from tests.e2e.processes import process_of
 from tests.e2e.waiting import until, wait_for_end
 
 pytestmark = pytest.mark.e2e
 
-KILLS = int(os.environ.get("XRAY_CHAOS_KILLS", "3"))
-FLAVOR = os.environ.get("XRAY_CHAOS_FLAVOR", "demo-vpod4")
 EVERY_STEPS = 10
 EPOCHS = 40
 LEFT_STEPS = 120
@@ -54,6 +53,8 @@ class Run:
         manifest = tiny_run(self.namespace, self.name, FLAVOR, source, prepare="InitContainer")
         manifest["spec"] |= {"model": {"config": MODEL}, "training": {"epochs": EPOCHS, "globalBatchSize": 16}}
         manifest["spec"] |= {"checkpoint": {"everySteps": EVERY_STEPS}}
+        if IMAGE == "ipu":
+            manifest["spec"] |= {"ipu": {"ipusPerReplica": 2}}  # for two layers
         self.kube.apply(manifest)
 
     def status(self) -> Manifest:

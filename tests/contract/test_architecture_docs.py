@@ -9,7 +9,6 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "architecture.md").read_text()
-NOT_BUILT = "not built yet"
 
 
 def rules(page: str) -> dict[str, str]:
@@ -30,7 +29,7 @@ def mistakes(table: dict[str, str], existing: Collection[str]) -> Iterator[str]:
     """Rules without a test, and tests that are not there."""
     for rule, told in table.items():
         named = re.findall(r"`(test_\w+)`", told)
-        if not named and told != NOT_BUILT:
+        if not named:
             yield f"no test: {rule}"
         yield from (f"not there: {name}" for name in named if name not in existing)
 

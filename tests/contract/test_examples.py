@@ -11,11 +11,14 @@ import yaml
 from tests.contract.schemas import REPOSITORY
 from tests.unit.operator.builders import WITH_IPUS, make_job, make_run
 from xray_operator import names
+from xray_operator.core.manifests import build_job
 from xray_operator.core.run_file import build_run_file
 from xray_operator.core.spec import JobSpec, parse_part
 from xray_trainer.config import RunFile, parse_run_file
 
-EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
+EXAMPLES = [
+    path for path in sorted((REPOSITORY / "examples").glob("*.yaml")) if "kind: XRayTrainingJob" in path.read_text()
+]
 
 
 def spec_of(path: Path) -> dict[str, Any]:
@@ -38,6 +41,29 @@ def test_an_example_becomes_a_run_file_that_the_trainer_reads(path: Path) -> Non
 def test_an_example_may_run_on_ipus(path: Path) -> None:
     run_file = build_run_file(make_run(make_job().spec(**spec_of(path)), config=WITH_IPUS))
     assert parse_run_file(run_file).backend == "ipu"
+
+
+def test_the_example_for_argo_cd_keeps_the_whole_spec_of_a_job_as_git_has_it() -> None:
+    spec = spec_of(REPOSITORY / "examples" / "argo-cd" / "application.yaml")
+    assert "ignoreDifferences" not in spec, "an edit in git of what is ignored would never arrive"
+    assert "RespectIgnoreDifferences=true" not in spec["syncPolicy"]["syncOptions"]
+
+
+def test_the_example_for_kueue_fits_into_its_queue() -> None:
+    folder = REPOSITORY / "examples" / "kueue"
+    job = yaml.safe_load((folder / "job.yaml").read_text())
+    objects = {each["kind"]: each for each in yaml.safe_load_all((folder / "queues.yaml").read_text())}
+    queue, flavor = objects["LocalQueue"]["metadata"], f"{job['spec']['flavor']}.yaml"
+    assert job["metadata"]["labels"] == {names.LABEL_QUEUE: queue["name"]}
+    assert job["metadata"]["namespace"] == queue["namespace"]
+    offered = yaml.safe_load((REPOSITORY / "charts" / "xray-operator" / "flavors" / flavor).read_text())
+    run = build_job(make_run(make_job().spec(**job["spec"]), offered))["spec"]["template"]["spec"]
+    asked = run["containers"][0]["resources"]["requests"] | run["containers"][0]["resources"]["limits"]
+    (group,) = objects["ClusterQueue"]["spec"]["resourceGroups"]
+    assert set(group["coveredResources"]) == set(asked), "Kueue admits nothing that is not covered"
+    quota = {row["name"]: str(row["nominalQuota"]) for row in group["flavors"][0]["resources"]}
+    assert quota == asked, "one at a time"
+    assert objects["ResourceFlavor"]["spec"]["nodeLabels"] == offered["nodeSelector"]
 
 
 def test_chexpert_s_labels_reach_the_trainer() -> None:

@@ -27,6 +27,7 @@ LOCKS = (
 APART = (
     "trainer-image/requirements/ipu.txt",
     "benchmarks/decoders.txt",
+    "tests/mlflow/requirements.txt",
     "tests/s3/requirements.txt",
     "tests/python38/requirements.txt",
 )

@@ -11,7 +11,9 @@ import pytest
 from prometheus_client import generate_latest
 
 from tests.unit.operator.builders import make_job
+from tests.unit.operator.test_job_metrics import PREPARING, QUEUED, TRAINING, UNPRICED
 from tests.unit.operator.test_metrics import status_after
+from xray_operator.budget_metrics import BudgetMetrics
 from xray_operator.metrics import Metrics
 from xray_trainer.progress import METRICS, Progress
 
@@ -31,10 +33,13 @@ class Exposed(NamedTuple):
 
 def operator_page() -> str:
     """/metrics of an operator that has seen everything once."""
-    told = {"trainerStatus": {"progressPercentage": 40}, "checkpoint": {"step": 6, "time": "2026-11-22T10:00:30Z"}}
-    before, after = status_after(10), status_after(10, 30) | told
-    metrics = Metrics("1", lambda: [make_job().status(after).raw()], lambda: 0)
-    metrics.status_written(make_job().status(before).build(), after)
+    jobs = [make_job().status(status).raw() for status in (TRAINING, UNPRICED, PREPARING, QUEUED)]
+    metrics = Metrics("1", lambda: jobs, lambda: 0)
+    told = {"limit": "20", "currency": "USD", "left": "12.5"}
+    place = {"metadata": {"namespace": "radiology", "name": "november"}}
+    with_budget, month = place | {"status": {"budget": told}}, place | {"spec": {"limit": "90"}, "status": told}
+    metrics.registry.register(BudgetMetrics(lambda: [with_budget], lambda: [month]))
+    metrics.status_written(make_job().status(status_after(10)).build(), TRAINING)
     metrics.request_answered("get", "pods", "200")
     return generate_latest(metrics.registry).decode()
 

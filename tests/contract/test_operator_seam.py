@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.operator.builders import EXAMPLES, WITH_IPUS, example, make_flavor, make_job, make_run
+from xray_operator.cluster.progress import fetch_progress
 from xray_operator.core.admission import size_run
 from xray_operator.core.backends.base import PARTITION_SIZES
 from xray_operator.core.manifests import build_config_map
@@ -24,8 +27,10 @@ from xray_operator.core.reports import (
 )
 from xray_operator.core.run_file import build_run_file
 from xray_operator.core.spec import FlavorSpec, JobSpec
-from xray_operator.names import FATAL_EXIT_CODES
+from xray_operator.names import FATAL_EXIT_CODES, NEVER
 from xray_trainer.config import parse_run_file
+from xray_trainer.progress import Progress as TrainerProgress
+from xray_trainer.progress import serve
 
 
 def test_the_run_file_of_the_example_job_is_the_example() -> None:
@@ -108,3 +113,14 @@ def test_data_that_is_corrupt_is_not_tried_again() -> None:
     error = read_report(ErrorResult, example("error-result.json"))
     assert error is not None
     assert error.exit_code in FATAL_EXIT_CODES
+
+
+@pytest.mark.parametrize("told", ["2026-11-22T10:10:00Z", NEVER, ""])
+async def test_the_operator_tells_the_trainer_by_when_to_end_as_it_asks_for_progress(told: str) -> None:
+    served = TrainerProgress("Training")
+    port = serve(served, 0, "127.0.0.1")
+    assert port
+    async with aiohttp.ClientSession() as session:
+        assert await fetch_progress(session, "127.0.0.1", port, 5, told)
+    expected = {NEVER: datetime.max, "": None}.get(told, datetime(2026, 11, 22, 10, 10))
+    assert served.run_until() == (expected and expected.replace(tzinfo=UTC))

@@ -15,18 +15,22 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
 import pytest_asyncio
 import yaml
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
 from tests.contract.schemas import REPOSITORY
-from tests.unit.operator.builders import UID, JobBuilder, make_flavor, make_job, make_run, stored_job
+from tests.unit.operator.builders import JOB_UID, UID, JobBuilder, make_flavor, make_job, make_run, stored_job
+from tests.unit.operator.test_months import make_budget
 from tests.unit.operator.test_workers import make_operator, run_until_idle
-from xray_operator import handlers
+from xray_operator import handlers, names
 from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
-from xray_operator.core.manifests import build_job
+from xray_operator.cluster.execute import change_job
+from xray_operator.core.manifests import build_config_map, build_job
+from xray_operator.core.reconcile import Decision
 from xray_operator.workers import WATCHED, Operator
 
 CHART = REPOSITORY / "charts" / "xray-operator"
@@ -67,6 +71,10 @@ class ApiServer:
             return web.json_response({"message": "not found"}, status=404)
         return web.json_response(self.objects.get(request.path, {"metadata": {"resourceVersion": "101"}}))
 
+    async def tell_capacity(self, _: web.Request) -> web.Response:
+        """As a V-IPU proxy."""
+        return web.json_response({"available": True, "numOfPartitions": 1, "message": ""})
+
     def _create(self, path: str, body: dict[str, Any]) -> web.Response:
         if path in self.objects:
             return web.json_response({"reason": "AlreadyExists"}, status=409)
@@ -83,6 +91,7 @@ async def server() -> AsyncIterator[tuple[ApiServer, Cluster]]:
     known.objects["/api/v1/persistentvolumes/pv"] = {"metadata": {}, "spec": {}}
     known.objects[paths.namespace("radiology")] = {"metadata": {"labels": {"team": "x"}}}
     application = web.Application()
+    application.router.add_post("/query", known.tell_capacity)
     application.router.add_route("*", "/{path:.*}", known.handle)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
@@ -99,12 +108,15 @@ def new_operator(cluster: Cluster, job: JobBuilder) -> Operator:
     unchecked: Any = cluster
     operator = make_operator(unchecked, job.raw())
     selector = {"matchLabels": {"team": "x"}}
+    budget = make_budget()
+    operator.index.budgets = {budget["metadata"]["uid"]: [budget]}
     operator.index.flavors = {"demo-vpod4": [{"spec": make_flavor(namespaceSelector=selector)}]}
     return operator
 
 
 async def look(operator: Operator) -> None:
     operator.queue.add(UID)
+    operator.job_changed("radiology")
     await run_until_idle(operator)
 
 
@@ -119,6 +131,7 @@ async def live(known: ApiServer, cluster: Cluster) -> Operator:
         operator = new_operator(cluster, changed)
         operator.index.batch_jobs = {UID: [job]}
         await look(operator)
+    await live_in_a_queue(known, cluster)
     for kind in WATCHED:
         known.objects[paths.listing(kind, None)] = {"metadata": {"resourceVersion": "101"}, "items": []}
     operator.primed.set()
@@ -129,11 +142,44 @@ async def live(known: ApiServer, cluster: Cluster) -> Operator:
     resync.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await resync
+    await live_with_ipu_jobs(known, cluster)
+    await change_job(cluster, make_job().build(), Decision(evict="cxr-pod"))
     return operator
 
 
+async def live_in_a_queue(known: ApiServer, cluster: Cluster) -> None:
+    """Kueue has a Job wait, and is asked why."""
+    queued = make_job().labelled(**{names.LABEL_QUEUE: "research"})
+    record = build_config_map(make_run(queued))
+    known.objects[paths.item_of(record)] = record
+    known.objects[paths.collection(names.WORKLOAD_KIND, "radiology")] = {"items": []}
+    operator = new_operator(cluster, queued)
+    operator.index.batch_jobs = {UID: [stored_job(queued)]}
+    await look(operator)
+
+
+async def live_with_ipu_jobs(known: ApiServer, cluster: Cluster) -> None:
+    """An IPUJob is made, gets its labels back and is deleted; the V-IPU proxy is beside the API server."""
+    flavor = make_flavor("ipuOperator", accelerators=4, vipuProxyUrl=cluster._api.configuration.host)
+    prepared = make_job().spec(dataset={"source": {"pvc": {"claimName": "nih"}}})
+    plan = make_run(prepared, flavor)
+    record, job = build_config_map(plan), build_job(plan)
+    known.objects[paths.item_of(record)] = record
+    every = known.objects[paths.collection_of(job)] = {"items": []}
+    began = prepared.status({"rerun": 0, "state": "Queued", "run": {"jobName": plan.run_name}})
+    async with aiohttp.ClientSession() as session:
+        for suspended in (False, False, True):
+            operator = new_operator(cluster, began.spec(suspend=suspended))
+            object.__setattr__(operator.gatherer, "session", session)
+            await look(operator)
+            made = known.objects[paths.item_of(job)]
+            made["metadata"] |= {"labels": {}, "uid": JOB_UID, "creationTimestamp": "2026-11-22T10:00:01Z"}
+            every["items"] = [made] if ("patch", "graphcore.ai", "ipujobs") in known.asked else []
+
+
 def _fast(operator: Operator) -> Operator:
-    operator.config = operator.config.model_copy(update={"resync_seconds": 0.0, "relist_resyncs": 1})
+    fast = {"resync_seconds": 0.0, "relist_resyncs": 1, "quote_at_apply": True}
+    operator.config = operator.config.model_copy(update=fast)
     return operator
 
 

@@ -25,6 +25,9 @@ AGAINST_A_START = {
     names.CREATION_REFUSED,
     names.FORMER_POD_RUNS,
     names.RECORD_UNREADABLE,
+    names.BUDGET_TOO_LOW,
+    names.BUDGET_CURRENCY,
+    names.BUDGET_UNPRICED,
 }
 
 

@@ -5,7 +5,10 @@ The API server drops fields that it does not know without a word, and refuses a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,9 +17,11 @@ from tests.contract.schemas import crd_schema, walk
 from tests.unit.operator.builders import (
     CONFIG,
     FLAVORS,
+    PRICE,
     WITH_IPUS,
     at,
     example,
+    make_flavor,
     make_job,
     make_pod,
     make_progress,
@@ -24,10 +29,23 @@ from tests.unit.operator.builders import (
     told,
     train_result,
 )
-from tests.unit.operator.test_model_preparation import DATA_READY, MODEL_READY, decide_model, seen_both
+from tests.unit.operator.test_estimate import finished
+from tests.unit.operator.test_model_preparation import (
+    DATA_READY,
+    FIXED,
+    MODEL_READY,
+    decide_model,
+    pod_of,
+    seen_both,
+    shared,
+)
+from tests.unit.operator.test_months import make_budget
 from tests.unit.operator.test_preparation import PREPARED, decide_first, seen
+from xray_operator.core.history import read_finished_runs
+from xray_operator.core.months import Books, Entry, budget_status
 from xray_operator.core.observed import Observed, Unreadable
 from xray_operator.core.reconcile import reconcile
+from xray_operator.core.spec import MonthlyBudget, Price
 
 SCHEMA = crd_schema("XRayTrainingJob", "status")
 TRAINING = make_pod().scheduled(10).prepared(12, 40).trains(42)
@@ -59,22 +77,34 @@ def write(observed: Observed, former: Status | None = None, **spec: Any) -> Stat
 
 def statuses() -> dict[str, Status]:
     written = {name: write(observed) for name, observed in SITUATIONS.items()}
-    again = write(started(TRAINING, job=make_job().spec(rerun=1)), former=written["succeeded"], rerun=1)
-    silent = started(TRAINING, progress=make_progress(last_updated_time="2026-11-22T10:00:45Z"))
+    rerun = started(TRAINING, job=make_job().spec(rerun=1))
+    again = write(rerun, former=written["succeeded"], rerun=1)
+    vanished = write(started(), former=written["training"])
+    silent = started(TRAINING, progress=make_progress(last_updated_time="2026-11-22T10:00:45Z", time=None))
     phases = [
         {"name": "Compiling", "started_at": "2026-11-22T10:00:45Z", "finished_at": "2026-11-22T10:01:00Z"},
         {"name": "Training", "started_at": "2026-11-22T10:01:00Z"},
     ]
     compiled = started(TRAINING, progress=make_progress(phases=phases), config=WITH_IPUS)
+    sourced = make_flavor(prices=[PRICE | {"source": "contract 7", "minimumSeconds": 100}])
+    killed = make_pod().scheduled(10).prepared(12, 40).trained(42, 80, 137, "")
     return written | {
+        "killed, and billed longer than held": write(started(killed, flavor=sourced)),
+        "vanished": vanished,
+        "preparations failed, and vanished": vanished_preparations(),
         "run again": again,
+        "run again after it had vanished": write(rerun, former=vanished, rerun=1),
         "ends for a rerun": write(SITUATIONS["training"], rerun=1),
         "stops for spec.suspend": write(SITUATIONS["training"], suspend=True),
         "suspended": write(started(suspended=True), former=written["training"], suspend=True),
-        "suspended before the start": write(Observed(flavors=FLAVORS), suspend=True),
+        "suspended before the start": write(
+            Observed(flavors=FLAVORS, finished=read_finished_runs([finished()])), suspend=True
+        ),
         "stopped at a limit": write(started(suspended=True), limits={"queueSeconds": 60}),
+        "has a budget": write(SITUATIONS["training"], budget={"limit": "20", "currency": "USD"}),
         "has compiled": write(compiled),
         "makes no progress": write(silent, limits={"noProgressSeconds": 30}),
+        "is restarted": write(silent, limits={"noProgressSeconds": 30, "onStall": "Restart"}),
         "waits for the training pod": told(decide_first(seen(PREPARED), now=41)),
         "waits for data and model": told(decide_model(seen_both(), now=30)),
         "has data and model": told(decide_model(seen_both(data=DATA_READY, model=MODEL_READY), now=46)),
@@ -82,6 +112,21 @@ def statuses() -> dict[str, Status]:
     }
 
 
+def vanished_preparations() -> Status:
+    """One pod of each preparation was killed, another is gone."""
+    price = Price.model_validate(PRICE | {"source": "contract 7"})
+    both = {part: getattr(FIXED, part).model_copy(update={"price": price}) for part in PREPARED_BY}
+    shown = {}
+    for kind, each in zip(("data", "model"), both.values(), strict=True):
+        pods = pod_of(each).prepared(12, 20, 137, "x"), make_pod(f"{kind}-2", 21).scheduled(22)
+        shown[kind] = shared(each, *pods), shared(each, pods[0])
+    snapshot = FIXED.model_copy(update=both)
+    first, second = ({kind: pair[look] for kind, pair in shown.items()} for look in (0, 1))
+    known = told(decide_model(replace(seen_both(**first), snapshot=snapshot), now=30))
+    return told(decide_model(replace(seen_both(**second), snapshot=snapshot), known, now=60))
+
+
+PREPARED_BY = ("preparation", "model_preparation")
 STATUSES = statuses()
 
 
@@ -125,10 +170,22 @@ def test_every_field_of_the_crd_is_written_in_some_situation() -> None:
     assert {path for path, _ in walk(SCHEMA, "status")} == written
 
 
+def test_the_status_of_a_monthly_budget_fits_its_crd_and_has_every_field() -> None:
+    schema = crd_schema("TrainingBudget", "status")
+    books = Books("2026-11", (Entry("u" * 36, 1, "cxr", Decimal("1.2"), Decimal("0.3")),), (), 1, Decimal("3.4"))
+    raw = make_budget()
+    status = budget_status(raw, MonthlyBudget.model_validate(raw["spec"]), books, at(0))
+    assert list(mistakes(schema, status, "status")) == []
+    assert set(paths(status, "status")) == {path for path, _ in walk(schema, "status")}
+    assert [c["type"] for c in status["conditions"]] == ["Ready", "Reconciling", "Stalled", "BudgetWarning"]
+
+
 @pytest.mark.parametrize("situation", STATUSES)
 def test_every_condition_that_the_crd_names_is_there_in_its_order(situation: str) -> None:
     described = SCHEMA["properties"]["conditions"]["description"]
-    assert [c["type"] for c in STATUSES[situation]["conditions"]] == described.strip(".").split(", ")
+    always, beside = re.fullmatch(r"(.*); with a budget (\w+) too\.", described).groups()
+    told = [c["type"] for c in STATUSES[situation]["conditions"]]
+    assert told == [*always.split(", "), *([beside] if "budget" in STATUSES[situation] else [])]
 
 
 def test_a_mistake_is_found() -> None:

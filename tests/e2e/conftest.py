@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -27,6 +28,15 @@ def kube(stack: tuple[Kube, dict[str, str]]) -> Kube:
 @pytest.fixture(scope="session")
 def prepare_image(stack: tuple[Kube, dict[str, str]]) -> str:
     return stack[1]["prepare"]
+
+
+@contextmanager
+def ipu_image_installed(kube: Kube, images: dict[str, str]) -> Iterator[str]:
+    """The image for IPUs, which flavors with IPUs train with meanwhile."""
+    ipu = build_images("ipu")
+    install_chart(kube, images | ipu)
+    yield ipu["ipu"]
+    install_chart(kube, images)
 
 
 @pytest.fixture(scope="module")

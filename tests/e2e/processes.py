@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from dev.demo.stack import Manifest
 
@@ -16,3 +20,29 @@ def process_of(pod: Manifest, argument: str) -> int | None:
             if ours and argument.encode() in (process / "cmdline").read_bytes().split(b"\0"):
                 return int(process.name)
     return None
+
+
+PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 17, 0x4206, 0x4207
+WALL: Final = 0x40000000
+"""waitpid also for what is no child. Source: sys/ptrace.h, sys/wait.h."""
+
+
+@contextlib.contextmanager
+def standing_still(process: int) -> Iterator[None]:
+    """The main thread of a process gets no further, as in a read that never ends; its other threads go on."""
+    _ptrace(PTRACE_SEIZE, process)
+    _ptrace(PTRACE_INTERRUPT, process)
+    os.waitpid(process, WALL)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
+            _ptrace(PTRACE_DETACH, process)
+
+
+def _ptrace(request: int, process: int) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    library.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    library.ptrace.restype = ctypes.c_long
+    if library.ptrace(request, process, None, None) == -1:
+        raise OSError(ctypes.get_errno(), f"ptrace {request:#x} of {process}")

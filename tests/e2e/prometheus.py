@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import socket
 import subprocess
 import threading
 import urllib.error
@@ -23,7 +22,9 @@ from typing import IO, Any
 
 import yaml
 
+from dev.chart.manifests import template
 from dev.demo.stack import Kube
+from dev.prometheus import running_server
 from tests.e2e.waiting import until
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -46,16 +47,15 @@ class Prometheus:
         assert len(values) < 2, f"{promql}: {len(values)} series"
         return values[0] if values else None
 
+    def firing(self, alert: str) -> list[dict[str, str]]:
+        """The labels of the alerts of this name that fire now."""
+        found = self.query(f'ALERTS{{alertstate="firing",alertname="{alert}"}}')
+        ours = ("__name__", "alertname", "alertstate")
+        return [{k: v for k, v in series["metric"].items() if k not in ours} for series in found]
+
     def names(self) -> set[str]:
         """Every metric that has arrived so far."""
         return set(self._get("label/__name__/values", {})["data"])
-
-    def is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
 
     def _get(self, what: str, query: dict[str, str]) -> Any:
         url = f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(query)}"
@@ -71,8 +71,8 @@ def documented_blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def configuration(proxy: str, discovery: str) -> dict[str, Any]:
-    """The documented scrape configuration, each second and through the proxy at this HOST:PORT."""
+def configuration(proxy: str, discovery: str, rules: Path) -> dict[str, Any]:
+    """The documented scrape configuration, each second and through the proxy at this HOST:PORT, and the chart's rules."""
     (text,) = documented_blocks("yaml")
     document: dict[str, Any] = yaml.safe_load(text)
     (job,) = document["scrape_configs"]
@@ -88,7 +88,16 @@ def configuration(proxy: str, discovery: str) -> dict[str, Any]:
         },
         {"target_label": "__address__", "replacement": proxy},
     ]
-    return {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, **document}
+    each_second = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    return {"global": each_second, "rule_files": [str(rules)], **document}
+
+
+def write_rules(folder: Path, values: str = "metrics: {prometheusRule: {enabled: true}}") -> Path:
+    """The chart's rules file, for a release in namespace xray-system."""
+    shown = template("--show-only", "templates/prometheusrule.yaml", values=values)
+    path = folder / "xray.rules.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(shown)["spec"]))
+    return path
 
 
 def as_discovered(pod: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,15 +148,9 @@ def running_prometheus(kube: Kube, programs: Path, folder: Path) -> Iterator[Pro
         output = stack.enter_context(running(["kubectl", "proxy", "--port=0"], kube, folder / "proxy.log"))
         (proxy,) = until("kubectl proxy's address", lambda: re.findall(r"127\.0\.0\.1:\d+", output.read_text()))
         discovery = stack.enter_context(running_discovery(proxy))
-        config, address = folder / "prometheus.yml", f"127.0.0.1:{free_port()}"
-        config.write_text(yaml.safe_dump(configuration(proxy, discovery)))
-        command = [str(programs / "prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
-        log = stack.enter_context(
-            running([*command, f"--web.listen-address={address}"], kube, folder / "prometheus.log")
-        )
-        prometheus = Prometheus(f"http://{address}")
-        until(f"Prometheus is ready, see {log}", prometheus.is_ready)
-        yield prometheus
+        config = configuration(proxy, discovery, write_rules(folder))
+        url = stack.enter_context(running_server(config, folder, programs))
+        yield Prometheus(url)
 
 
 @contextlib.contextmanager
@@ -165,9 +168,3 @@ def running(command: Sequence[str], kube: Kube, log: Path) -> Iterator[Path]:
 def start(command: Sequence[str], kube: Kube, output: IO[bytes]) -> subprocess.Popen[bytes]:
     environment = dict(kube.environment)
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -261,6 +261,7 @@ def test_the_run_finishes_in_one_attempt_and_is_paid_for_without_a_gap(story: St
 def test_uninstalling_leaves_crds_runs_and_jobs_and_no_rights(story: Story) -> None:
     assert story.kept["crds"].split() == [
         "customresourcedefinition.apiextensions.k8s.io/acceleratorflavors.xray.training",
+        "customresourcedefinition.apiextensions.k8s.io/trainingbudgets.xray.training",
         "customresourcedefinition.apiextensions.k8s.io/xraytrainingjobs.xray.training",
     ]
     assert story.kept["runs"] == "xraytrainingjob.xray.training/run"

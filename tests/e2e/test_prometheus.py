@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dev.dashboard.panels import OPERATOR, filled
 from dev.demo.stack import SYSTEM_NAMESPACE, Kube, Manifest, claim, restricted_pod, run_pod_job
 from tests.contract.test_metrics_docs import documented
 from tests.e2e.prometheus import Prometheus, documented_blocks, running_prometheus
@@ -27,6 +28,17 @@ OF_PREPARATION = {
     "xray_trainer_prepared_images_per_second",
     "xray_trainer_source_read_bytes_total",
 }
+SELDOM = OF_PREPARATION | {
+    "xray_training_budget_left",
+    "xray_training_budget_limit",
+    "xray_training_namespace_budget_left",
+    "xray_training_namespace_budget_limit",
+    "xray_training_preparation_failures",
+    "xray_training_preparation_images_per_second",
+    "xray_training_queue_age_seconds",
+    "xray_training_unpriced",
+}
+"""Of runs that prepare or wait for longer than a scrape takes, or have no price, or a budget."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class Run:
     namespace: str
     flavor: str
     answers: dict[str, list[dict[str, Any]]]
-    """To the documented questions, while it trained."""
+    """To the documented questions, and to the dashboard's about the operator, while it trained."""
 
     @property
     def total(self) -> float:
@@ -80,7 +92,10 @@ def run(kube: Kube, prometheus: Prometheus, module_namespace: str, flavor: str, 
 
     until("a checkpoint is known", lambda: arrived("xray_training_checkpoint_age_seconds"), 180)
     seen = until("the trainer's loss has arrived", lambda: arrived("xray_trainer_loss"), 180)[0]["value"][0]
-    answers = {question: prometheus.query(question, at=seen) for question in documented_blocks("promql")}
+    of_operator = [filled(query.promql) for panel in OPERATOR.panels for query in panel.queries]
+    answers = {
+        question: prometheus.query(question, at=seen) for question in (*documented_blocks("promql"), *of_operator)
+    }
     return Run(wait_for_end(kube, NAME, module_namespace), module_namespace, flavor, answers)
 
 
@@ -139,12 +154,19 @@ def test_each_documented_question_has_an_answer(run: Run) -> None:
     assert [question for question, answer in run.answers.items() if not answer] == []
 
 
+def test_no_alert_of_the_operator_fires(prometheus: Prometheus, run: Run) -> None:
+    assert run.job["status"]["state"] == "Succeeded"
+    assert not prometheus.firing("XRayOperatorDown")
+    assert not prometheus.firing("XRayOperatorBacklog")
+
+
 def test_every_documented_metric_arrives(prometheus: Prometheus, run: Run) -> None:
-    """But for those of preparation, which so little data keeps for shorter than Prometheus takes to find the pod."""
+    """But for those of preparation, which so little data keeps for shorter than Prometheus takes to find the pod, and of
+    what this run has none of."""
     assert run.job["status"]["state"] == "Succeeded"
     arrived = {name.removesuffix("_bucket") for name in prometheus.names()}
     missing = {metric.name for source in ("operator", "trainer") for metric in documented(source)} - arrived
-    assert missing <= OF_PREPARATION
+    assert missing <= SELDOM
 
 
 def test_promtool_finds_nothing_to_say_about_the_operator_s_page(kube: Kube, prometheus_programs: Path) -> None:
@@ -159,7 +181,9 @@ def test_a_deleted_job_leaves_what_it_has_spent_and_nothing_else(prometheus: Pro
     kube.kubectl("delete", "xraytrainingjob", NAME, "-n", run.namespace)
     until(
         "its own series have ended",
-        lambda: not prometheus.query(f'{{__name__=~"xray_training_(jobs|run_cost)",namespace="{run.namespace}"}}'),
+        lambda: (
+            not prometheus.query(f'{{__name__!~".*_total",namespace="{run.namespace}",__name__=~"xray_training_.*"}}')
+        ),
     )
     spent = prometheus.value(f'sum(xray_training_cost_total{{namespace="{run.namespace}"}})')
     assert spent == pytest.approx(run.total, abs=1e-9), json.dumps(run.job["status"]["cost"])

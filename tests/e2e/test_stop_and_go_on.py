@@ -78,7 +78,9 @@ def test_nothing_is_computed_twice(kube: Kube, place: str) -> None:
     assert finished["results"]["resumedFromStep"] == suspended["checkpoint"]["step"] > 0
     assert len(finished["attempts"]) == 2
     held = sum(
-        row[f"{phase}Seconds"] for row in finished["attempts"] for phase in ("preparing", "training", "evaluating")
+        row[f"{phase}Seconds"]
+        for row in finished["attempts"]
+        for phase in ("idle", "preparing", "training", "evaluating")
     )
     assert finished["cost"]["heldSeconds"] == held
     assert float(finished["cost"]["total"]) == pytest.approx(held * 0.001)

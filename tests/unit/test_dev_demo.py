@@ -48,6 +48,14 @@ def test_the_table_says_where_the_outputs_are() -> None:
     assert "claim results, folder demo-e5be4d712665" in table({"status": STATUS}, Stopwatch())
 
 
+def test_the_last_line_says_where_the_report_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "report.html"
+    monkeypatch.setattr("dev.demo.__main__.REPORT", page)
+    assert table({"status": STATUS}, Stopwatch()).splitlines()[-1].split() == ["report", "none", "was", "written"]
+    page.touch()
+    assert table({"status": STATUS}, Stopwatch()).splitlines()[-1].split() == ["report", str(page)]
+
+
 def test_phases_stand_in_the_order_in_which_they_were() -> None:
     rows = table({"status": STATUS}, Stopwatch()).splitlines()
     phases = [row.split(":")[1].split()[0] for row in rows if row.startswith("  of the job")]

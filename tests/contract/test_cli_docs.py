@@ -1,0 +1,52 @@
+"""docs/cli.md is what its generator makes of the commands, and every command of its examples is one that there is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.main import get_command
+
+from dev import cli
+from tests.contract.schemas import REPOSITORY
+from xray_cli.__main__ import COMMANDS, app
+
+PAGE = (REPOSITORY / "docs" / "cli.md").read_text()
+
+
+def test_the_page_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main()
+    assert capsys.readouterr().out == PAGE, "run make generate"
+
+
+def test_every_command_has_a_section() -> None:
+    assert re.findall(r"^### (.*)$", PAGE, re.MULTILINE) == [*COMMANDS, "Common options"]
+
+
+def test_the_examples_parse() -> None:
+    examples = re.findall(r"^\$ kubectl xray (\w+)([^|\n]*)", PAGE, re.MULTILINE)
+    assert len(examples) > 4
+    for name, rest in examples:
+        command = get_command(app).get_command(typer.Context(get_command(app)), name)  # type: ignore[attr-defined]
+        command.make_context(name, rest.split(), resilient_parsing=False)
+
+
+def test_help_waits_for_none_of_the_large_packages() -> None:
+    """What one command needs, another doesn't wait for."""
+    code = (
+        "import sys; from xray_cli.__main__ import run; run(['list', '--help']); print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": "operator"},
+        cwd=REPOSITORY,
+    )
+    loaded = set(done.stderr.split())
+    assert "xray_cli.commands.listing" in loaded
+    assert not loaded & {"kubernetes", "rich", "xray_operator.core.spec", "xray_cli.commands.submit"}
