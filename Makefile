@@ -4,7 +4,7 @@ PYTHON ?= python3
 PYTEST := .venv/bin/python -m pytest
 UV_VERSION := 0.13.9
 
-.PHONY: help demo test test-fast gate chaos bench lint lock generate clean
+.PHONY: help demo test test-fast gate chaos bench lint docs lock generate clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,10 +21,14 @@ endif
 test: test-fast build/python38/ready ## every test that needs no accelerator, on a real control plane and node
 	$(PYTEST) tests/unit tests/contract -m "slow $(AND_NO_SAMPLE)"
 	build/python38/bin/python -m pytest -c tests/python38/pytest.ini tests/python38
-	$(PYTEST) tests/chart tests/integration tests/e2e tests/chaos tests/gate -m "not slow $(AND_NO_SAMPLE)"
+	@# side by side: each has a cluster of its own, for which it waits most of the time
+	$(PYTEST) -m "not slow $(AND_NO_SAMPLE)" tests/chart tests/integration > build/test-integration.log 2>&1 & integration=$$!; \
+	$(PYTEST) -m "not slow $(AND_NO_SAMPLE)" tests/e2e; rest=$$?; \
+	wait $$integration || rest=1; cat build/test-integration.log; exit $$rest
+	$(PYTEST) -m "not slow $(AND_NO_SAMPLE)" tests/chaos tests/gate
 
 # side by side, about as long as each other: what imports torch and other large libraries on one core, the rest on the other
-LARGE := $(addprefix tests/unit/trainer/test_,$(addsuffix .py,checkpoints dataset doctor_floors metrics model prepare prepare_sources privacy)) \
+LARGE := $(addprefix tests/unit/trainer/test_,$(addsuffix .py,checkpoints dataset floors metrics model prepare prepare_sources privacy)) \
 	$(wildcard tests/contract/test_trainer_*.py)
 
 test-fast: .venv/ready ## unit and contract tests but the slow ones, and the coverage of the operator's core
@@ -38,8 +42,9 @@ test-fast: .venv/ready ## unit and contract tests but the slow ones, and the cov
 gate: .venv/ready ## the proof that training learns, mean of three seeds
 	XRAY_GATE_SEEDS=3 $(PYTEST) tests/gate -s
 
-chaos: .venv/ready ## twenty stops at random steps of runs on the real node; XRAY_CHAOS_FLAVOR for another flavor
-	XRAY_CHAOS_KILLS=$${XRAY_CHAOS_KILLS:-20} $(PYTEST) tests/chaos -s
+chaos: .venv/ready ## twenty stops at random steps of runs on the real node, and five on emulated IPUs
+	XRAY_CHAOS_KILLS=20 $(PYTEST) tests/chaos -s
+	XRAY_CHAOS_KILLS=5 XRAY_CHAOS_IMAGE=ipu $(PYTEST) tests/chaos -s
 
 bench: .venv/ready build/decoders/ready ## the benchmarks; figures in build/bench
 	@set -e; for b in benchmarks/*.py; do PYTHONPATH=.:operator:trainer-image .venv/bin/python $$b; done
@@ -59,19 +64,27 @@ build/python38/ready: tests/python38/requirements.txt
 lint: .venv/ready ## format, lint, types, import rules, generated files
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
-	.venv/bin/mypy operator/xray_operator trainer-image/xray_trainer
+	.venv/bin/mypy operator/xray_operator operator/xray_cli trainer-image/xray_trainer
 	.venv/bin/mypy --explicit-package-bases dev
 	cd operator && ../.venv/bin/lint-imports --no-cache
 	.venv/bin/yamllint --strict .
 	diff -r crds charts/xray-operator/crds
 	diff docs/reference.md <(.venv/bin/python dev/reference.py)
 	diff docs/sizing.md <(PYTHONPATH=operator .venv/bin/python -m dev.sizing)
+	diff docs/cli.md <(PYTHONPATH=operator .venv/bin/python -m dev.cli)
+	diff docs/cost.md <(PYTHONPATH=operator .venv/bin/python -m dev.comparison)
 	.venv/bin/python -m dev.chart lint
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build 2>&1 | (! grep -v INFO) # with --quiet it is not strict
 
-generate: .venv/ready ## from the CRDs: the chart's copy and the API reference; the table of sizes; the chart's table and schema of values
+docs: .venv/ready ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
+
+generate: .venv/ready ## from the CRDs: the chart's copy and the API reference; the table of sizes; the commands; the tables of a comparison; the chart's table and schema of values
 	rm -rf charts/xray-operator/crds && cp -r crds charts/xray-operator/crds
 	.venv/bin/python dev/reference.py > docs/reference.md
 	page=$$(PYTHONPATH=operator .venv/bin/python -m dev.sizing) && echo "$$page" > docs/sizing.md
+	page=$$(PYTHONPATH=operator .venv/bin/python -m dev.cli) && echo "$$page" > docs/cli.md
+	page=$$(PYTHONPATH=operator .venv/bin/python -m dev.comparison) && echo "$$page" > docs/cost.md
 	.venv/bin/python -m dev.chart generate
 
 LOCK_ANY := .venv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
@@ -86,9 +99,10 @@ lock: .venv/ready ## write the lock files anew
 	$(LOCK) pyproject.toml -o operator/requirements.txt
 	$(LOCK) trainer-image/pyproject.toml --extra prepare $(LEAN) -o trainer-image/requirements/prepare.txt
 	$(LOCK) trainer-image/pyproject.toml --extra torch $(LEAN) -o trainer-image/requirements/torch.txt
-	$(LOCK) pyproject.toml trainer-image/pyproject.toml --extra prepare --extra torch --group pyproject.toml:dev \
+	$(LOCK) pyproject.toml trainer-image/pyproject.toml --extra cli --extra pictures --extra prepare --extra torch --group pyproject.toml:dev \
 		$(LEAN) -o requirements-dev.txt
 	$(LOCK) tests/s3/requirements.in trainer-image/pyproject.toml --extra prepare $(LEAN) -o tests/s3/requirements.txt
+	$(LOCK) tests/mlflow/requirements.in -o tests/mlflow/requirements.txt
 	$(LOCK) benchmarks/decoders.in -o benchmarks/decoders.txt
 	$(LOCK38) trainer-image/pyproject.toml --extra ipu $(LEAN) -o trainer-image/requirements/ipu.txt
 	$(LOCK38) trainer-image/pyproject.toml --extra ipu tests/python38/requirements.in \
