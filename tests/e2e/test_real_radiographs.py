@@ -128,16 +128,22 @@ def test_auroc_is_reported_with_the_positives_behind_it(run: Run) -> None:
 
 
 def test_cost_is_price_times_seconds_held(run: Run, kube: Kube) -> None:
-    cost = run.status["cost"]
-    flavor = kube.find("acceleratorflavor", "demo-vpod4") or {}
-    price = Decimal(flavor["spec"]["prices"][0]["perHour"])
+    cost, preparation = run.status["cost"], run.status["preparation"]
     assert cost["currency"] == "USD"
-    assert abs(Decimal(cost["total"]) - price * cost["billedSeconds"] / 3600) < Decimal("0.0001")
+    training = price_per_hour(kube, "demo-vpod4") * cost["billedSeconds"]
+    preparing = price_per_hour(kube, preparation["flavor"]) * preparation["billedSeconds"]
+    assert preparing > 0
+    assert abs(Decimal(cost["total"]) - (training + preparing) / 3600) <= Decimal("0.0001"), "each is rounded once"
     assert sum(Decimal(each.get("amount", "0")) for each in cost["phases"]) == Decimal(cost["total"])
     pod = training_pod(kube, run)
     scheduled = next(each for each in pod["status"]["conditions"] if each["type"] == "PodScheduled")
     ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"]
     assert cost["heldSeconds"] == seconds_between(scheduled["lastTransitionTime"], ended)
+
+
+def price_per_hour(kube: Kube, flavor: str) -> Decimal:
+    (price,) = (kube.find("acceleratorflavor", flavor) or {})["spec"]["prices"]
+    return Decimal(price["perHour"])
 
 
 def seconds_between(start: str, end: str) -> int:

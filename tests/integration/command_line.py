@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,9 +50,9 @@ class Running:
                     return line
         raise AssertionError(f"{words!r} is not said; said is {self.told}; {await self.ended()}")
 
-    async def ended(self) -> Done:
+    async def ended(self, stdin: str = "") -> Done:
         async with asyncio.timeout(DEADLINE_SECONDS):
-            out, err = await self.process.communicate()
+            out, err = await self.process.communicate(stdin.encode())
         assert self.process.returncode is not None
         return Done(self.process.returncode, "".join(self.told) + out.decode(), err.decode())
 
@@ -65,21 +67,25 @@ class CommandLine:
     kubeconfig: Path
     environment: dict[str, str] = field(default_factory=dict)
 
-    async def start(self, *words: str) -> Running:
+    @asynccontextmanager
+    async def running(self, *words: str) -> AsyncIterator[Running]:
+        """A command; who leaves the block ends it: what outlives the event loop fails other tests."""
         environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "PYTHONPATH")}
         environment |= {"KUBECONFIG": str(self.kubeconfig), "PYTHONPATH": str(REPOSITORY / "operator")}
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
             *COMMAND, *words, stdin=pipe, stdout=pipe, stderr=pipe, env=environment | self.environment
         )
-        return Running(process)
+        try:
+            yield Running(process)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
 
     async def __call__(self, *words: str, stdin: str = "") -> Done:
-        running = await self.start(*words)
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            out, err = await running.process.communicate(stdin.encode())
-        assert running.process.returncode is not None
-        return Done(running.process.returncode, out.decode(), err.decode())
+        async with self.running(*words) as running:
+            return await running.ended(stdin)
 
 
 def write_kubeconfig(path: Path, cluster: dict[str, Any], user: dict[str, Any], namespace: str) -> Path:

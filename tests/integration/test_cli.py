@@ -262,64 +262,66 @@ async def stage(kubeconfig: Path, namespace: str, tmp_path: Path) -> AsyncIterat
 
 async def test_waiting_for_a_run_and_telling_of_it(xray: CommandLine, stage: Stage, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(xray_job(stage.namespace)))
-    waiting = await xray.start("submit", "-f", str(tmp_path / "job.yaml"), "--wait")
-    await waiting.says("xraytrainingjob.xray.training/cxr created")
-    await waiting.says("cxr: Queued: ")
-    job = await stage.life.job()
-    await stage.life.live_through(job)
-    done = await waiting.ended()
-    assert (done.code, done.err) == (0, "")
-    told = done.out.splitlines()
-    assert [
-        line for line in told if line.startswith("cxr: Training 40%, loss 0.2207, ") and line.endswith(" USD, 52s left")
-    ]
-    assert [line for line in told if line.startswith("cxr: Preparing 70%")]
-    assert told[-1].startswith("cxr: Succeeded: AUROC 0.5124 (95 % interval ")
-    assert (await xray("watch", "cxr")).out == told[-1] + "\n", "who comes back is told the same"
+    async with xray.running("submit", "-f", str(tmp_path / "job.yaml"), "--wait") as waiting:
+        await waiting.says("xraytrainingjob.xray.training/cxr created")
+        await waiting.says("cxr: Queued: ")
+        job = await stage.life.job()
+        await stage.life.live_through(job)
+        done = await waiting.ended()
+        assert (done.code, done.err) == (0, "")
+        told = done.out.splitlines()
+        assert [
+            line
+            for line in told
+            if line.startswith("cxr: Training 40%, loss 0.2207, ") and line.endswith(" USD, 52s left")
+        ]
+        assert [line for line in told if line.startswith("cxr: Preparing 70%")]
+        assert told[-1].startswith("cxr: Succeeded: AUROC 0.5124 (95 % interval ")
+        assert (await xray("watch", "cxr")).out == told[-1] + "\n", "who comes back is told the same"
 
-    described = (await xray("describe", "cxr")).out
-    for words in (
-        "Name:       cxr\n",
-        "State:      Succeeded\n",
-        "  Flavor:       integration-vpod4\n",
-        "  Data:         pvc (claimName nih, path nih)\n",
-        "  AUROC:         0.5124 [0.4708, 0.5561], mean of 13 findings on ",
-        "\n  Atelectasis   0.5311   17\n",
-        "\n  Hernia        -        0\n",
-    ):
-        assert words in described
-    cost = (await stage.life.job())["status"]["cost"]
-    assert f"    Total:  {cost['total']} USD\n" in described
-    sections = [line for line in described.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert sections == [
-        f"{name}:"
-        for name in ("Asked", "Conditions", "Timeline", "Attempts", "Data", "Sizing", "Cost", "Results", "Events")
-    ]
-    events = described.partition("\nEvents:\n")[2]
-    told = [line.partition(":")[0].split()[-1] for line in events.splitlines()]
-    assert (told[0], told[-1]) == ("Accepted", "Succeeded")
-    assert set(told) == {"Accepted", "Created", "DataReady", "FindingsAbsent", "Training", "Succeeded"}
-    narrow = await on_a_terminal(xray, "describe", "cxr")
-    wide = [line for line in narrow.replace("\r", "").splitlines() if len(line) > 80]
-    assert not [line for line in wide if "sha256:" not in line], "texts are wrapped"
+        described = (await xray("describe", "cxr")).out
+        for words in (
+            "Name:       cxr\n",
+            "State:      Succeeded\n",
+            "  Flavor:       integration-vpod4\n",
+            "  Data:         pvc (claimName nih, path nih)\n",
+            "  AUROC:         0.5124 [0.4708, 0.5561], mean of 13 findings on ",
+            "\n  Atelectasis   0.5311   17\n",
+            "\n  Hernia        -        0\n",
+        ):
+            assert words in described
+        cost = (await stage.life.job())["status"]["cost"]
+        assert f"    Total:  {cost['total']} USD\n" in described
+        sections = [line for line in described.splitlines() if line.endswith(":") and not line.startswith(" ")]
+        assert sections == [
+            f"{name}:"
+            for name in ("Asked", "Conditions", "Timeline", "Attempts", "Data", "Sizing", "Cost", "Results", "Events")
+        ]
+        events = described.partition("\nEvents:\n")[2]
+        told = [line.partition(":")[0].split()[-1] for line in events.splitlines()]
+        assert (told[0], told[-1]) == ("Accepted", "Succeeded")
+        assert set(told) == {"Accepted", "Created", "DataReady", "FindingsAbsent", "Training", "Succeeded"}
+        narrow = await on_a_terminal(xray, "describe", "cxr")
+        wide = [line for line in narrow.replace("\r", "").splitlines() if len(line) > 80]
+        assert not [line for line in wide if "sha256:" not in line], "texts are wrapped"
 
 
 async def test_waiting_for_a_run_that_fails(xray: CommandLine, stage: Stage) -> None:
     job = await stage.life.create(xray_job(stage.namespace))
-    watching = await xray.start("watch", "cxr")
-    await watching.says("cxr: ")
-    kubelet = await fails(stage.life, job)
-    done = await watching.ended()
-    assert done.code == 1
-    assert done.out.splitlines()[-1].startswith("cxr: Failed: ")
-    assert "15 GB are too few" in done.out.splitlines()[-1]
-    described = (await xray("describe", "cxr")).out
-    attempts = described.partition("\nAttempts:\n")[2].partition("\n\n")[0]
-    assert attempts.split("\n")[1].split()[:2] == ["1", kubelet.pod]
-    assert attempts.split("\n")[1].split()[-2:] == ["OutOfMemory", "15"]
-    (attempt,) = (await stage.life.job())["status"]["attempts"]
-    assert attempts.split("\n")[1].split()[4:6] == [attempt["amount"], attempt["lostAmount"]]
-    assert float(attempt["lostAmount"]) > 0
+    async with xray.running("watch", "cxr") as watching:
+        await watching.says("cxr: ")
+        kubelet = await fails(stage.life, job)
+        done = await watching.ended()
+        assert done.code == 1
+        assert done.out.splitlines()[-1].startswith("cxr: Failed: ")
+        assert "15 GB are too few" in done.out.splitlines()[-1]
+        described = (await xray("describe", "cxr")).out
+        attempts = described.partition("\nAttempts:\n")[2].partition("\n\n")[0]
+        assert attempts.split("\n")[1].split()[:2] == ["1", kubelet.pod]
+        assert attempts.split("\n")[1].split()[-2:] == ["OutOfMemory", "15"]
+        (attempt,) = (await stage.life.job())["status"]["attempts"]
+        assert attempts.split("\n")[1].split()[4:6] == [attempt["amount"], attempt["lostAmount"]]
+        assert float(attempt["lostAmount"]) > 0
 
 
 async def fails(life: Life, job: dict[str, Any]) -> Kubelet:
@@ -339,26 +341,29 @@ async def fails(life: Life, job: dict[str, Any]) -> Kubelet:
 
 async def test_who_stops_waiting_stops_no_run(xray: CommandLine, namespace: str) -> None:
     flags = ["--name=vit", "--flavor=x", "--synthetic=60", "--results=out"]
-    waiting = await xray.start("submit", *flags, "--wait")
-    await waiting.says("vit: Pending: Waiting for the operator")
-    waiting.interrupt()
-    done = await waiting.ended()
-    assert (done.code, done.err) == (130, f"\nThe run goes on. To come back: kubectl xray watch -n {namespace} vit\n")
-    assert (await xray("list", "-o", "name")).out == "xraytrainingjob.xray.training/vit\n"
+    async with xray.running("submit", *flags, "--wait") as waiting:
+        await waiting.says("vit: Pending: Waiting for the operator")
+        waiting.interrupt()
+        done = await waiting.ended()
+        assert (done.code, done.err) == (
+            130,
+            f"\nThe run goes on. To come back: kubectl xray watch -n {namespace} vit\n",
+        )
+        assert (await xray("list", "-o", "name")).out == "xraytrainingjob.xray.training/vit\n"
 
 
 @pytest.mark.usefixtures("jobs")
 async def test_a_job_that_is_deleted_is_waited_for_no_longer(
     xray: CommandLine, kubeconfig: Path, namespace: str
 ) -> None:
-    watching = await xray.start("watch", "cxr-a", "cxr-b")
-    await watching.says("cxr-b: Training 40%, loss 0.2207, AUROC 0.7123, 0.28 USD, 4m10s left")
-    assert kubectl(kubeconfig, "delete", "xtj", "cxr-a", "-n", namespace).returncode == 0
-    done = await watching.ended()
-    assert (done.code, done.err) == (1, 'error: the job "cxr-a" was deleted\n')
-    assert (await xray("watch", "nobody")).err == (
-        'Error from server (NotFound): xraytrainingjobs.xray.training "nobody" not found\n'
-    )
+    async with xray.running("watch", "cxr-a", "cxr-b") as watching:
+        await watching.says("cxr-b: Training 40%, loss 0.2207, AUROC 0.7123, 0.28 USD, 4m10s left")
+        assert kubectl(kubeconfig, "delete", "xtj", "cxr-a", "-n", namespace).returncode == 0
+        done = await watching.ended()
+        assert (done.code, done.err) == (1, 'error: the job "cxr-a" was deleted\n')
+        assert (await xray("watch", "nobody")).err == (
+            'Error from server (NotFound): xraytrainingjobs.xray.training "nobody" not found\n'
+        )
 
 
 Break = Callable[[Proxy], Awaitable[None]]
@@ -388,17 +393,17 @@ async def busy(proxy: Proxy) -> None:
 async def test_watching_over_broken_watches(kubeconfig: Path, namespace: str, tmp_path: Path, break_it: Break) -> None:
     async with start_proxy(str(kubeconfig)) as proxy:
         xray = CommandLine(write_kubeconfig(tmp_path / "kubeconfig", {"server": proxy.url}, {}, namespace))
-        watching = await xray.start("watch")
-        await watching.says("cxr-c   Succeeded")
-        set_status(kubeconfig, namespace, "cxr-a", {"state": "Queued"})
-        await watching.says("cxr-a   Queued")
-        await break_it(proxy)
-        set_status(kubeconfig, namespace, "cxr-a", {"state": "Preparing"})
-        await watching.says("cxr-a   Preparing")
-        assert kubectl(kubeconfig, "delete", "xtj", "cxr-b", "-n", namespace).returncode == 0
-        await watching.says("cxr-b   Deleted")
-        watching.interrupt()
-        done = await watching.ended()
+        async with xray.running("watch") as watching:
+            await watching.says("cxr-c   Succeeded")
+            set_status(kubeconfig, namespace, "cxr-a", {"state": "Queued"})
+            await watching.says("cxr-a   Queued")
+            await break_it(proxy)
+            set_status(kubeconfig, namespace, "cxr-a", {"state": "Preparing"})
+            await watching.says("cxr-a   Preparing")
+            assert kubectl(kubeconfig, "delete", "xtj", "cxr-b", "-n", namespace).returncode == 0
+            await watching.says("cxr-b   Deleted")
+            watching.interrupt()
+            done = await watching.ended()
     assert done.code == 130
     assert [row[:2] for row in done.rows] == [
         ["NAME", "STATE"],

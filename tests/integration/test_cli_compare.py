@@ -74,63 +74,67 @@ async def jobs(stage: Stage) -> dict[str, dict[str, Any]]:
 async def test_a_comparison_is_taken_up_again_and_pays_once(
     stage: Stage, xray: CommandLine, words: list[str], tmp_path: Path
 ) -> None:
-    first = await xray.start(*words)
-    ended = await live(stage)
-    assert ended in (f"cxr-{FLAVOR}-1", f"cxr-{BIG}-1")
+    async with xray.running(*words) as first:
+        ended = await live(stage)
+        assert ended in (f"cxr-{FLAVOR}-1", f"cxr-{BIG}-1")
 
-    async def next_one_is_begun() -> bool:
-        return len(await jobs(stage)) == 3
+        async def next_one_is_begun() -> bool:
+            return len(await jobs(stage)) == 3
 
-    await until("the second repeat of that flavor is begun", next_one_is_begun)
-    assert (await jobs(stage)).keys() == {f"cxr-{FLAVOR}-1", f"cxr-{BIG}-1", ended.replace("-1", "-2")}, "one at a time"
-    first.interrupt()
-    left = await first.ended()
-    assert left.code == 130
-    assert left.err.endswith("What has begun goes on. The same command takes the comparison up again.\n")
-
-    again = await xray.start(*words, "-o", "json", "--dataset-scale", "500")
-    assert {await live(stage), await live(stage), await live(stage)} == TRAINS.keys() - {ended}
-    done = await again.ended()
-    assert done.code == 0, done.err
-    told, there, made = json.loads(done.out), await jobs(stage), await stage.jobs()
-    assert there.keys() == TRAINS.keys()
-    assert len(made) == 4, "a Job each"
-    assert {name: job["spec"]["training"]["seed"] for name, job in there.items()} == {
-        name: 39 + int(name[-1]) for name in TRAINS
-    }
-    bills = {name: job["status"]["cost"] for name, job in there.items()}
-    assert {run["name"]: run["total"] for run in told["runs"]} == {name: bill["total"] for name, bill in bills.items()}
-    for row in told["rows"][:2]:
-        ours = sorted(
-            (bills[f"cxr-{row['flavor']}-{number}"] for number in (1, 2)), key=lambda bill: bill["heldSeconds"]
+        await until("the second repeat of that flavor is begun", next_one_is_begun)
+        assert (await jobs(stage)).keys() == {f"cxr-{FLAVOR}-1", f"cxr-{BIG}-1", ended.replace("-1", "-2")}, (
+            "one at a time"
         )
-        assert (row["source"], row["runs"], row["scaled"], row["currency"]) == ("measured", 2, False, "USD")
-        total = row["total"]
-        assert [total["seconds"]["least"], total["seconds"]["most"]] == [bill["heldSeconds"] for bill in ours]
-        assert [total["amount"]["least"], total["amount"]["most"]] == [bill["total"] for bill in ours]
-    assert [row["scaled"] for row in told["rows"]] == [False, False, True, True]
-    assert told["rows"][2]["images"] == 500 * example("prepare-result.json")["images"]
-    assert told["crossings"][0]["bigger"] == BIG
+        first.interrupt()
+        left = await first.ended()
+        assert left.code == 130
+        assert left.err.endswith("What has begun goes on. The same command takes the comparison up again.\n")
 
-    table = await xray(*words)
-    assert table.code == 0
-    spent = sum(Decimal(bill["total"]) for bill in bills.values()).quantize(Decimal("0.01"))
-    assert table.out.endswith(f"Paid so far for 4 measured jobs: {spent} USD.\n")
-    assert "measured (2 runs)" in table.out
-    assert await stage.jobs() == made, "nothing was run again"
-    changed = await xray(*words[:2], str(edited(tmp_path)), *words[3:])
-    assert (changed.code, changed.out) == (1, "")
-    assert "did something else than the job asks for now" in changed.err
-    assert await stage.jobs() == made
+        async with xray.running(*words, "-o", "json", "--dataset-scale", "500") as again:
+            assert {await live(stage), await live(stage), await live(stage)} == TRAINS.keys() - {ended}
+            done = await again.ended()
+            assert done.code == 0, done.err
+            told, there, made = json.loads(done.out), await jobs(stage), await stage.jobs()
+            assert there.keys() == TRAINS.keys()
+            assert len(made) == 4, "a Job each"
+            assert {name: job["spec"]["training"]["seed"] for name, job in there.items()} == {
+                name: 39 + int(name[-1]) for name in TRAINS
+            }
+            bills = {name: job["status"]["cost"] for name, job in there.items()}
+            assert {run["name"]: run["total"] for run in told["runs"]} == {
+                name: bill["total"] for name, bill in bills.items()
+            }
+            for row in told["rows"][:2]:
+                ours = sorted(
+                    (bills[f"cxr-{row['flavor']}-{number}"] for number in (1, 2)), key=lambda bill: bill["heldSeconds"]
+                )
+                assert (row["source"], row["runs"], row["scaled"], row["currency"]) == ("measured", 2, False, "USD")
+                total = row["total"]
+                assert [total["seconds"]["least"], total["seconds"]["most"]] == [bill["heldSeconds"] for bill in ours]
+                assert [total["amount"]["least"], total["amount"]["most"]] == [bill["total"] for bill in ours]
+            assert [row["scaled"] for row in told["rows"]] == [False, False, True, True]
+            assert told["rows"][2]["images"] == 500 * example("prepare-result.json")["images"]
+            assert told["crossings"][0]["bigger"] == BIG
 
-    simulated = await xray(*words, "--simulate", "-o", "csv")
-    assert simulated.code == 0, simulated.err
-    rows = list(csv.DictReader(io.StringIO(simulated.out)))
-    assert [(row["flavor"], row["source"], row["runs"]) for row in rows] == [
-        (FLAVOR, "history", "2"),
-        (BIG, "history", "2"),
-    ]
-    assert rows[1]["total_amount_most"] == told["rows"][1]["total"]["amount"]["most"], "at the same price"
+            table = await xray(*words)
+            assert table.code == 0
+            spent = sum(Decimal(bill["total"]) for bill in bills.values()).quantize(Decimal("0.01"))
+            assert table.out.endswith(f"Paid so far for 4 measured jobs: {spent} USD.\n")
+            assert "measured (2 runs)" in table.out
+            assert await stage.jobs() == made, "nothing was run again"
+            changed = await xray(*words[:2], str(edited(tmp_path)), *words[3:])
+            assert (changed.code, changed.out) == (1, "")
+            assert "did something else than the job asks for now" in changed.err
+            assert await stage.jobs() == made
+
+            simulated = await xray(*words, "--simulate", "-o", "csv")
+            assert simulated.code == 0, simulated.err
+            rows = list(csv.DictReader(io.StringIO(simulated.out)))
+            assert [(row["flavor"], row["source"], row["runs"]) for row in rows] == [
+                (FLAVOR, "history", "2"),
+                (BIG, "history", "2"),
+            ]
+            assert rows[1]["total_amount_most"] == told["rows"][1]["total"]["amount"]["most"], "at the same price"
 
 
 def edited(folder: Path) -> Path:
@@ -145,12 +149,12 @@ async def test_a_flavor_where_the_job_fails_is_paid_there_once(
     stage: Stage, xray: CommandLine, words: list[str]
 ) -> None:
     one = words.index(f"{FLAVOR},{BIG}")
-    running = await xray.start(*words[:one], FLAVOR, *words[one + 1 :])
-    failed = await live(stage, "Failed", 15, "error-result.json")
-    done = await running.ended()
-    assert done.code == 1
-    assert done.err == "error: no job of cxr has succeeded by its own work: there is nothing to compare\n"
-    assert (await jobs(stage)).keys() == {failed}
+    async with xray.running(*words[:one], FLAVOR, *words[one + 1 :]) as running:
+        failed = await live(stage, "Failed", 15, "error-result.json")
+        done = await running.ended()
+        assert done.code == 1
+        assert done.err == "error: no job of cxr has succeeded by its own work: there is nothing to compare\n"
+        assert (await jobs(stage)).keys() == {failed}
 
 
 async def test_what_stands_in_the_way_is_told_before_anything_is_paid(
