@@ -83,6 +83,25 @@ JobNames = Annotated[
     typer.Argument(metavar="NAME", help="Names of jobs.", autocompletion=complete_jobs, show_default=False),
 ]
 
+ImageCount = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="How many X-rays there are, if no finished run has counted them."),
+]
+HintsOfFlavors = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FLAVOR:NAME=VALUE,...",
+        help="trainImagesPerSecond, prepareImagesPerSecond and startSeconds of a flavor, in place of its spec.hints; "
+        "taken where no run has finished.",
+    ),
+]
+KnownFrom = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from", metavar="FILE", help="File or folder with flavors and finished jobs; no cluster is asked then."
+    ),
+]
+
 
 def _connect(
     namespace: Namespace = None,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from dev.demo.stack import Kube, Manifest
+from dev.demo.stack import Kube, Manifest, claim, restricted_pod, run_pod_job
 from tests.e2e.waiting import wait_for_end
 
 CLAIM = "work"
@@ -26,6 +27,17 @@ def cpu_flavor(kube: Kube, name: str, *prices: Manifest) -> Iterator[None]:
     )
     yield
     kube.kubectl("delete", "acceleratorflavor", name)
+
+
+def generate_set(
+    kube: Kube, namespace: str, prepare_image: str, path: str, *, images: int = 60, size: int = 256, archives: int = 1
+) -> Path | None:
+    """Generated X-rays in a folder of a new claim `work`; returns the claim's volume on the node, where it can be told."""
+    volume = claim(kube, namespace, CLAIM)
+    arguments = ["synthesize", "--out", f"/data/{path}", "--seed", "3"]
+    arguments += ["--images", str(images), "--size", str(size), "--archives", str(archives)]
+    run_pod_job(kube, namespace, "generate", restricted_pod(prepare_image, arguments, {CLAIM: "/data"}), 300)
+    return volume
 
 
 def tiny_run(namespace: str, name: str, flavor: str, source: Manifest, **dataset: Any) -> Manifest:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dev.demo.stack import Kube, claim, restricted_pod, run_pod_job
-from tests.e2e.places import CLAIM, cpu_flavor, folder, tiny_run
+from dev.demo.stack import Kube
+from tests.e2e.places import cpu_flavor, folder, generate_set, tiny_run
 from tests.e2e.processes import process_of, standing_still
 from tests.e2e.prometheus import running_prometheus
 from tests.e2e.waiting import until, wait_for_end
@@ -21,9 +21,7 @@ PRICE = {"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": 
 def test_a_trainer_that_hangs_makes_the_alert_fire_until_it_goes_on(
     kube: Kube, module_namespace: str, prepare_image: str, prometheus_programs: Path, tmp_path: Path
 ) -> None:
-    claim(kube, module_namespace, CLAIM)
-    arguments = ["synthesize", "--out", "/data/xrays", "--images", "60", "--seed", "3", "--size", "128"]
-    run_pod_job(kube, module_namespace, "generate", restricted_pod(prepare_image, arguments, {CLAIM: "/data"}), 300)
+    generate_set(kube, module_namespace, prepare_image, "xrays", size=128)
     job = tiny_run(module_namespace, NAME, FLAVOR, folder("xrays"))
     job["spec"] |= {"training": {"epochs": 100, "globalBatchSize": 16}, "checkpoint": {"everySteps": 10}}
     job["spec"]["limits"] = {"noProgressSeconds": 30, "onStall": "Notify"}

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dev.demo.stack import SYSTEM_NAMESPACE, Kube, claim, restricted_pod, run_pod_job
-from tests.e2e.places import CLAIM, cpu_flavor, folder, tiny_run
+from dev.demo.stack import SYSTEM_NAMESPACE, Kube
+from tests.e2e.places import cpu_flavor, folder, generate_set, tiny_run
 from tests.e2e.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -32,9 +32,7 @@ EPOCHS = 1000
 @pytest.fixture(scope="module")
 def place(kube: Kube, module_namespace: str, prepare_image: str) -> Iterator[str]:
     """A namespace with a generated set on its claim."""
-    claim(kube, module_namespace, CLAIM)
-    arguments = ["synthesize", "--out", "/data/nih", "--images", "60", "--seed", "3", "--size", "256"]
-    run_pod_job(kube, module_namespace, "generate", restricted_pod(prepare_image, arguments, {CLAIM: "/data"}), 300)
+    generate_set(kube, module_namespace, prepare_image, "nih")
     with cpu_flavor(kube, FLAVOR, PRICE):
         yield module_namespace
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dev.demo.stack import Kube, claim, restricted_pod, run_pod_job
-from tests.e2e.places import CLAIM, Place, cpu_flavor
+from dev.demo.stack import Kube
+from tests.e2e.places import Place, cpu_flavor, generate_set
 
 pytestmark = pytest.mark.e2e
 
@@ -19,9 +19,7 @@ IMAGES = 60
 @pytest.fixture(scope="module")
 def place(kube: Kube, module_namespace: str, prepare_image: str) -> Iterator[Place]:
     """With a generated set in the folder `good`."""
-    claim(kube, module_namespace, CLAIM)
-    arguments = ["synthesize", "--out", "/data/good", "--images", str(IMAGES), "--seed", "3", "--size", "256"]
-    run_pod_job(kube, module_namespace, "generate", restricted_pod(prepare_image, arguments, {CLAIM: "/data"}), 300)
+    generate_set(kube, module_namespace, prepare_image, "good", images=IMAGES)
     with cpu_flavor(kube, FLAVOR):
         yield Place(kube, module_namespace, FLAVOR)
 

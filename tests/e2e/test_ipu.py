@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from dev.demo.stack import Kube, Manifest, claim, restricted_pod, run_pod_job
+from dev.demo.stack import Kube, Manifest
 from tests.e2e.conftest import ipu_image_installed
-from tests.e2e.places import CLAIM, folder, tiny_run
+from tests.e2e.places import folder, generate_set, tiny_run
 from tests.e2e.waiting import until, wait_for_end
 
 pytestmark = pytest.mark.e2e
@@ -51,11 +51,8 @@ class Place:
 def place(stack: tuple[Kube, dict[str, str]], module_namespace: str) -> Iterator[Place]:
     """With a generated set on the claim, and the IPU image in the chart for as long as this module runs."""
     kube, images = stack
-    volume = claim(kube, module_namespace, CLAIM)
+    volume = generate_set(kube, module_namespace, images["prepare"], "nih")
     assert volume is not None
-    arguments = ["synthesize", "--out", "/data/nih", "--images", "60", "--seed", "3", "--size", "256"]
-    pod = restricted_pod(images["prepare"], arguments, {CLAIM: "/data"})
-    run_pod_job(kube, module_namespace, "generate", pod, 300)
     with ipu_image_installed(kube, images) as image:
         yield Place(kube, module_namespace, volume, image)
 

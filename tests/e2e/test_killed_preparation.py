@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dev.demo.stack import Kube, Manifest, claim, pod_on_claim, restricted_pod, run_pod_job
-from tests.e2e.places import CLAIM, folder, tiny_run
+from dev.demo.stack import Kube, Manifest, claim, pod_on_claim
+from tests.e2e.places import CLAIM, folder, generate_set, tiny_run
 from tests.e2e.processes import process_of
 from tests.e2e.waiting import until, wait_for_end
 from xray_operator.core.run_file import CACHE_MOUNT
@@ -34,13 +34,9 @@ STEP_SECONDS = 300
 @pytest.fixture(scope="module")
 def place(kube: Kube, module_namespace: str, prepare_image: str) -> str:
     """A namespace with a generated set in the folder `xrays` of its claim."""
-    for name in (CLAIM, CALM):
-        claim(kube, module_namespace, name)
-    images = str(ARCHIVES * IMAGES_PER_ARCHIVE)
-    arguments = ["synthesize", "--out", "/data/xrays", "--images", images, "--seed", "3", "--size", "64"]
-    arguments += ["--archives", str(ARCHIVES)]
-    pod = restricted_pod(prepare_image, arguments, {CLAIM: "/data"})
-    run_pod_job(kube, module_namespace, "generate", pod, STEP_SECONDS)
+    claim(kube, module_namespace, CALM)
+    images = ARCHIVES * IMAGES_PER_ARCHIVE
+    generate_set(kube, module_namespace, prepare_image, "xrays", images=images, size=64, archives=ARCHIVES)
     return module_namespace
 
 

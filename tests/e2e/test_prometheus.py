@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from dev.dashboard.panels import OPERATOR, filled
-from dev.demo.stack import SYSTEM_NAMESPACE, Kube, Manifest, claim, restricted_pod, run_pod_job
+from dev.demo.stack import SYSTEM_NAMESPACE, Kube, Manifest
 from tests.contract.test_metrics_docs import documented
+from tests.e2e.places import generate_set
 from tests.e2e.prometheus import Prometheus, documented_blocks, running_prometheus
 from tests.e2e.waiting import until, wait_for_end
 
@@ -80,9 +81,7 @@ def flavor(kube: Kube, module_namespace: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def run(kube: Kube, prometheus: Prometheus, module_namespace: str, flavor: str, prepare_image: str) -> Run:
-    claim(kube, module_namespace, "work")
-    arguments = ["synthesize", "--out", "/data/nih", "--images", "60", "--seed", "5", "--size", "128"]
-    run_pod_job(kube, module_namespace, "generate", restricted_pod(prepare_image, arguments, {"work": "/data"}), 300)
+    generate_set(kube, module_namespace, prepare_image, "nih", size=128)
     kube.apply(training_job(module_namespace, flavor))
 
     def arrived(metric: str) -> list[dict[str, Any]]:

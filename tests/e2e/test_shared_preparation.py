@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dev.demo.stack import Kube, Manifest, claim, restricted_pod, run_pod_job
-from tests.e2e.places import CLAIM, folder, tiny_run
+from dev.demo.stack import Kube, Manifest
+from tests.e2e.places import CLAIM, folder, generate_set, tiny_run
 from tests.e2e.waiting import until, wait_for_end
 
 pytestmark = pytest.mark.e2e
@@ -23,9 +23,7 @@ RENDERED = 600
 @pytest.fixture(scope="module")
 def place(kube: Kube, module_namespace: str, prepare_image: str) -> str:
     """A namespace with a generated set in the folder `xrays` of its claim."""
-    claim(kube, module_namespace, CLAIM)
-    arguments = ["synthesize", "--out", "/data/xrays", "--images", str(IMAGES), "--seed", "3", "--size", "512"]
-    run_pod_job(kube, module_namespace, "generate", restricted_pod(prepare_image, arguments, {CLAIM: "/data"}), 300)
+    generate_set(kube, module_namespace, prepare_image, "xrays", images=IMAGES, size=512)
     return module_namespace
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dev.demo.stack import SYSTEM_NAMESPACE, Kube, Manifest, claim, restricted_pod, run_pod_job
-from tests.e2e.places import CLAIM, cpu_flavor, folder, tiny_run
+from dev.demo.stack import SYSTEM_NAMESPACE, Kube, Manifest
+from tests.e2e.places import cpu_flavor, folder, generate_set, tiny_run
 from tests.e2e.processes import process_of, standing_still
 from tests.e2e.waiting import until, wait_for_end
 
@@ -23,9 +23,7 @@ LIMIT = 30
 @pytest.fixture(scope="module")
 def place(kube: Kube, module_namespace: str, prepare_image: str) -> Iterator[str]:
     """A namespace with a generated set on its claim."""
-    claim(kube, module_namespace, CLAIM)
-    arguments = ["synthesize", "--out", "/data/xrays", "--images", "60", "--seed", "3", "--size", "128"]
-    run_pod_job(kube, module_namespace, "generate", restricted_pod(prepare_image, arguments, {CLAIM: "/data"}), 300)
+    generate_set(kube, module_namespace, prepare_image, "xrays", size=128)
     with cpu_flavor(kube, FLAVOR, PRICE):
         yield module_namespace
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dev.demo.stack import Kube, Manifest, claim, restricted_pod, run_pod_job
-from tests.e2e.places import CLAIM, cpu_flavor
+from dev.demo.stack import Kube, Manifest
+from tests.e2e.places import CLAIM, cpu_flavor, generate_set
 from tests.e2e.waiting import until, wait_for_end
 
 pytestmark = pytest.mark.e2e
@@ -22,9 +22,7 @@ PRICE = {"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": 
 @pytest.fixture(scope="module")
 def place(kube: Kube, module_namespace: str, prepare_image: str) -> Iterator[str]:
     """A namespace with a generated set on its claim."""
-    claim(kube, module_namespace, CLAIM)
-    arguments = ["synthesize", "--out", "/data/nih", "--images", "60", "--seed", "3", "--size", "256"]
-    run_pod_job(kube, module_namespace, "generate", restricted_pod(prepare_image, arguments, {CLAIM: "/data"}), 300)
+    generate_set(kube, module_namespace, prepare_image, "nih")
     with cpu_flavor(kube, FLAVOR, PRICE):
         yield module_namespace
 

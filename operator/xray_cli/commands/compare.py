@@ -19,7 +19,7 @@ from xray_cli.connection import Connection
 from xray_cli.errors import CommandError
 from xray_cli.knowledge import Knowledge, fetch_knowledge, read_hints, read_knowledge
 from xray_cli.manifests import read_jobs
-from xray_cli.options import connected
+from xray_cli.options import HintsOfFlavors, ImageCount, KnownFrom, connected
 from xray_cli.repeating import jobs_of, run_all
 from xray_cli.standing import verdict_of
 from xray_operator.core.spec import Hints
@@ -59,26 +59,9 @@ def compare(
     dataset_scale: Annotated[
         int, typer.Option(metavar="N", min=1, help="Tell also what it would be with so many times the images.")
     ] = 1,
-    images: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="How many X-rays there are, if no finished run has counted them."),
-    ] = None,
-    hint: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FLAVOR:NAME=VALUE,...",
-            help="With --simulate: trainImagesPerSecond, prepareImagesPerSecond and startSeconds of a flavor, in place of its "
-            "spec.hints; taken where no run has finished.",
-        ),
-    ] = None,
-    known: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--from",
-            metavar="FILE",
-            help="With --simulate: file or folder with flavors and finished jobs; no cluster is asked then.",
-        ),
-    ] = None,
+    images: ImageCount = None,
+    hint: HintsOfFlavors = None,
+    known: KnownFrom = None,
     output: Annotated[Style, typer.Option("--output", "-o", help="How to print.")] = Style.TABLE,
     png: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the comparison too; needs xray-operator[pictures].")

@@ -14,7 +14,7 @@ from xray_cli.connection import Connection
 from xray_cli.errors import CommandError
 from xray_cli.knowledge import fetch_knowledge, read_hints, read_knowledge
 from xray_cli.manifests import Flags, read_jobs
-from xray_cli.options import connected
+from xray_cli.options import HintsOfFlavors, ImageCount, KnownFrom, connected
 from xray_cli.quoting import document, quote_job, tell
 
 
@@ -36,24 +36,9 @@ def quote(
     ],
     flavor: Annotated[str | None, typer.Option(metavar="FLAVOR", help="In place of the file's.")] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="In place of the file's.")] = None,
-    images: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="How many X-rays there are, if no finished run has counted them."),
-    ] = None,
-    hint: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FLAVOR:NAME=VALUE,...",
-            help="trainImagesPerSecond, prepareImagesPerSecond and startSeconds of a flavor, in place of its spec.hints; "
-            "taken where no run has finished.",
-        ),
-    ] = None,
-    known: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--from", metavar="FILE", help="File or folder with flavors and finished jobs; no cluster is asked then."
-        ),
-    ] = None,
+    images: ImageCount = None,
+    hint: HintsOfFlavors = None,
+    known: KnownFrom = None,
     output: Annotated[Style, typer.Option("--output", "-o", help="How to print.")] = Style.TABLE,
 ) -> None:
     """Estimate what jobs would take and cost.
