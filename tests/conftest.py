@@ -6,6 +6,7 @@ import csv
 import gzip
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ collect_ignore = ["python38"]
 """Run by Python 3.8, as the Makefile does."""
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")  # a busy machine is no failure
+# what a shell starts in the background ignores Ctrl-C, and so would the commands that tests start and interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 LABELS_FILE = "Data_Entry_2017_v2020.csv"
 
 
