@@ -79,14 +79,14 @@ def stopped(kube: Kube, namespace: str, limit: Decimal) -> dict[str, Any]:
 
 def test_a_run_ends_within_its_budget_with_and_without_an_operator(kube: Kube, place: str) -> None:
     run = tiny_run(place, NAME, FLAVOR, folder("nih"))
-    limit = Decimal("0.24")
+    limit = Decimal("0.30")
     run["spec"] |= {"budget": {"limit": str(limit), "currency": "USD"}, "training": {"epochs": EPOCHS}}
     kube.apply(run)
     first = stopped(kube, place, limit)
     assert [row["exitCode"] for row in first["attempts"]] == [143], "stopped by the operator, with a checkpoint"
     assert first["checkpoint"]["step"] > 0
 
-    limit = Decimal(first["cost"]["total"]) + Decimal("0.24")
+    limit = Decimal(first["cost"]["total"]) + Decimal("0.30")
     set_limit(kube, place, limit)
     until("it trains again", lambda: in_state(kube, place, "Training"), 120)
     with without_operator(kube):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.integration.cluster_access import apply, kubectl, until
+from tests.integration.gitops import judge
 from tests.integration.kubelet import NODE, Kubelet
 from tests.integration.life import claim, example, xray_job
 from tests.integration.stage import Stage, operating
@@ -68,6 +69,8 @@ async def node_lost(stage: Stage, run: str, node: str) -> None:
     statuses = {kind: held[kind]["status"] for kind in ("Running", "Ready", "Reconciling", "Stalled")}
     assert statuses == {"Running": "Unknown", "Ready": "Unknown", "Reconciling": "True", "Stalled": "False"}
     assert f"kubectl delete node {node}, or kubectl taint nodes {node} " in held["Running"]["message"]
+    (verdict,) = judge([await stage.life.job(run)])
+    assert (verdict.kstatus, verdict.flux, verdict.argo) == ("InProgress", "InProgress", "Progressing")
 
 
 async def let_go(stage: Stage, run: str, first: str) -> None:
