@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
+import poptorch
 import pytest
 import torch
 from poptorch import _hardware
@@ -225,7 +226,8 @@ def _with_rate(folder: Path, rate: float) -> Any:
         ("POPTORCH_EMULATED_FAILURE", "recoverable:PARTITION_RESET@3", AcceleratorError, "needs PARTITION_RESET"),
         ("POPTORCH_EMULATED_FAILURE", "unrecoverable@3", AcceleratorError, "taken out of service"),
         ("POPTORCH_EMULATED_FAILURE", "out_of_memory", OutOfMemoryError, "training.micro_batch_size: 2"),
-        ("POPTORCH_IPU_MODEL", "1", AcceleratorError, "hardware version 0"),
+        ("POPTORCH_EMULATED_IPUS", "0", AcceleratorError, "finds no IPU.*should hold 4"),
+        ("POPTORCH_IPU_MODEL", "1", AcceleratorError, "finds no IPU"),
     ],
 )
 def test_a_failure_of_the_hardware_is_told_with_its_exit_code(
@@ -241,6 +243,26 @@ def test_a_failure_of_the_hardware_is_told_with_its_exit_code(
     with pytest.raises(error, match=message) as raised:
         train(make_run_file(tmp_path), prepared)
     assert isinstance(raised.value, TrainerError)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("popart_exception", "Out of memory: some tiles are too small"),
+        ("popart_exception", "Tile 0 receives more data than it has total memory"),
+        ("popart_exception", "there is too much code"),
+        ("poplar_stream_memory_allocation_error", "a stream is too long"),
+    ],
+)
+def test_that_a_model_does_not_fit_is_told_by_the_errors_type_or_by_its_words(
+    kind: str, message: str, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise poptorch.Error(message, kind)
+
+    monkeypatch.setattr("poptorch._poplar_executor.check_memory", refuse)
+    with pytest.raises(OutOfMemoryError, match="does not fit onto 4 IPUs"):
+        train(make_run_file(tmp_path), prepared)
 
 
 def test_an_epochs_order_follows_from_seed_and_epoch(prepared: Prepared) -> None:

@@ -487,8 +487,9 @@ def test_blocks_that_are_removed_leave_one_stage() -> None:
 def test_a_model_of_an_ipu_is_no_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
     assert poptorch.ipuHardwareVersion() == 2
     monkeypatch.setenv("POPTORCH_IPU_MODEL", "1")
-    assert poptorch.ipuHardwareVersion() == 0
-    with pytest.raises(RuntimeError, match="requires an IPU Mk2"):
+    with pytest.raises(AssertionError, match="no IPU"):
+        poptorch.ipuHardwareVersion()
+    with pytest.raises(AssertionError, match="no IPU"):
         IPUConfig().to_options()
 
 
@@ -509,7 +510,7 @@ def test_more_ipus_than_there_are_free_are_not_had(monkeypatch: pytest.MonkeyPat
     ("asked", "error", "message", "calls"),
     [
         ("acquire", poptorch.Error, r"Failed to acquire 4 IPU\(s\)", 0),
-        ("out_of_memory", poptorch.Error, "memory_allocation_error", 0),
+        ("out_of_memory", poptorch.Error, "popart_exception.*Out of memory", 0),
         ("recoverable:PARTITION_RESET@2", poptorch.RecoverableError, "recoverable", 1),
         ("unrecoverable@3", poptorch.UnrecoverableError, "unrecoverable", 2),
         ("recoverable@1", ValueError, "POPTORCH_EMULATED_FAILURE", 0),

@@ -25,14 +25,15 @@ _held: Dict[int, int] = {}
 
 
 def ipuHardwareVersion() -> int:
-    """2 for the IPUs that are emulated; 0 where a model of an IPU takes their place, as with PopTorch."""
-    return 0 if os.environ.get("POPTORCH_IPU_MODEL", "0") == "1" else MK2
+    """2 for the IPUs that are emulated. Raises: AssertionError if there are none, or a model of an IPU takes their place."""
+    there = 0 if os.environ.get("POPTORCH_IPU_MODEL", "0") == "1" else _ipus()
+    assert there, "there is no IPU (requested by emulation)"
+    return MK2
 
 
 def acquire(holder: int, ipus: int) -> None:
     """Raises: Error if there aren't that many free IPUs."""
-    there = int(os.environ.get("POPTORCH_EMULATED_IPUS", DEFAULT_IPUS))
-    if _failure() == "acquire" or ipus > there - sum(_held.values()):
+    if _failure() == "acquire" or ipus > _ipus() - sum(_held.values()):
         raise Error(f"Failed to acquire {ipus} IPU(s)", "poptorch_cpp_error")
     _held[holder] = ipus
 
@@ -44,7 +45,8 @@ def release(holder: int) -> None:
 def check_memory() -> None:
     """Called where a model is compiled."""
     if _failure() == "out_of_memory":
-        raise Error("Out of memory on tile 0 (requested by emulation)", "poplar_graph_memory_allocation_error")
+        # PopART passes Poplar's graph_memory_allocation_error on as an error of its own
+        raise Error("Out of memory on tile 0 (requested by emulation)", "popart_exception")
 
 
 def check_health(call: int) -> None:
@@ -58,6 +60,10 @@ def check_health(call: int) -> None:
     if kind == "unrecoverable":
         raise UnrecoverableError("an IPU failed (requested by emulation)")
     raise RecoverableError("an IPU failed (requested by emulation)", kind.partition(":")[2])
+
+
+def _ipus() -> int:
+    return int(os.environ.get("POPTORCH_EMULATED_IPUS", DEFAULT_IPUS))
 
 
 def _failure() -> str:

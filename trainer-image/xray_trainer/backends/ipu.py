@@ -63,7 +63,7 @@ from xray_trainer.resources import available_cores
 LOG = logging.getLogger(__name__)
 
 MK2 = (2, 21)
-"""What PopTorch calls the IPUs that optimum-graphcore takes; 0 stands for none."""
+"""What PopTorch calls the IPUs that optimum-graphcore takes."""
 INFERENCE_DEVICE_ITERATIONS = 4
 RECIPE: Mapping[str, Any] = {
     "recompute_checkpoint_every_layer": True,
@@ -95,8 +95,9 @@ WEIGHTS = "pytorch_model.bin"
 SHARED_FOLDER = 0o2775
 """Runs on other flavors write as another user of the same group."""
 NOT_ACQUIRED = "Failed to acquire"
-NO_MEMORY = "memory_allocation"
-"""In the type of the error that PopTorch raises where a model doesn't fit."""
+NO_MEMORY = ("memory_allocation", "out of memory", "total memory", "too much code")
+"""In the type or in the message of the error that PopTorch raises where a model doesn't fit: PopART hides Poplar's type.
+Source: https://docs.graphcore.ai/projects/memory-performance-optimisation/en/latest/debug-out-of-memory-exception.html"""
 
 
 def versions() -> Dict[str, str]:
@@ -128,11 +129,10 @@ def run(
         part: open_part(cache, manifest, part, run_file.dataset.image_size, augmentation) for part in manifest.parts
     }
     model = make_model(run_file.model, run_file.dataset.findings, run_file.dataset.image_size)
-    ipu = _section_of(run_file)
-    LOG.info("%s", where_it_runs(ipu))
-    config = make_ipu_config(run_file, model.config)
-    LOG.info("executables are looked for and kept in %s", config.executable_cache_dir)
     try:
+        LOG.info("%s", where_it_runs(_section_of(run_file)))
+        config = make_ipu_config(run_file, model.config)
+        LOG.info("executables are looked for and kept in %s", config.executable_cache_dir)
         with tempfile.TemporaryDirectory() as scratch:
             return _train(run_file, config, model, parts, Path(scratch), progress, metrics, checkpoints, interruption)
     except poptorch.Error as error:
@@ -146,7 +146,12 @@ def _section_of(run_file: RunFile) -> Ipu:
 
 def where_it_runs(ipu: Ipu) -> str:
     """Which backend computes on what. Raises: AcceleratorError if there is no IPU."""
-    version = poptorch.ipuHardwareVersion()
+    try:
+        version = poptorch.ipuHardwareVersion()
+    except AssertionError as error:
+        raise AcceleratorError(
+            f"PopTorch finds no IPU ({_first_line(error)}); the pod should hold {ipu.ipus}"
+        ) from error
     if version not in MK2:
         raise AcceleratorError(f"PopTorch finds hardware version {version}; expected {MK2[0]} or {MK2[1]}, an IPU")
     what = "EMULATED IPUs, which the CPU stands in for" if is_emulated() else "IPUs"
@@ -168,7 +173,7 @@ def _translated(error: poptorch.Error, run_file: RunFile) -> Exception:
         return AcceleratorError(
             f"{error.message}; the pod holds {run_file.accelerator.count}, another process may use them"
         )
-    if NO_MEMORY in error.type:
+    if any(words in f"{error.type} {error.message}".lower() for words in NO_MEMORY):
         size, stages = run_file.training.micro_batch_size, _section_of(run_file).ipus_per_replica
         smaller = "a smaller one, " if size > 1 else ""
         return OutOfMemoryError(
