@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from xray_cli.errors import CommandError
 from xray_operator import names
+from xray_operator.core.ipu_job import worker_of
 from xray_operator.core.observed import controller_name
 
 Raw = Mapping[str, Any]
@@ -48,7 +49,7 @@ def find_sources(job: Raw, pods: Sequence[Raw], containers: Iterable[str], attem
     if attempt is not None:
         found = [_pod_of_attempt(job, pods, attempt)]
     else:
-        jobs = [*_preparations(job), job.get("status", {}).get("run", {}).get("jobName")]
+        jobs = [*_preparations(job), _own_job(job, pods)]
         found = [latest for each in jobs for latest in _of_job(pods, each)[-1:]]
     wanted = set(containers)
     return [source for pod in found for source in _sources_of(pod) if source.container in wanted]
@@ -74,8 +75,16 @@ def _preparations(job: Raw) -> list[str]:
     return [status[section]["jobName"] for section in PREPARATIONS if "jobName" in status.get(section, {})]
 
 
+def _own_job(job: Raw, pods: Iterable[Raw]) -> str | None:
+    """What controls the latest pod of the run: its Job, or the IPUJob of the latest attempt, which has a name of its own."""
+    status = job.get("status", {})
+    last = [row["podName"] for row in status.get("attempts", ())[-1:]]
+    of_last = (name for pod in pods if (name := controller_name(pod)) and worker_of(name) in last)
+    return next(of_last, status.get("run", {}).get("jobName"))
+
+
 def _of_job(pods: Iterable[Raw], name: str | None) -> list[Raw]:
-    """The pods that a batch/v1 Job controls, oldest first."""
+    """The pods that a Job or an IPUJob controls, oldest first."""
     found = [pod for pod in pods if name and controller_name(pod) == name]
     return sorted(found, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
 

@@ -12,8 +12,12 @@ from xray_cli.sources import CONTAINERS, earlier_attempt, find_sources, has_trai
 RUN, DATA, MODEL = "cxr-1", "xray-data-1", "xray-model-1"
 
 
-def job(attempts: int = 1, **status: Any) -> dict[str, Any]:
-    rows = [{"podName": f"{RUN}-{number}", "trainingSeconds": number} for number in range(attempts)]
+def job(attempts: int | list[dict[str, Any]] = 1, **status: Any) -> dict[str, Any]:
+    """Args:
+    attempts: rows of status, or how many usual ones.
+    """
+    usual = [{"podName": f"{RUN}-{number}", "trainingSeconds": number} for number in range(3)]
+    rows = usual[:attempts] if isinstance(attempts, int) else attempts
     told = {
         "run": {"jobName": RUN},
         "attempts": rows,
@@ -74,6 +78,18 @@ def test_of_several_attempts_the_latest_counts_if_none_is_named() -> None:
     assert {source.pod for source in find_sources(told, pods, CONTAINERS, None)} == {f"{RUN}-2"}
     assert {source.pod for source in find_sources(told, pods, CONTAINERS, 2)} == {f"{RUN}-1"}
     assert earlier_attempt(told, pods) == 2
+
+
+def test_the_pod_of_a_later_ipu_job_is_found_by_its_attempt() -> None:
+    worker = pod("cxr-2", prepare="terminated", train="running")
+    worker["metadata"]["name"] = "cxr-2-worker-0"
+    worker["spec"] = TRAINS["spec"]
+    rows = [{"podName": "cxr-1-worker-0", "exitCode": 143}, {"podName": "cxr-2-worker-0"}]
+    told = job(attempts=rows, run={"jobName": RUN, "jobKind": "IPUJob"})
+    found = [(source.pod, source.container) for source in find_sources(told, [worker], CONTAINERS, None)]
+    assert found == [("cxr-2-worker-0", "prepare"), ("cxr-2-worker-0", "train")]
+    worker["metadata"]["ownerReferences"][0]["name"] = "somebodys"
+    assert find_sources(told, [worker], CONTAINERS, None) == []
 
 
 @pytest.mark.parametrize(
