@@ -104,7 +104,7 @@ def summary(job: Raw, page: Page) -> list[str]:
         ("Runs on", status.get("runsOn")),
         ("Rerun", status.get("rerun") or None),
         ("Outputs", place),
-        ("Job, pod", ", ".join(filter(None, (run.get("jobName"), run.get("podName"))))),
+        (f"{run.get('jobKind', 'Job')}, pod", ", ".join(filter(None, (run.get("jobName"), run.get("podName"))))),
         ("Images", ", ".join(filter(None, (run.get("prepareImage"), run.get("trainImage"))))),
     )
     return page.pairs(rows)

@@ -30,6 +30,7 @@ from tests.unit.operator.builders import (
     train_result,
 )
 from tests.unit.operator.test_estimate import finished
+from tests.unit.operator.test_ipu_jobs import attempt, look
 from tests.unit.operator.test_model_preparation import (
     DATA_READY,
     FIXED,
@@ -106,6 +107,7 @@ def statuses() -> dict[str, Status]:
         "makes no progress": write(silent, limits={"noProgressSeconds": 30}),
         "is restarted": write(silent, limits={"noProgressSeconds": 30, "onStall": "Restart"}),
         "waits for the training pod": told(decide_first(seen(PREPARED), now=41)),
+        "waits for the pod of an IPUJob": told(look(attempt())),
         "waits for data and model": told(decide_model(seen_both(), now=30)),
         "has data and model": told(decide_model(seen_both(data=DATA_READY, model=MODEL_READY), now=46)),
         "gone": write(Observed(unreadable=Unreadable("ConfigMap cxr: gone")), former=written["training"]),

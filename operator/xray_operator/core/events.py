@@ -54,8 +54,10 @@ def _begin(status: Mapping[str, Any]) -> Iterator[Milestone]:
     if accepted.get("reason") == names.EDITS_PENDING:
         told = accepted["message"]
         yield Milestone(f"{names.EDITS_PENDING} {told}", "Normal", names.EDITS_PENDING, told)
-    if job_name := status.get("run", {}).get("jobName"):
-        yield Milestone(names.CREATED, "Normal", names.CREATED, f"Job {job_name}; {status.get('runsOn', '')}")
+    run = status.get("run", {})
+    if "jobName" in run:
+        told = f"{run.get('jobKind', 'Job')} {run['jobName']}; {status.get('runsOn', '')}"
+        yield Milestone(names.CREATED, "Normal", names.CREATED, told)
 
 
 def _on_the_way(status: Mapping[str, Any]) -> Iterator[Milestone]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from xray_operator import names
 from xray_operator.core.attempts import Attempt, compiled_seconds, phase_ends, render_time
+from xray_operator.core.backends import backend_of
 from xray_operator.core.observed import Pod, XRayJob, read_time
 from xray_operator.core.partition import warmup_steps
 from xray_operator.core.plan import Preparation, Snapshot
@@ -126,9 +127,11 @@ def results_section(result: TrainResult | None) -> Status | None:
 
 
 def run_section(job: XRayJob, snapshot: Snapshot, pod: Pod | None) -> Status:
+    kind = backend_of(snapshot.backend).child_kind
     return present(
         flavor=snapshot.flavor,
         jobName=job.ref.run_name(snapshot.rerun),
+        jobKind=None if kind == "Job" else kind,
         podName=pod.name if pod else None,
         claimName=snapshot.spec.output.claim_name,
         folder=job.ref.output_folder(snapshot.spec, snapshot.trains_with),

@@ -27,6 +27,7 @@ from tests.unit.operator.builders import (
     make_pod,
     make_run,
     reasons,
+    started,
     told,
 )
 from tests.unit.operator.test_manifests import ON_IPU_OPERATOR
@@ -91,6 +92,15 @@ def row(name: str, code: int | None = 21, reason: str = "AcceleratorNotAcquired"
     """An earlier attempt's."""
     times = {"startedAt": "2026-11-22T09:00:00Z", "finishedAt": "2026-11-22T09:10:00Z"}
     return {"podName": name, "reason": reason, **times} | ({} if code is None else {"exitCode": code})
+
+
+def test_status_and_event_call_an_ipu_job_by_its_kind() -> None:
+    decision = look(attempt())
+    run = told(decision)["run"]
+    assert (run["jobName"], run["jobKind"]) == (NAME, names.IPU_JOB_KIND)
+    created = next(event for event in decision.events if event["reason"] == names.CREATED)
+    assert created["message"].startswith(f"IPUJob {NAME}; ")
+    assert "jobKind" not in told(decide(started()))["run"], "a Job is a Job"
 
 
 def test_an_ipu_job_without_a_pod_is_queued_and_its_controllers_last_word_is_told() -> None:
