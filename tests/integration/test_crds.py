@@ -191,6 +191,11 @@ FLAVORS = [
         'alone; found no host no id configSecretName "ipuof"',
     ),
     (POD4 | {"partition": {"host": "10.3.0.1", "id": "a b"}}, "spec.partition.id"),
+    (
+        POD4 | {"partition": {"host": "10.3.0.1:8090", "id": "vpod4"}},
+        f'spec.partition.host: {HERE}"10.3.0.1:8090" has a port, which belongs into port',
+    ),
+    (POD4 | {"partition": {"host": "vipu.example.", "id": "vpod4"}}, "spec.partition.host"),
     (POD4 | {"host": {"extraResources": {"memory": 1}}}, "without a domain; names of extended resources are like"),
     ({"partition": {"host": "10.3.0.1", "id": "vpod4"}}, "devicePlugin has no partition"),
     ({"host": {"hostNetwork": True}}, "devicePlugin has no host.hostNetwork, hostIPC, privileged or extraResources"),

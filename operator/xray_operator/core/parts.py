@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from ipaddress import ip_address
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -78,10 +79,18 @@ class Partition(Part):
         namespaces' Secrets are two partitions here.
         """
         named = f"secret/{namespace}/{self.config_secret_name}"
-        told = named if self.config_secret_name else f"vipu/{str(self.host).lower()}/{self.id}"
+        told = named if self.config_secret_name else f"vipu/{_one_spelling(str(self.host))}/{self.id}"
         return hashlib.sha256(told.encode()).hexdigest()[:40]
 
     def __str__(self) -> str:
         if self.config_secret_name:
             return f"the partition of Secret {self.config_secret_name}"
         return f"partition {self.id} of {self.host}"
+
+
+def _one_spelling(host: str) -> str:
+    """Of a name or an address, which may be written in several ways: FD00:0::1 is fd00::1."""
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return host.lower()

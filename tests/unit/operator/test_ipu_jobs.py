@@ -439,6 +439,16 @@ def test_what_needs_a_suspend_or_reads_foreign_files_on_the_host_is_refused() ->
             {"vipuProxyUrl": URL, "accelerators": 4, "partition": {"host": "h", "id": "i"}, "nodeSelector": {"a": "b"}},
             "vipuProxyUrl is for ipuOperator flavors only",
         ),
+        (
+            "vipuPartition",
+            {"accelerators": 4, "partition": {"host": "v:8090", "id": "i"}, "nodeSelector": {"a": "b"}},
+            'partition.host "v:8090" has a port, which belongs into partition.port',
+        ),
+        (
+            "vipuPartition",
+            {"accelerators": 4, "partition": {"host": "v.example.", "id": "i"}, "nodeSelector": {"a": "b"}},
+            "spec.partition.host",
+        ),
         ("gpu", {"host": {"hostNetwork": True}}, "are for vipuPartition and ipuOperator flavors only"),
     ],
 )

@@ -225,6 +225,8 @@ def test_a_run_on_the_hosts_network_has_a_port_of_its_own_and_says_it_everywhere
     ("one", "two", "same"),
     [
         ({"host": "V.example", "id": "p"}, {"host": "v.example", "port": 9, "id": "p", "timeoutSeconds": 5}, True),
+        ({"host": "FD00:0::1", "id": "p"}, {"host": "fd00::1", "id": "p"}, True),
+        ({"host": "10.3.0.1", "id": "p"}, {"host": "10.3.0.10", "id": "p"}, False),
         ({"host": "v", "id": "p"}, {"host": "v", "id": "q"}, False),
         ({"host": "v", "id": "p"}, {"host": "w", "id": "p"}, False),
         ({"configSecretName": "s"}, {"configSecretName": "s"}, True),

@@ -46,6 +46,8 @@ def _objections(flavor: Flavor) -> Iterator[str]:
         yield "accelerators of a vipuPartition flavor must be a power of two from 1 to 64"
     if flavor.partition is None:
         yield "a vipuPartition flavor needs partition: host and id, or configSecretName"
+    elif (flavor.partition.host or "").count(":") == 1:
+        yield f'partition.host "{flavor.partition.host}" has a port, which belongs into partition.port'
     if flavor.resource_name is not None:
         yield "a vipuPartition flavor has no resourceName: its IPUs are reached over the network"
     if not flavor.node_selector:
