@@ -88,6 +88,7 @@ ASKING = [
     (pod(secured(privileged=True)), "privileged"),
     (pod(secured(capabilities={"add": ["SYS_ADMIN"]})), "capabilities"),
     (pod(secured(privileged=True), hostNetwork=True), "hostNetwork, privileged"),
+    (pod({"ports": [{"containerPort": 20000, "hostPort": 20000}]}), "hostPort"),
     (pod(initContainers=[{"name": "i", "image": "i", **secured(privileged=True)}]), "privileged"),
 ]
 
