@@ -106,13 +106,13 @@ JOB_GAUGES: Final = (
     ),
     JobGauge(
         "xray_training_checkpoint_age_seconds",
-        "Seconds since the newest checkpoint of a run that holds its flavor: what an interruption would lose.",
+        "Seconds since the newest checkpoint, or the later begin of the attempt, of a run that holds its flavor.",
         _JOB,
         lambda job, now: readings.checkpoint_age(job.status, now),
     ),
     JobGauge(
         "xray_training_queue_age_seconds",
-        "Seconds for which a queued run has waited, since it could have had a node.",
+        "Seconds for which a job has waited: queued, since it could have had a node, or for an obstacle that may pass.",
         _JOB,
         lambda job, now: readings.queue_age(job.status, job.created, now),
     ),

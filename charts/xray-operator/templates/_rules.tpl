@@ -88,7 +88,7 @@ groups:
         labels: {severity: warning}
         annotations:
           summary: Job [[ $labels.namespace ]]/[[ $labels.name ]] has waited for [[ $value | humanizeDuration ]].
-          description: Its flavor is taken, missing or full. Waiting costs nothing.
+          description: Its flavor is taken, missing or full, or its namespace's month is spent. Waiting costs nothing.
           runbook_url: {{ $rule.runbookUrl | replace "{alert}" "XRayQueueTooLong" }}
       - alert: XRayPriceMissing
         expr: count by (flavor) (max by (namespace, name, flavor) (xray_training_unpriced) == 1)

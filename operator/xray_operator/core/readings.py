@@ -78,24 +78,28 @@ def stalled(status: Raw) -> float | None:
 
 
 def checkpoint_age(status: Raw, now: float) -> float | None:
-    """Seconds since the newest checkpoint of a run that has something to lose."""
+    """Seconds since the newest checkpoint of a run that has something to lose; since its attempt began, if that is later."""
     saved = _moment(section(status, "checkpoint").get("time")) if _is_active(status) else None
-    return None if saved is None else now - saved
+    begins = (_moment(row.get("startedAt")) for row in _mappings(status.get("attempts")))
+    return None if saved is None else now - max([saved, *(moment for moment in begins if moment is not None)])
 
 
 def queue_age(status: Raw, created: object, now: float) -> float | None:
     """Seconds for which a run has waited for a node: since it could have had one, its last attempt ended or it went on.
+    A job that waits before that, for an obstacle that may pass or for its namespace's budget, does since it isn't Ready.
 
     Args:
         created: metadata.creationTimestamp.
     """
-    if state_of(status) != names.QUEUED:
+    state, passes = state_of(status), find_condition(status, names.RECONCILING).get("status") == "True"
+    if state != names.QUEUED and not (state == names.PENDING and passes):
         return None
+    not_ready = find_condition(status, names.READY).get("lastTransitionTime")
     preparations = (section(status, name) for name in names.PAID_PREPARATIONS)
     ends = (row.get("finishedAt") for row in _mappings(status.get("attempts")))
     begins = (
         created,
-        section(status, "run").get("startedAt"),
+        section(status, "run").get("startedAt") or not_ready,
         *(one.get("finishedAt") for one in preparations),
         *ends,
         went_on_at(status),

@@ -125,6 +125,24 @@ def test_the_queue_s_clock_begins_when_the_run_could_have_had_a_node(more: Statu
     assert value(QUEUED | more, "queue_age_seconds", NAME) == waited
 
 
+def since(kind: str, status: str, second: float) -> dict[str, Any]:
+    return {"type": kind, "status": status, "reason": "Any", "lastTransitionTime": render_time(at(second))}
+
+
+def test_a_run_that_goes_on_from_an_old_checkpoint_can_lose_no_more_than_it_has_done_since() -> None:
+    attempts = [{"podName": "a", "startedAt": render_time(at(5))}, {"podName": "b", "startedAt": render_time(at(560))}]
+    resumed = TRAINING | {"attempts": attempts, "checkpoint": {"step": 6, "time": render_time(at(100))}}
+    assert value(resumed, "checkpoint_age_seconds", NAME) == 40
+    assert value(TRAINING | {"attempts": attempts}, "checkpoint_age_seconds", NAME) == 15
+
+
+def test_a_job_waits_also_for_an_obstacle_that_may_pass_and_for_no_other() -> None:
+    passes = [since("Ready", "Unknown", 100), since("Reconciling", "True", 100)]
+    lasts = [since("Ready", "False", 100), since("Reconciling", "False", 100)]
+    assert value({"state": "Pending", "conditions": passes}, "queue_age_seconds", NAME) == 500
+    assert value({"state": "Pending", "conditions": lasts}, "queue_age_seconds", NAME) is None
+
+
 def test_failures_of_a_preparation_in_the_run_s_own_pod_count_until_its_data_is_there() -> None:
     failed = QUEUED | {"attempts": [{"podName": "cxr-pod", "reason": "TransportFailed"}]}
     assert value(failed, "preparation_failures", NAME) == 1

@@ -15,6 +15,7 @@ from tests.unit.operator.builders import (
     BEGIN,
     FLAVORS,
     UID,
+    at,
     condition,
     decide,
     make_flavor,
@@ -40,6 +41,7 @@ from xray_operator.core.months import (
     read_budget,
 )
 from xray_operator.core.observed import Observed
+from xray_operator.core.readings import queue_age
 from xray_operator.core.spec import MonthlyBudget, Price
 from xray_operator.core.status import of_run
 
@@ -319,6 +321,20 @@ def test_a_new_run_waits_while_the_month_is_spent_and_begins_when_the_limit_is_r
     assert decide(wants_to_begin(make_budget(limit="100.0001")), status=status, now=30000).create is not None
     next_month = 86400 * 9
     assert decide(wants_to_begin(make_budget()), status=status, now=next_month).create is not None
+
+
+def test_a_rerun_that_is_held_has_waited_since_it_was_wanted_and_not_since_its_job_was_created() -> None:
+    over = {
+        "state": "Succeeded",
+        "rerun": 0,
+        "run": {"jobName": "cxr-1"},
+        "conditions": [
+            {"type": "Ready", "status": "True", "observedGeneration": 1, "lastTransitionTime": render_time(at(900))}
+        ],
+    }
+    status = told(decide(wants_to_begin(make_budget()), status=over, now=20000, rerun=1))
+    assert status["state"] == "Queued"
+    assert queue_age(status, render_time(at(0)), at(20040).timestamp()) == 40
 
 
 @pytest.mark.parametrize(
