@@ -61,13 +61,17 @@ def prepared_images_per_second(status: Raw) -> float | None:
 
 
 def preparation_failures(status: Raw) -> float | None:
-    """Pods that have failed to prepare, of a run whose preparation is not over: in Jobs of their own, or as its own pods."""
+    """Pods that have failed to prepare, of a run whose preparation is not over: in Jobs of their own, or as its own pods.
+
+    One that was stopped has not failed, and its Job does not count it.
+    """
     ready = find_condition(status, names.DATA_READY).get("status") == "True"
     if ready or state_of(status) not in (names.QUEUED, names.PREPARING):
         return None
     preparations = (section(status, name) for name in names.PAID_PREPARATIONS)
     each = (status, *(one for one in preparations if "finishedAt" not in one))
-    return sum("reason" in row for part in each for row in _mappings(part.get("attempts")))
+    rows = [row for part in each for row in _mappings(part.get("attempts"))]
+    return len([row for row in rows if "reason" in row and row.get("exitCode") != names.STOPPED_EXIT_CODE])
 
 
 def stalled(status: Raw) -> float | None:

@@ -143,6 +143,12 @@ def test_a_job_waits_also_for_an_obstacle_that_may_pass_and_for_no_other() -> No
     assert value({"state": "Pending", "conditions": lasts}, "queue_age_seconds", NAME) is None
 
 
+def test_a_preparation_that_was_stopped_has_not_failed() -> None:
+    stopped = {"podName": "a", "reason": "Stopped", "exitCode": names.STOPPED_EXIT_CODE}
+    assert value(QUEUED | {"attempts": [stopped, stopped]}, "preparation_failures", NAME) == 0
+    assert value(PREPARING | {"preparation": {"attempts": [stopped]}}, "preparation_failures", NAME) == 0
+
+
 def test_failures_of_a_preparation_in_the_run_s_own_pod_count_until_its_data_is_there() -> None:
     failed = QUEUED | {"attempts": [{"podName": "cxr-pod", "reason": "TransportFailed"}]}
     assert value(failed, "preparation_failures", NAME) == 1
