@@ -11,7 +11,7 @@ from typing import Any
 
 from xray_cli.errors import CommandError
 from xray_cli.knowledge import Knowledge
-from xray_cli.quoting import accepted, offer, prepare_flavor_of
+from xray_cli.quoting import accepted, assumption_of, offer, prepare_flavor_of
 from xray_operator import names
 from xray_operator.core.admission import find_flavor
 from xray_operator.core.comparison import HINT, HISTORY, MEASURED, Entry
@@ -145,6 +145,8 @@ class Forecast:
     """Of its data set."""
     note: str = ""
     """What isn't known."""
+    assumption: str = ""
+    """What is taken to be so, because the job leaves it to the operator."""
 
 
 def simulated(
@@ -157,6 +159,7 @@ def simulated(
     there = {**job, "spec": {**(job.get("spec") or {}), "flavor": flavor}}
     spec = accepted(there, parse_part(JobSpec, there["spec"], "spec", names.SPEC_INVALID))
     prepare_flavor = prepare_flavor_of(spec, accepted(there, find_flavor(spec, Observed(flavors=known.flavors))))
+    assumption = assumption_of(spec, prepare_flavor)
     runs = prepared_alone(known.runs)
     asked = count_images(workload_of(spec, job["metadata"]["namespace"], prepare_flavor, images), runs)
     offers = {name: offer(name, known, given, now) for name in (*known.flavors, prepare_flavor or flavor)}
@@ -165,7 +168,7 @@ def simulated(
     courses = tuple(course for run in alike if (course := course_of(run, asked, prices)))
     if courses:
         entry = Entry(flavor, _accelerators(known, flavor), HISTORY, courses)
-        return Forecast(entry, asked.images or max(course.images for course in courses))
+        return Forecast(entry, asked.images or max(course.images for course in courses), assumption=assumption)
     price, hints = offers[flavor]
     prepares = _preparation(asked, runs, offers.get(prepare_flavor or ""))
     course = hinted_course(asked, asked.images, hints, price, prepares) if asked.images else None
@@ -175,7 +178,8 @@ def simulated(
         f"{flavor} without preparing the data: --hint {prepare_flavor}:prepareImagesPerSecond=N tells how fast that is"
     )
     unknown = prepare_flavor is not None and not prepares
-    return Forecast(Entry(flavor, _accelerators(known, flavor), HINT, (course,)), asked.images, note if unknown else "")
+    entry = Entry(flavor, _accelerators(known, flavor), HINT, (course,))
+    return Forecast(entry, asked.images, note if unknown else "", assumption)
 
 
 def _preparation(

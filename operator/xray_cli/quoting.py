@@ -38,6 +38,8 @@ class Quote:
     lacks: tuple[str, ...]
     """What would have to be given, if there is no estimate."""
     where: str
+    assumption: str = ""
+    """What is taken to be so, because the job leaves it to the operator."""
 
     @property
     def title(self) -> str:
@@ -77,9 +79,8 @@ def quote_job(job: Raw, known: Knowledge, given: Mapping[str, Hints], images: in
     price, hints = offer(spec.flavor, known, given, now)
     found = estimate(workload, price, known.runs, hints, *offer(prepare_flavor or "", known, given, now))
     name = job["metadata"].get("name") or job["metadata"].get("generateName", "")
-    return Quote(
-        name, job["metadata"]["namespace"], workload, price, found, tuple(lacking(workload, hints)), known.where
-    )
+    lacks, assumption = tuple(lacking(workload, hints)), assumption_of(spec, prepare_flavor)
+    return Quote(name, job["metadata"]["namespace"], workload, price, found, lacks, known.where, assumption)
 
 
 P = TypeVar("P", JobSpec, FlavorSpec)
@@ -97,6 +98,13 @@ def prepare_flavor_of(spec: JobSpec, flavor: FlavorSpec) -> str | None:
     if not spec.prepares_first(flavor):
         return None
     return spec.dataset.prepare_flavor or CHART_CONFIG.default_prepare_flavor
+
+
+def assumption_of(spec: JobSpec, prepare_flavor: str | None) -> str:
+    """That the flavor that prepares is not the job's own word; "" where it is, or where there is none."""
+    if prepare_flavor is None or spec.dataset.prepare_flavor:
+        return ""
+    return f"The job names no prepareFlavor: {prepare_flavor}, the chart's default, is taken to be the operator's."
 
 
 def offer(name: str, known: Knowledge, given: Mapping[str, Hints], now: datetime) -> tuple[Price | None, Hints]:
@@ -143,6 +151,8 @@ def _notes(quote: Quote, found: Estimate) -> Iterator[str]:
         yield f"What is prepared on {on} is paid by the first run that needs it, and by no other."
     if price and any(each.line.amount is None for each in found.preparations):
         yield f"Flavor {on} has no price in {price.currency}: what is prepared there is not in the total."
+    if quote.assumption:
+        yield quote.assumption
     yield "Waiting in queues takes time, and costs nothing."
 
 

@@ -142,8 +142,9 @@ def _simulation(
     now = datetime.now(UTC)
     forecasts = [simulated(job, flavor, known, hints, images, now) for flavor in flavors]
     counted = images or max(each.images for each in forecasts)
-    notes = [each.note for each in forecasts if each.note]
-    return Comparison(job["metadata"].get("name", ""), counted, scale, [each.entry for each in forecasts], notes)
+    told = dict.fromkeys([*(each.note for each in forecasts), *(each.assumption for each in forecasts)])
+    entries, notes = [each.entry for each in forecasts], [note for note in told if note]
+    return Comparison(job["metadata"].get("name", ""), counted, scale, entries, notes)
 
 
 def check_pictures() -> None:

@@ -268,6 +268,20 @@ def test_hints_where_nothing_has_finished() -> None:
     )
 
 
+def test_that_the_flavor_that_prepares_is_assumed_is_told() -> None:
+    told = {
+        source: forecast(
+            known, "small:trainImagesPerSecond=100", images=1000, dataset=DATASET | {"prepareFlavor": None}
+        )
+        for source, known in ((HISTORY, knowing(on("small"))), (HINT, knowing()))
+    }
+    assert {source: each.entry.source for source, each in told.items()} == {HISTORY: HISTORY, HINT: HINT}
+    assert {each.assumption for each in told.values()} == {
+        "The job names no prepareFlavor: prepare-cpu, the chart's default, is taken to be the operator's."
+    }
+    assert forecast(knowing(on("small"))).assumption == ""
+
+
 def test_a_hinted_flavor_is_prepared_for_as_others_were() -> None:
     told = forecast(knowing(on("big")), "small:trainImagesPerSecond=100")
     assert (told.entry.source, told.images, told.note) == (HINT, 1000, "")

@@ -101,6 +101,16 @@ def test_a_preparation_of_its_own_is_told_with_who_pays() -> None:
     assert "What is prepared on cheap is paid by the first run that needs it, and by no other." in told
 
 
+def test_that_the_flavor_that_prepares_is_assumed_is_told() -> None:
+    told = text(quoted(knowing(finished(spec={"dataset": FIRST}, preparation=prepared())), dataset=FIRST))
+    assert "no prepareFlavor" not in told
+    first = FIRST | {"prepareFlavor": None}
+    job = finished(spec={"dataset": first}, preparation=prepared(flavor="prepare-cpu"))
+    told = text(quoted(knowing(job), dataset=first))
+    assert "The job names no prepareFlavor: prepare-cpu, the chart's default, is taken to be the operator's." in told
+    assert "no prepareFlavor" not in text(quoted(knowing(finished()))), "its own pod prepares"
+
+
 def test_repeats_on_prepared_data_do_not_make_preparing_cheap() -> None:
     jobs = [prepared("data-1", 6300), *(prepared(f"data-{n}", 6) for n in range(2, 11))]
     told = text(quoted(knowing(*(finished(spec={"dataset": FIRST}, preparation=job) for job in jobs)), dataset=FIRST))
