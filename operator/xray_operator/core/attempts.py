@@ -174,7 +174,8 @@ def attempt_of(pod: Pod, course: Course, now: datetime, saved: Iterable[datetime
     if tenure is None:
         return None
     seconds = dict.fromkeys(names.HELD_PHASES, 0)
-    ends = now if pod.claim else pod.train.finished or now
+    kept = pod.claim or any(each.running for each in pod.beside)
+    ends = now if kept else pod.train.finished or now
     end = max(tenure.end or ends, tenure.begin)
     newest = max((moment for moment in saved if moment <= end), default=tenure.begin)
     unsaved = 0

@@ -95,6 +95,8 @@ class Pod:
     gone: bool = False
     """Deleted; this is the last that was seen of it."""
     claim: Claim | None = None
+    beside: tuple[Container, ...] = ()
+    """Containers that somebody else has put in, a mesh's proxy say: while one of them runs, the pod holds what it holds."""
 
     @property
     def over(self) -> bool:
@@ -103,7 +105,7 @@ class Pod:
     @property
     def last_finished(self) -> datetime | None:
         """When the latest of its containers to end did."""
-        return max((c.finished for c in (self.prepare, self.train) if c.finished), default=None)
+        return max((c.finished for c in (self.prepare, self.train, *self.beside) if c.finished), default=None)
 
     @property
     def end_is_told(self) -> bool:
@@ -445,6 +447,7 @@ def read_pod(raw: Raw, port: int = names.PROGRESS_PORT) -> Pod:
     disrupted = held.get("DisruptionTarget", {}).get("lastTransitionTime")
     lost = read_time(disrupted) if disrupted else _asked_to_go(metadata)
     containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+    others = [each["name"] for each in containers if each["name"] not in (names.PREPARE, names.TRAIN)]
     return Pod(
         name=metadata["name"],
         created=read_time(metadata["creationTimestamp"]),
@@ -459,6 +462,7 @@ def read_pod(raw: Raw, port: int = names.PROGRESS_PORT) -> Pod:
         lost=lost,
         node=raw.get("spec", {}).get("nodeName", ""),
         cut_off=_cut_off(metadata, held),
+        beside=tuple(_container(containers, name) for name in others),
     )
 
 

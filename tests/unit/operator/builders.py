@@ -216,6 +216,13 @@ class PodBuilder:
         self._raw["status"]["phase"] = "Failed" if code else "Succeeded"
         return self._container("", "train", ended(started, finished, code, told))
 
+    def beside(self, started: float, finished: float | None = None) -> Self:
+        """A container that an admission webhook has put in."""
+        running = {"running": {"startedAt": render_time(at(started))}}
+        state = running if finished is None else ended(started, finished, 0, "")
+        self._raw["status"]["initContainerStatuses"].append({"name": "mesh-proxy", "state": state})
+        return self
+
     def phase(self, phase: str) -> Self:
         self._raw["status"]["phase"] = phase
         return self

@@ -29,6 +29,7 @@ from xray_operator.core.attempts import (
     attempts_from_status,
     attempts_to_status,
     merge_attempts,
+    render_time,
 )
 from xray_operator.core.observed import Observed
 from xray_operator.core.reconcile import reconcile
@@ -56,6 +57,23 @@ def test_a_run_holds_what_all_its_pods_hold_and_nothing_in_between() -> None:
     assert status["attempts"][0]["exitCode"] == 20
     assert status["times"]["queued"]["seconds"] == 10
     assert status["times"]["preparing"]["startedAt"] == "2026-11-22T10:01:40Z"
+
+
+def test_a_pod_holds_until_its_last_container_has_ended_whoever_put_it_in() -> None:
+    proxied = make_pod().scheduled(2).prepared(4, 10).trained(12, 110).beside(3, 140)
+    status = status_of(started(proxied, end="Complete"))
+    assert held(status)["Idle"] == 2 + 2 + 30
+    assert status["attempts"][0]["finishedAt"] == render_time(at(140))
+    outlived = make_pod().scheduled(2).prepared(4, 10).trained(12, 110).phase("Running").beside(3)
+    assert status_of(started(outlived), now=300)["cost"]["heldSeconds"] == 298
+    failed = make_pod().scheduled(2).prepared(4, 10, 20).phase("Running").beside(3)
+    assert held(status_of(started(failed), now=30)) == {
+        "Queued": 0,
+        "Preparing": 6,
+        "Training": 0,
+        "Evaluating": 0,
+        "Idle": 22,
+    }
 
 
 def test_a_pod_that_is_gone_keeps_what_was_recorded() -> None:
