@@ -6,19 +6,25 @@ had and the one that was written in its place. A status without figures, or with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
-from xray_operator.core.cost import NOTHING, read_amount
+from pydantic import ValidationError
+
+from xray_operator.core.cost import NOTHING, amount_of, billed_seconds, read_amount
+from xray_operator.core.spec import Price
 from xray_operator.names import COMPILING, HELD_PHASES, PAID_PREPARATIONS, QUEUED, SUCCEEDED, TRAINING, WORKING_PHASES
 
 Raw = Mapping[str, Any]
+SETTLING_SECONDS: Final = 30
+"""The word of a container's end comes later than the end. Until then a run is billed as if it went on, and the bill takes
+that back; what is counted can't be, so of an attempt that goes on so many seconds wait."""
 
 
 def spent(before: Raw, after: Raw) -> dict[tuple[str, str], Decimal]:
-    """What the run's total has grown by: on its flavor, divided among the phases that went on there; and on the flavor of
-    each preparation that it pays.
+    """What is certain of the run's total has grown by: on its flavor, divided among the phases that went on there; and on
+    the flavor of each preparation that it pays.
 
     A minimum or an increment is billed ahead, so what was billed while one phase went on may be another's in the status.
     Counters can't follow: what was counted stays with the phase in which it was billed. Nor can they take back what a run
@@ -27,11 +33,10 @@ def spent(before: Raw, after: Raw) -> dict[tuple[str, str], Decimal]:
     Returns: (flavor, phase) -> amount >= 0, for every phase; empty if the run has no price.
     """
     former = _same_run(before, after)
-    total, old_total = run_cost(after), run_cost(former) or NOTHING
-    if total is None:
+    if run_cost(after) is None:
         return {}
-    prepared, old_prepared = prepared_amounts(after), prepared_amounts(former)
-    own, old_own = total - sum(prepared.values()), old_total - sum(old_prepared.values())
+    own, old_own = _certain(after), _certain(former)
+    prepared, old_prepared = _certain_prepared(after), _certain_prepared(former)
     growth = {key: max(amount - old_prepared.get(key, NOTHING), NOTHING) for key, amount in prepared.items()}
     weights = _went_on(former, after)
     whole = sum(weights.values())
@@ -53,6 +58,44 @@ def prepared_amounts(status: Raw) -> dict[tuple[str, str], Decimal]:
     rows = {row["name"]: read_amount(row.get("amount")) for row in _phase_rows(status)}
     flavors = {phase: str(section(status, name).get("flavor", "")) for name, phase in PAID_PREPARATIONS.items()}
     return {(flavor, phase): amount for phase, flavor in flavors.items() if (amount := rows.get(phase)) is not None}
+
+
+def _certain(status: Raw) -> Decimal:
+    """The least that the run will have to pay on its own flavor."""
+    own = (run_cost(status) or NOTHING) - sum(prepared_amounts(status).values())
+    return _without_ahead(own, section(status, "cost"), status.get("attempts", ()))
+
+
+def _certain_prepared(status: Raw) -> dict[tuple[str, str], Decimal]:
+    parts = {phase: section(status, name) for name, phase in PAID_PREPARATIONS.items()}
+    return {
+        (flavor, phase): _without_ahead(amount, parts[phase], parts[phase].get("attempts", ()))
+        for (flavor, phase), amount in prepared_amounts(status).items()
+    }
+
+
+def _without_ahead(amount: Decimal, bill: Raw, attempts: Sequence[Raw]) -> Decimal:
+    """The part of an amount that can't be taken back.
+
+    Args:
+        bill: has the price, and the seconds that were billed to these attempts.
+    """
+    goes_on = [row for row in attempts if "finishedAt" not in row]
+    price = _price(bill) if goes_on else None
+    if price is None:
+        return amount
+    ahead = 0
+    for row in goes_on:
+        held = sum(row.get(f"{phase.lower()}Seconds", 0) for phase in HELD_PHASES)
+        ahead += billed_seconds(held, price) - billed_seconds(held - SETTLING_SECONDS, price)
+    return amount_of(bill.get("billedSeconds", 0) - ahead, price)
+
+
+def _price(bill: Raw) -> Price | None:
+    try:
+        return Price.model_validate(section(bill, "price"))
+    except ValidationError:
+        return None
 
 
 def _went_on(before: Raw, after: Raw) -> dict[str, int]:

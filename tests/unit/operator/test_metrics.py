@@ -139,6 +139,18 @@ def test_a_life_with_two_attempts_is_counted_as_its_status_tells_it() -> None:
     assert [observed(metrics, phase, "demo-vpod4") for phase in phases] == [(1, 10), (1, 28), (1, 126), (1, 10)]
 
 
+def test_what_a_bill_takes_back_at_the_end_of_a_pod_was_not_counted() -> None:
+    """The look at second 115 comes between the pod's end, at 100, and the word of it."""
+    flavor = make_flavor(prices=[{"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": "3600"}])
+    pods = [make_pod("cxr-1").scheduled(10).prepared(12, 40) for _ in range(3)]
+    looks = [(60, pods[0].trains(42), ""), (115, pods[1].trains(42), ""), (116, pods[2].trained(42, 100), "Complete")]
+    statuses = lived((time, started(pod, end=end, flavor=flavor)) for time, pod, end in looks)
+    totals = [status["cost"]["total"] for status in statuses]
+    assert totals == ["50.0000", "105.0000", "90.0000"], "the bill itself says what is known"
+    family = next(f for f in counted(*statuses).registry.collect() if f.name == "xray_training_cost")
+    assert sum(sample.value for sample in family.samples) == pytest.approx(90)
+
+
 def test_a_priced_run_has_its_series_before_it_spends() -> None:
     """Prometheus sees no increase in a value that it meets for the first time."""
     assert [cost_of(counted(status_after()), phase) for phase in PHASES] == [0, 0, 0]
