@@ -9,7 +9,7 @@ from typing import Any, Final
 from xray_cli.errors import CommandError
 from xray_operator import names
 from xray_operator.core.ipu_job import worker_of
-from xray_operator.core.observed import controller_name
+from xray_operator.core.raw import controller_name
 
 Raw = Mapping[str, Any]
 

@@ -25,13 +25,11 @@ from xray_operator.core.observed import (
     JobHandle,
     Line,
     Observed,
-    Pod,
     Refusal,
     SharedJob,
     Unreadable,
     Volume,
     XRayJob,
-    controller_uid,
     is_over,
     may_hold,
     read_handle,
@@ -44,6 +42,8 @@ from xray_operator.core.observed import (
     waiting_version,
 )
 from xray_operator.core.plan import Snapshot, make_plan, read_snapshot
+from xray_operator.core.pods import Pod
+from xray_operator.core.raw import controller_uid
 from xray_operator.core.reconcile import is_settled, left_run
 from xray_operator.core.sections import pending_preparations
 from xray_operator.core.spec import FlavorSpec, JobSpec, parse_part

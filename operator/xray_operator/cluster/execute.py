@@ -10,7 +10,8 @@ from xray_operator import names
 from xray_operator.cluster import paths
 from xray_operator.cluster.client import Cluster
 from xray_operator.core.manifests import shared_owner
-from xray_operator.core.observed import SharedJob, XRayJob, controller_uid
+from xray_operator.core.observed import SharedJob, XRayJob
+from xray_operator.core.raw import controller_uid
 from xray_operator.core.reconcile import Decision
 from xray_operator.core.sections import Status
 from xray_operator.core.turns import Change

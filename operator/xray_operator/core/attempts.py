@@ -1,7 +1,7 @@
 """The attempts of a run: each pod, how long it held the flavor in which phase, and how it failed.
 
 An attempt holds the flavor from the moment its pod has a node until its last container ended; where its pod is part of
-something that has the partition (observed.Claim), from when that was made until it let go or is gone. Its time is
+something that has the partition (pods.Claim), from when that was made until it let go or is gone. Its time is
 Preparing while `prepare` runs, Training from the start of `train` until the trainer begins to evaluate, then
 Evaluating; on IPUs the trainer compiles in both, and the time that this takes is Compiling. The rest is Idle: images
 are pulled, or one container waits for the other. A run holds what all its attempts hold; the pauses between attempts
@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from xray_operator import names
 from xray_operator.core.cost import billed_seconds, running_amounts
-from xray_operator.core.observed import Claim, Container, Pod, read_time
+from xray_operator.core.pods import Claim, Container, Pod
+from xray_operator.core.raw import read_time
 from xray_operator.core.reports import Course, ErrorResult, SavedCheckpoint, read_report
 from xray_operator.core.spec import Limits, Price
 

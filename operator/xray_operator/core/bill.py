@@ -22,8 +22,9 @@ from xray_operator.core.attempts import (
 from xray_operator.core.budget import is_kept
 from xray_operator.core.cost import NOTHING, Cost, PaidPreparation, amount_of, display_of, read_amount
 from xray_operator.core.halt import Halt, deadline, projected_amount, spent_budget
-from xray_operator.core.observed import Pod, SharedJob, XRayJob
+from xray_operator.core.observed import SharedJob, XRayJob
 from xray_operator.core.plan import Preparation, Snapshot
+from xray_operator.core.pods import Pod
 from xray_operator.core.reports import NO_COURSE
 from xray_operator.core.sections import PREPARATIONS, Status, present
 from xray_operator.core.spec import Price

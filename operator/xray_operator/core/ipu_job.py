@@ -16,17 +16,10 @@ from typing import Any, Final
 from xray_operator import names
 from xray_operator.core.attempts import Attempt, Failure, failure_of, mark_failure
 from xray_operator.core.batch_job import BACKOFF_LIMIT
-from xray_operator.core.observed import (
-    Claim,
-    Job,
-    JobHandle,
-    Pod,
-    controller_name,
-    controller_uid,
-    read_time,
-    rerun_of,
-)
+from xray_operator.core.observed import Job, JobHandle, rerun_of
 from xray_operator.core.plan import JobRef, Snapshot
+from xray_operator.core.pods import Claim, Pod
+from xray_operator.core.raw import controller_name, controller_uid, read_time
 
 Raw = Mapping[str, Any]
 

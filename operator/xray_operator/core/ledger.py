@@ -21,8 +21,10 @@ from xray_operator.core.attempts import (
     merge_attempts,
 )
 from xray_operator.core.ipu_job import worker_of
-from xray_operator.core.observed import Observed, Pod, read_time
+from xray_operator.core.observed import Observed
 from xray_operator.core.plan import Snapshot
+from xray_operator.core.pods import Pod
+from xray_operator.core.raw import read_time
 from xray_operator.core.reports import NO_COURSE, Course
 
 

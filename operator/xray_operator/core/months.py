@@ -21,7 +21,7 @@ from xray_operator.core.conditions import Condition, render_conditions
 from xray_operator.core.cost import CENTS, NOTHING, amount_of, billed_seconds, read_amount
 from xray_operator.core.events import Milestone, Subject, build_event
 from xray_operator.core.halt import Halt
-from xray_operator.core.observed import read_time
+from xray_operator.core.raw import read_time
 from xray_operator.core.sections import PREPARATIONS, Status, present
 from xray_operator.core.spec import MonthlyBudget, Price, parse_part
 

@@ -8,18 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 
 from xray_operator import names
 from xray_operator.core.plan import JobRef, Snapshot
+from xray_operator.core.pods import Claim, Pod, read_pod
+from xray_operator.core.raw import Raw, conditions_of, controller_name, controller_uid, read_time
 from xray_operator.core.reports import Progress
 from xray_operator.core.spec import LiveSpec, parse_part
-
-Raw = Mapping[str, Any]
-
-OVERDUE: Final = timedelta(seconds=60)
-"""Beyond its grace a pod whose kubelet lives is over by then."""
 
 
 @dataclass(frozen=True)
@@ -42,76 +39,6 @@ class XRayJob:
     def run_name(self) -> str:
         """Of the run that is wanted now."""
         return self.ref.run_name(self.live.rerun)
-
-
-@dataclass(frozen=True)
-class Container:
-    """One container of a pod; a moment is None until it has come."""
-
-    started: datetime | None = None
-    finished: datetime | None = None
-    exit_code: int | None = None
-    reason: str = ""
-    message: str = ""
-    """Termination message of a container that ended; why it waits, of one that waits."""
-
-    @property
-    def running(self) -> bool:
-        return self.started is not None and self.finished is None
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What holds a pod's accelerators where that is more than the pod: from before it has a node until after its end."""
-
-    made: datetime
-    released: datetime | None = None
-    """When its controller let go of them."""
-    gone: bool = False
-    """Deleted; nobody tells when."""
-
-
-@dataclass(frozen=True)
-class Pod:
-    """One attempt of a run."""
-
-    name: str
-    created: datetime
-    phase: str
-    scheduled: datetime | None
-    unschedulable: str
-    prepare: Container
-    train: Container
-    ip: str
-    port: int
-    """Where it serves its progress."""
-    reason: str
-    lost: datetime | None
-    """When it was marked for deletion or disruption: of a pod that was ended from outside the end of what it held, where no
-    container tells."""
-    node: str = ""
-    cut_off: datetime | None = None
-    """Since when the cluster itself hears nothing of its node; a moment to come, where it is given time to end."""
-    gone: bool = False
-    """Deleted; this is the last that was seen of it."""
-    claim: Claim | None = None
-    beside: tuple[Container, ...] = ()
-    """Containers that somebody else has put in, a mesh's proxy say: while one of them runs, the pod holds what it holds."""
-
-    @property
-    def over(self) -> bool:
-        return self.gone or self.phase in ("Succeeded", "Failed")
-
-    @property
-    def last_finished(self) -> datetime | None:
-        """When the latest of its containers to end did."""
-        return max((c.finished for c in (self.prepare, self.train, *self.beside) if c.finished), default=None)
-
-    @property
-    def end_is_told(self) -> bool:
-        """Whether the container that ran last has told its end."""
-        failed = self.prepare.finished and self.prepare.exit_code
-        return bool(self.train.finished or failed or (self.phase == "Succeeded" and self.last_finished))
 
 
 @dataclass(frozen=True)
@@ -354,7 +281,7 @@ def rerun_of(raw: Raw) -> int:
 
 def read_job(raw: Raw, handle: JobHandle, snapshot: Snapshot) -> Job:
     """A batch/v1 Job of ours, and what was fixed at its start."""
-    held = _conditions(raw)
+    held = conditions_of(raw)
     failed = held.get("Failed", {})
     return Job(
         handle=handle,
@@ -371,7 +298,7 @@ def read_job(raw: Raw, handle: JobHandle, snapshot: Snapshot) -> Job:
 
 def is_over(raw: Raw) -> bool:
     """Whether a raw Job is complete or has failed: it makes no pods any more."""
-    held = _conditions(raw)
+    held = conditions_of(raw)
     return any(held.get(kind, {}).get("status") == "True" for kind in ("Complete", "Failed"))
 
 
@@ -379,7 +306,7 @@ def is_at_rest(raw: Raw) -> bool:
     """Whether a raw Job makes no pods: suspended, and its controller has seen that, or has never seen anything else."""
     if is_over(raw):
         return True
-    acknowledged = _conditions(raw).get("Suspended", {}).get("status") == "True"
+    acknowledged = conditions_of(raw).get("Suspended", {}).get("status") == "True"
     return bool(raw["spec"].get("suspend")) and (acknowledged or "startTime" not in raw.get("status", {}))
 
 
@@ -400,7 +327,7 @@ def waiting_version(raw: Raw) -> str:
 
 def read_shared_job(raw: Raw, pods: Iterable[Raw]) -> SharedJob:
     """The Job of a preparation, and those of these pods that it controls."""
-    metadata, held = raw["metadata"], _conditions(raw)
+    metadata, held = raw["metadata"], conditions_of(raw)
     failed = held.get("Failed", {})
     ends = [c for c in (held.get("Complete", {}), failed) if c.get("status") == "True"]
     return SharedJob(
@@ -439,33 +366,6 @@ def _oldest_first(pods: Iterable[Pod]) -> tuple[Pod, ...]:
     return tuple(sorted(pods, key=lambda pod: (pod.created, not pod.gone, pod.name)))
 
 
-def read_pod(raw: Raw, port: int = names.PROGRESS_PORT) -> Pod:
-    """A pod as a value."""
-    metadata, status, held = raw["metadata"], raw.get("status", {}), _conditions(raw)
-    scheduled = held.get("PodScheduled", {})
-    on_node = scheduled.get("status") == "True"
-    disrupted = held.get("DisruptionTarget", {}).get("lastTransitionTime")
-    lost = read_time(disrupted) if disrupted else _asked_to_go(metadata)
-    containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
-    others = [each["name"] for each in containers if each["name"] not in (names.PREPARE, names.TRAIN)]
-    return Pod(
-        name=metadata["name"],
-        created=read_time(metadata["creationTimestamp"]),
-        phase=status.get("phase", "Pending"),
-        scheduled=read_time(scheduled["lastTransitionTime"]) if on_node else None,
-        unschedulable="" if on_node else scheduled.get("message", ""),
-        prepare=_container(containers, names.PREPARE),
-        train=_container(containers, names.TRAIN),
-        ip=status.get("podIP", ""),
-        port=port,
-        reason=status.get("reason", ""),
-        lost=lost,
-        node=raw.get("spec", {}).get("nodeName", ""),
-        cut_off=_cut_off(metadata, held),
-        beside=tuple(_container(containers, name) for name in others),
-    )
-
-
 def read_volume(claim: Raw, persistent_volume: Raw | None) -> Volume:
     """A claim, and the volume that it is bound to, if it is."""
     required = (persistent_volume or {}).get("spec", {}).get("nodeAffinity", {}).get("required", {})
@@ -481,7 +381,7 @@ def read_volume(claim: Raw, persistent_volume: Raw | None) -> Volume:
 
 def tell_workload(raw: Raw) -> str:
     """Why a Workload of Kueue's isn't admitted, in Kueue's words; "" if it is, or if nothing is said."""
-    held = _conditions(raw)
+    held = conditions_of(raw)
     if raw.get("spec", {}).get("active") is False:
         return (
             f"its Workload {raw['metadata']['name']} is not active: somebody has stopped it, or Kueue has given it up"
@@ -497,21 +397,6 @@ def may_hold(raw: Raw) -> bool:
     return raw.get("status", {}).get("phase") not in ("Succeeded", "Failed")
 
 
-def controller_uid(raw: Raw) -> str | None:
-    """The uid of the object that controls this one."""
-    return _controller(raw).get("uid")
-
-
-def controller_name(raw: Raw) -> str | None:
-    """The name of the object that controls this one."""
-    return _controller(raw).get("name")
-
-
-def read_time(text: str) -> datetime:
-    """An RFC 3339 time."""
-    return datetime.fromisoformat(text)
-
-
 def sound_status(status: Any) -> Raw:
     """The status, if its parts have the shapes that we gave them; else nothing, and it will be written anew."""
     if not isinstance(status, Mapping):
@@ -524,37 +409,6 @@ def sound_status(status: Any) -> Raw:
 _MAPPINGS = ("times", "trainerStatus", "preparation", "modelPreparation", "data", "model", "cost", "run", "results")
 
 
-def _asked_to_go(metadata: Raw) -> datetime | None:
-    """When the deletion was asked for: the API server writes when the grace will be over."""
-    if "deletionTimestamp" not in metadata:
-        return None
-    grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds", 0))
-    return read_time(metadata["deletionTimestamp"]) - grace
-
-
-def _cut_off(metadata: Raw, held: Mapping[str, Raw]) -> datetime | None:
-    """Three marks that controllers leave on a pod whose node they don't hear of; no kubelet leaves them.
-
-    The node controller writes `Ready` False, and leaves it to the kubelet to speak of containers. A pod that was evicted
-    for it, but has not told its end long after its grace, has no kubelet either. And what the pod collector disrupts
-    was on a node that is deleted.
-    Source: MarkPodsNotReady, gcOrphaned and addConditionAndDeletePod in kubernetes/pkg/controller.
-    """
-    ready, disrupted = held.get("Ready", {}), held.get("DisruptionTarget", {})
-    if ready.get("status") == "False" and held.get("ContainersReady", {}).get("status") == "True":
-        return read_time(ready["lastTransitionTime"])
-    if disrupted.get("reason") == "DeletionByPodGC":
-        return read_time(disrupted["lastTransitionTime"])
-    if disrupted.get("reason") == "DeletionByTaintManager" and "deletionTimestamp" in metadata:
-        return read_time(metadata["deletionTimestamp"]) + OVERDUE
-    return None
-
-
-def _controller(raw: Raw) -> Raw:
-    owners = raw["metadata"].get("ownerReferences", ())
-    return next((owner for owner in owners if owner.get("controller")), {})
-
-
 def _node_term(term: Raw) -> NodeTerm:
     """Only what names values outright is compared; anything else is left to the scheduler."""
     told = [each for each in term.get("matchExpressions", ()) if each["operator"] == "In"]
@@ -563,10 +417,6 @@ def _node_term(term: Raw) -> NodeTerm:
 
 def _rows(part: Any) -> list[Any]:
     return part if isinstance(part, list) else [part]
-
-
-def _conditions(raw: Raw) -> dict[str, Raw]:
-    return {c["type"]: c for c in raw.get("status", {}).get("conditions", ())}
 
 
 def _read_entrant(raw: Raw) -> Entrant:
@@ -589,25 +439,3 @@ def _turn_of(raw: Raw) -> str:
 
 def _run_of(raw: Raw) -> str:
     return str(raw["metadata"].get("labels", {}).get(names.LABEL_JOB_NAME, "?"))
-
-
-def _container(statuses: Iterable[Raw], name: str) -> Container:
-    state: Raw = next((status.get("state", {}) for status in statuses if status["name"] == name), {})
-    if "terminated" in state:
-        return _terminated(state["terminated"])
-    if "running" in state:
-        return Container(started=read_time(state["running"]["startedAt"]))
-    waiting = state.get("waiting", {})
-    return Container(reason=waiting.get("reason", ""), message=waiting.get("message", ""))
-
-
-def _terminated(state: Raw) -> Container:
-    finished = state.get("finishedAt")
-    started = state.get("startedAt") or finished
-    return Container(
-        started=read_time(started) if started else None,
-        finished=read_time(finished) if finished else None,
-        exit_code=state.get("exitCode"),
-        reason=state.get("reason", ""),
-        message=state.get("message", ""),
-    )

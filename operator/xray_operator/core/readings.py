@@ -13,7 +13,7 @@ from xray_operator import names
 from xray_operator.core import accounting
 from xray_operator.core.accounting import run_cost, section
 from xray_operator.core.conditions import find_condition, went_on_at
-from xray_operator.core.observed import read_time
+from xray_operator.core.raw import read_time
 
 Raw = Mapping[str, Any]
 

@@ -9,9 +9,11 @@ from typing import Any, Final
 from xray_operator import names
 from xray_operator.core.attempts import Attempt, compiled_seconds, phase_ends, render_time
 from xray_operator.core.backends import backend_of
-from xray_operator.core.observed import Pod, XRayJob, read_time
+from xray_operator.core.observed import XRayJob
 from xray_operator.core.partition import warmup_steps
 from xray_operator.core.plan import Preparation, Snapshot
+from xray_operator.core.pods import Pod
+from xray_operator.core.raw import read_time
 from xray_operator.core.reports import NO_COURSE, Course, DataCounts, FetchedModel, PrepareResult, Progress, TrainResult
 from xray_operator.core.situation import Situation
 

@@ -10,9 +10,10 @@ from typing import Final
 from xray_operator import names
 from xray_operator.core.attempts import failure_of, render_time
 from xray_operator.core.halt import Halt
-from xray_operator.core.observed import Job, JobHandle, Observed, Pod, SharedJob
+from xray_operator.core.observed import Job, JobHandle, Observed, SharedJob
 from xray_operator.core.parts import Partition
 from xray_operator.core.plan import Preparation, Snapshot
+from xray_operator.core.pods import Pod
 from xray_operator.core.reports import (
     NO_COURSE,
     Course,

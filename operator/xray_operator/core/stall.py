@@ -25,7 +25,7 @@ from typing import Final
 
 from xray_operator import names
 from xray_operator.core.attempts import Attempt, Stall
-from xray_operator.core.observed import Pod
+from xray_operator.core.pods import Pod
 from xray_operator.core.reports import Progress
 from xray_operator.core.situation import Situation
 from xray_operator.core.spec import Limits

@@ -17,8 +17,9 @@ from xray_operator.core.capacity import Wait
 from xray_operator.core.cost import Cost
 from xray_operator.core.halt import Halt, find_halt
 from xray_operator.core.ledger import former_course, see_attempts
-from xray_operator.core.observed import Job, JobHandle, Observed, XRayJob, read_time
+from xray_operator.core.observed import Job, JobHandle, Observed, XRayJob
 from xray_operator.core.plan import Snapshot, edited_fields, runs_on
+from xray_operator.core.raw import read_time
 from xray_operator.core.reports import NO_COURSE
 from xray_operator.core.sections import (
     PREPARATIONS,

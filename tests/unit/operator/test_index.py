@@ -9,7 +9,8 @@ import kopf
 
 from tests.unit.operator.builders import make_job, make_pod, make_run
 from xray_operator.core.manifests import build_job
-from xray_operator.core.observed import read_handle, read_pod
+from xray_operator.core.observed import read_handle
+from xray_operator.core.pods import read_pod
 from xray_operator.handlers import slim
 
 
