@@ -14,11 +14,14 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from dev.cluster.tools import BROWSER_PACKAGES, need_packages
+
 WIDTH, HEIGHT = 1000, 1300
 COLOURS = 256
 
 
 def main(report: Path, picture: Path) -> int:
+    need_packages(BROWSER_PACKAGES)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, reduced_motion="reduce")

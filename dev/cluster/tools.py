@@ -57,6 +57,8 @@ NODE_PACKAGES = {
 CONTROL_PLANE_PACKAGES = {"openssl": "openssl"}
 PROMETHEUS_PACKAGES = {"prometheus": "promtool"}
 """The server and promtool, for tests."""
+BROWSER_PACKAGES = {"chromium": "chromium"}
+"""For tests and pictures of the report."""
 
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

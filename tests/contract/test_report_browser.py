@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from dev.cluster.tools import BROWSER_PACKAGES, need_packages
 from tests.unit.trainer.trained import make_scene
 from xray_trainer.report.pictures import FILMS, SAMPLES
 
@@ -29,11 +30,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium. That there is none is an error, not a reason to leave tests out."""
-    program = shutil.which("chromium")
-    assert program, "no chromium on PATH; Debian's package of that name brings it"
+    """Debian's Chromium; its package brings it where it is missing."""
+    need_packages(BROWSER_PACKAGES)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         yield browser
         browser.close()
 
