@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from xray_cli.connection import Connection
 from xray_cli.errors import CommandError
@@ -17,6 +17,10 @@ from xray_operator.names import JOB_KIND
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+ROOM_FOR_FIGURES: Final = 90
+"""Characters beside the name for state, bar and figures; where there are fewer, the figures have a line of their own."""
 
 
 class Display(Protocol):
@@ -70,11 +74,12 @@ def display_on(stream: IO[str], name_width: int) -> Iterator[Display]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
     console = Console(file=stream, highlight=False)
+    beside = console.width >= name_width + ROOM_FOR_FIGURES
     columns = (
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}" if beside else "{task.description}\n  {task.fields[figures]}", markup=False),
         BarColumn(bar_width=None),
         TaskProgressColumn(),
-        TextColumn("{task.fields[figures]}", markup=False),
+        *((TextColumn("{task.fields[figures]}", markup=False),) if beside else ()),
     )
     with Progress(*columns, console=console, expand=True) as progress:
         yield Bars(progress, name_width)

@@ -1,0 +1,44 @@
+"""What a terminal shows of jobs that are waited for."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.text import Text
+
+from xray_cli.standing import Standing
+from xray_cli.waiting import display_on
+
+LONG = "chest-xray-vit-base-lr-2e-4-seed-17"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def last_lines(name: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Of a bar in the middle of a training."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    terminal = Terminal()
+    with display_on(terminal, len(name)) as display:
+        display.show(Standing(name, "Training", "", 42, "12m34s", "0.393978", "0.558682", "17.23 USD", None))
+    shown = [Text.from_ansi(line).plain.rstrip() for line in terminal.getvalue().replace("\r", "\n").split("\n")]
+    return [line for line in shown if line][-2:]
+
+
+@pytest.mark.parametrize(("name", "columns"), [("vit", 80), (LONG, 80), (LONG, 120)])
+def test_a_narrow_terminal_cuts_nothing(name: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bar, figures = last_lines(name, columns, monkeypatch)
+    assert bar.startswith(f"{name} Training")
+    assert bar.endswith("42%")
+    assert "\u2501\u2501" in bar
+    assert figures.strip() == "loss 0.393978  AUROC 0.558682  17.23 USD  12m34s left"
+
+
+def test_a_wide_terminal_has_all_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = last_lines(LONG, 140, monkeypatch)[-1]
+    assert line.startswith(LONG)
+    assert line.endswith("42% loss 0.393978  AUROC 0.558682  17.23 USD  12m34s left")
