@@ -18,6 +18,9 @@ from xray_trainer.report.pictures import FILMS, SAMPLES
 pytestmark = pytest.mark.slow
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 780}
+SHEET: Any = {"width": 680, "height": 960}
+"""A4 without its margins, in pixels."""
+TEXT_HEIGHTS = "[...document.querySelectorAll('figure svg text')].map(text => text.getBoundingClientRect().height)"
 SEVERE = ("serious", "critical")
 
 
@@ -94,9 +97,7 @@ def test_the_page_is_as_wide_as_the_screen(browser: Browser, report: Path, width
 
 def test_plots_are_readable_on_a_phone(browser: Browser, report: Path) -> None:
     page = Reading(browser, report, PHONE).page
-    heights = page.evaluate(
-        "[...document.querySelectorAll('figure svg text')].map(text => text.getBoundingClientRect().height)"
-    )
+    heights = page.evaluate(TEXT_HEIGHTS)
     assert min(heights) >= 7.5, "pixels of the screen, of which a phone has two or three each way for one of these"
 
 
@@ -107,10 +108,21 @@ def test_it_prints(browser: Browser, report: Path, tmp_path: Path) -> None:
     reading.page.emulate_media(media="print", color_scheme="dark")
     assert reading.background() == "rgb(255, 255, 255)"
     assert not reading.page.locator("nav").is_visible()
-    sheet = {"width": 680, "height": 960}  # A4 without its margins, in pixels
-    reading.page.set_viewport_size(sheet)  # type: ignore[arg-type]
+    reading.page.set_viewport_size(SHEET)
     wide = "[...document.querySelectorAll('table, svg, img')].filter(one => one.getBoundingClientRect().right > 681).length"
     assert reading.page.evaluate(wide) == 0
+
+
+def test_on_paper_plots_are_readable_scores_are_drawn_and_nothing_is_cut(browser: Browser, report: Path) -> None:
+    page = Reading(browser, report, SHEET).page
+    page.emulate_media(media="print")
+    assert min(page.evaluate(TEXT_HEIGHTS)) >= 8.5, "pixels of 1/96 inch, of which letters have two thirds"
+    adjusted = "[...document.querySelectorAll('.bar *')].map(bar => getComputedStyle(bar).printColorAdjust)"
+    assert set(page.evaluate(adjusted)) == {"exact"}, "browsers print no backgrounds else"
+    whole = "[...document.querySelectorAll('figure, tr, .keys, .beside')].map(one => getComputedStyle(one).breakInside)"
+    assert set(page.evaluate(whole)) == {"avoid"}
+    tops = "new Set([...document.querySelectorAll('.keys > div')].map(key => key.offsetTop)).size"
+    assert page.evaluate(tops) == 1, "the key figures stand side by side"
 
 
 def shown_maps(page: Page) -> int:

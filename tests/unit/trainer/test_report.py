@@ -185,6 +185,15 @@ def test_figures_that_could_not_be_measured_leave_a_page(scene: Scene, tmp_path:
     assert "Nothing could be measured." in Reader((tmp_path / "report.html").read_text()).text
 
 
+def test_an_auroc_without_an_interval_says_why(scene: Scene, tmp_path: Path) -> None:
+    figures = evaluation()
+    figures["macro"]["auroc_interval"] = None
+    assert scene._replace(output=tmp_path).write(evaluation=figures) == "report.html"
+    text = " ".join(Reader((tmp_path / "report.html").read_text()).text.split())
+    assert f"{figures['macro']['auroc']:.3f} no interval: too few patients" in text
+    assert "not measurable" not in text[: text.index("The run")]
+
+
 @pytest.mark.parametrize(
     ("auroc", "interval", "floors", "beaten"),
     [
