@@ -14,6 +14,7 @@ import yaml
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss, roc_auc_score  # type: ignore[import-untyped]  # ships no types
 
+from xray_trainer.errors import DivergedError
 from xray_trainer.evaluation.document import Parts, evaluate
 from xray_trainer.evaluation.predictions import Predictions, write_predictions
 from xray_trainer.evaluation.table import Table
@@ -221,6 +222,17 @@ def test_a_small_group_says_so_and_is_not_compared() -> None:
     assert (view["auroc_gap"], view["sensitivity_gap"]) == (None, None)
 
 
+def test_many_images_of_a_few_patients_are_too_few() -> None:
+    """As for a finding of the whole part: a resample would often draw none of them."""
+    drawn = Drawn()
+    women = np.flatnonzero(drawn.table.sex == "F")
+    drawn.table.labels[women, 2] = 0
+    with_it = women[drawn.part[women] == "test"][:12]
+    drawn.table.labels[with_it, 2] = 1
+    assert len(np.unique(drawn.table.patients[with_it])) == 4
+    assert groups_of(drawn.evaluate(), "sex")[0]["findings"] == ["Edema", "Mass"]
+
+
 def test_unknown_values_are_no_group() -> None:
     drawn = Drawn()
     drawn.table.sex[:] = ""
@@ -237,6 +249,16 @@ def test_means_are_over_what_all_groups_can_measure() -> None:
     sex, groups = groups_of(drawn.evaluate(), "sex")
     assert sex["findings"] == ["Edema", "Mass"]
     assert None not in [group["auroc_macro"] for group in groups.values()]
+
+
+@pytest.mark.parametrize("lost", [np.nan, np.inf])
+def test_predictions_that_are_no_numbers_are_refused(drawn: Drawn, lost: float) -> None:
+    """Sorting puts them above all others: there would be an AUROC."""
+    held_out = drawn.predictions("test")
+    logits = held_out.logits.copy()
+    logits[[3, 7], 1] = lost
+    with pytest.raises(DivergedError, match="predictions for 2 of 600 images: no finite numbers"):
+        replace(held_out, logits=logits)
 
 
 def test_predictions_tell_scores_and_labels_and_no_name(drawn: Drawn, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Tuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xray_trainer.errors import DivergedError
 from xray_trainer.evaluation.table import Floats, Ints, Labels
 from xray_trainer.files import write_text
 from xray_trainer.findings import findings_proper
@@ -20,13 +21,24 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits beside what is true."""
+    """Logits beside what is true.
+
+    Raises: DivergedError if a logit is no finite number: NaN sorts above all others, and its figures would look like any.
+    """
 
     findings: Tuple[str, ...]
     logits: NDArray[np.float32]
     """(n_images, n_findings)."""
     labels: Labels
     """(n_images, n_findings), 0 or 1."""
+
+    def __post_init__(self) -> None:
+        lost = int((~np.isfinite(self.logits)).any(axis=1).sum())
+        if lost:
+            raise DivergedError(
+                f"predictions for {lost} of {len(self.logits)} images: no finite numbers; expected one for each finding, "
+                "try a lower learning rate"
+            )
 
     @property
     def scores(self) -> Floats:

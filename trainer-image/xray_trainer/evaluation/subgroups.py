@@ -29,7 +29,7 @@ LEAST_IMAGES = 10
 LEAST_SHARE_OF_FINDINGS = 0.5
 TOO_SMALL = (
     f"too small to measure: fewer than {LEAST_IMAGES} images with, or without, most findings, "
-    f"or fewer than {LEAST_PATIENTS} patients"
+    f"or of fewer than {LEAST_PATIENTS} patients"
 )
 NOTHING_IN_COMMON = "the groups have no finding in common that can be measured in each"
 
@@ -86,10 +86,11 @@ def _order(values: set[str]) -> List[str]:
 
 
 def _enough(judged: Judged, group: Mask) -> Mask:
-    """(n_findings,) whether the group's images tell anything of it."""
-    labels, patients = judged.labels[group], len(np.unique(judged.patients[group]))
-    positives = labels.sum(axis=0, dtype=np.int64)
-    return np.asarray((np.minimum(positives, len(labels) - positives) >= LEAST_IMAGES) & (patients >= LEAST_PATIENTS))
+    """(n_findings,) whether the group's images tell anything of it: those with it, and those without."""
+    patients = judged.patients[group]
+    chosen = [labels == value for labels in judged.labels[group].T for value in (0, 1)]
+    told = [of.sum() >= LEAST_IMAGES and np.count_nonzero(np.bincount(patients[of])) >= LEAST_PATIENTS for of in chosen]
+    return np.asarray(np.array(told, dtype=np.bool_).reshape(-1, 2).all(axis=1))
 
 
 def _both_classes(labels: Labels) -> Mask:
