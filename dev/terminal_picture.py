@@ -36,7 +36,7 @@ def main() -> int:
     code = os.waitstatus_to_exitcode(pty.spawn(command, read))
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi(printed.decode().replace("\r\n", "\n")), soft_wrap=True)
-    shown = shlex.join([Path(command[0]).name.replace("kubectl-xray", "kubectl xray"), *command[1:]])
+    shown = shlex.join([*Path(command[0]).name.replace("kubectl-xray", "kubectl xray").split(), *command[1:]])
     out.write_text(
         console.export_svg(title=f"$ {shown}", theme=DEFAULT_TERMINAL_THEME, code_format=WITHOUT_FETCHED_FONTS)
     )
