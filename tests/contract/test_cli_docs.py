@@ -26,6 +26,12 @@ def test_every_command_has_a_section() -> None:
     assert re.findall(r"^### (.*)$", PAGE, re.MULTILINE) == [*COMMANDS, "Common options"]
 
 
+def test_the_list_of_commands_cuts_nothing_on_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    context = typer.Context(get_command(app), info_name="kubectl xray")
+    assert "..." not in get_command(app).get_help(context).partition("Commands:")[2]
+
+
 def test_the_examples_parse() -> None:
     examples = re.findall(r"^\$ kubectl xray (\w+)([^|\n]*)", PAGE, re.MULTILINE)
     assert len(examples) > 4

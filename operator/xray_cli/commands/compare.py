@@ -67,11 +67,11 @@ def compare(
         Path | None, typer.Option(metavar="FILE", help="Draw the comparison too; needs xray-operator[pictures].")
     ] = None,
 ) -> None:
-    """Compare flavors for a job: time and money, and from which data size on the bigger flavor wins.
+    """Compare flavors for a job, in time and money.
 
-    It runs the job on each flavor, one repeat after the other, as jobs NAME-FLAVOR-N. Called again, it goes on where it was:
-    what has finished is not run again. Ctrl-C leaves the runs that have begun going. The exit code is 1 if a job fails or is
-    stopped; its flavor is not tried further then.
+    It says from which data size on the bigger flavor wins. It runs the job on each flavor, one repeat after the other, as jobs
+    NAME-FLAVOR-N. Called again, it goes on where it was: what has finished is not run again. Ctrl-C leaves the runs that have
+    begun going. The exit code is 1 if a job fails or is stopped; its flavor is not tried further then.
     """
     chosen = list(dict.fromkeys(word for word in flavors.split(",") if word))
     if not chosen:
