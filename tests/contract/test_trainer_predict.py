@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from transformers import ViTForImageClassification
 
 from tests.unit.trainer.build import TRAINER, make_png
 from xray_trainer.__main__ import main
@@ -97,6 +99,15 @@ def test_csv_says_the_same(model: Path, films: Path, tmp_path: Path, capsys: Cap
     ]
     assert [row["marked"] for row in rows[:3]] == ["1", "0", ""]
     assert 0 < float(rows[0]["score"]) < 1
+
+
+def test_a_model_that_has_diverged_gives_no_answer(films: Path, model: Path, tmp_path: Path, capsys: Captured) -> None:
+    broken = ViTForImageClassification.from_pretrained(shutil.copytree(model, tmp_path / "broken"))
+    torch.nn.init.constant_(broken.classifier.bias, float("nan"))
+    broken.save_pretrained(tmp_path / "broken")
+    assert predict(tmp_path / "broken", films, "--json", tmp_path / "answers.json") == 12
+    assert "no finite numbers" in capsys.readouterr().err
+    assert not (tmp_path / "answers.json").exists()
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(

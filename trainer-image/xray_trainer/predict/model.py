@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import ViTForImageClassification
 from transformers.utils.logging import disable_progress_bar
 
-from xray_trainer.errors import ConfigurationError
+from xray_trainer.errors import ConfigurationError, DivergedError
 from xray_trainer.finished import WEIGHTS
 from xray_trainer.model import normalise, preprocessor_config
 from xray_trainer.thresholds import read_thresholds
@@ -37,12 +37,16 @@ class Predictor:
 
         Args:
             images: (stored_size, stored_size) each; the middle is cropped, as of the images of an evaluation.
+
+        Raises: DivergedError if the model answers with what is no finite number.
         """
         edge = (self.stored_size - self.image_size) // 2
         inner = slice(edge, edge + self.image_size)
         grey = torch.from_numpy(np.stack([image[inner, inner] for image in images])[:, None])
         with torch.inference_mode():
             logits = self.model(pixel_values=normalise(grey)).logits
+        if not torch.isfinite(logits).all():
+            raise DivergedError("the model answers with no finite numbers: its weights have diverged or are damaged")
         return np.asarray(logits.double().sigmoid().numpy())
 
 
