@@ -15,7 +15,8 @@ from tests.e2e.waiting import until, wait_for_end
 pytestmark = pytest.mark.e2e
 
 FLAVOR, NAME = "e2e-stop", "cxr"
-EPOCHS = 60
+EPOCHS = 200
+"""Enough for the run to go on when it is suspended."""
 PRICE = {"effectiveFrom": "2026-01-01T00:00:00Z", "currency": "USD", "perHour": "3.60", "source": "an example"}
 
 

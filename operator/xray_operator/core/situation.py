@@ -141,12 +141,14 @@ def is_outdated(shared: SharedJob, began: datetime) -> bool:
 
 
 def stand_still(situation: Situation, halt: Halt, pods: Sequence[Pod], leaving: JobHandle | None = None) -> Situation:
-    """The situation of a run that has to stand still; it does when its last pod has ended.
+    """The situation of a run that has to stand still; it does when its last pod has ended. One that was done by then has
+    nothing to go on with: its Job will say so.
 
     Args:
         leaving: what has to be gone too.
     """
-    if situation.state in names.FINAL_STATES:
+    done = bool(pods) and pods[-1].phase == "Succeeded" and not pods[-1].gone
+    if situation.state in names.FINAL_STATES or done:
         return situation
     active = [pod.name for pod in pods if not pod.over]
     if active and situation.reason == names.NODE_LOST:

@@ -78,6 +78,12 @@ def test_resume_clears_the_jobs_suspend_and_waits_for_a_pod() -> None:
     assert told(again)["cost"]["heldSeconds"] == 110
 
 
+def test_a_run_that_was_done_when_it_was_suspended_is_not_called_suspended() -> None:
+    finished = make_pod().scheduled(10).prepared(12, 40).trained(42, 110)
+    status = told(decide(started(finished, suspended=True), suspend=True))
+    assert status["state"] == "Evaluating", "its Job will say how it ended"
+
+
 def test_a_suspended_run_that_completes_meanwhile_has_succeeded() -> None:
     finished = make_pod().scheduled(10).prepared(12, 40).trained(42, 110)
     decision = decide(started(finished, end="Complete"), suspend=True)
