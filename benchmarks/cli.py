@@ -14,14 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from dev.cluster.tools import kubernetes
-from tests.integration.cluster_access import REPOSITORY, connect, start_control_plane
-from tests.integration.conftest import install_crds, make_namespace, make_node, remove_namespace
+from tests.integration.cluster_access import REPOSITORY, connect
+from tests.integration.conftest import benchmarked
 from tests.integration.life import JOBS, xray_job
 from tests.integration.trial import trial
 from xray_operator.cluster.client import Cluster
@@ -38,16 +37,9 @@ Raw = dict[str, Any]
 
 
 def main() -> int:
-    kubeconfig = start_control_plane()
-    install_crds(kubeconfig)
-    make_node(kubeconfig)
-    namespace = f"bench-{uuid.uuid4().hex[:8]}"
-    make_namespace(kubeconfig, namespace)
-    try:
+    with benchmarked() as (kubeconfig, namespace):
         asyncio.run(fill(kubeconfig, namespace))
         figures = measure(kubeconfig, namespace)
-    finally:
-        remove_namespace(kubeconfig, namespace)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))

@@ -11,7 +11,6 @@ import copy
 import json
 import sys
 import tempfile
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ from typing import Any, Final
 
 import aiohttp
 
-from tests.integration.cluster_access import REPOSITORY, connect, start_control_plane, until
-from tests.integration.conftest import install_crds, make_namespace, make_node, remove_namespace
+from tests.integration.cluster_access import REPOSITORY, connect, until
+from tests.integration.conftest import benchmarked
 from tests.integration.life import JOBS, xray_job
 from tests.integration.operator_process import OperatorProcess
 from tests.integration.trial import METRICS_PORT, trial
@@ -48,15 +47,8 @@ class Run:
 
 
 async def main() -> int:
-    kubeconfig = start_control_plane()
-    install_crds(kubeconfig)
-    make_node(kubeconfig)
-    namespace = f"bench-{uuid.uuid4().hex[:8]}"
-    make_namespace(kubeconfig, namespace)
-    try:
+    with benchmarked() as (kubeconfig, namespace):
         figures = await measure(kubeconfig, namespace)
-    finally:
-        remove_namespace(kubeconfig, namespace)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))

@@ -23,11 +23,18 @@ DEADLINE_SECONDS = 120.0
 T = TypeVar("T")
 
 
+CLUSTER = (sys.executable, str(REPOSITORY / "dev" / "cluster"), "--name", "integration")
+
+
 def start_control_plane() -> Path:
     """Bring up the control plane of dev/cluster, if it is not; returns its kubeconfig's path."""
-    command = [sys.executable, str(REPOSITORY / "dev" / "cluster"), "--name", "integration", "up"]
-    done = subprocess.run([*command, "--control-plane-only"], check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([*CLUSTER, "up", "--control-plane-only"], check=True, stdout=subprocess.PIPE, text=True)
     return Path(done.stdout.strip().splitlines()[-1])
+
+
+def stop_control_plane() -> None:
+    """Its data stay."""
+    subprocess.run([*CLUSTER, "down"], check=True)
 
 
 def kubectl(kubeconfig: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:

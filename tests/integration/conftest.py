@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from tests.integration.cluster_access import REPOSITORY, apply, connect, kubectl, start_control_plane
+from tests.integration.cluster_access import (
+    REPOSITORY,
+    apply,
+    connect,
+    kubectl,
+    start_control_plane,
+    stop_control_plane,
+)
 from tests.integration.kubelet import NODE
 from xray_operator.cluster.client import Cluster
 
@@ -28,6 +36,20 @@ def wait_for_crds(kubeconfig: Path) -> None:
     for crd in ("xraytrainingjobs", "acceleratorflavors", "trainingbudgets"):
         waited = kubectl(kubeconfig, "wait", "--for=condition=Established", f"crd/{crd}.xray.training", "--timeout=60s")
         assert waited.returncode == 0, waited.stderr
+
+
+@contextmanager
+def benchmarked() -> Iterator[tuple[Path, str]]:
+    """The control plane with a namespace, for a benchmark. It is down afterwards: idling it would slow the next benchmark."""
+    kubeconfig, namespace = start_control_plane(), f"bench-{uuid.uuid4().hex[:8]}"
+    try:
+        install_crds(kubeconfig)
+        make_node(kubeconfig)
+        make_namespace(kubeconfig, namespace)
+        yield kubeconfig, namespace
+        remove_namespace(kubeconfig, namespace)
+    finally:
+        stop_control_plane()
 
 
 @pytest_asyncio.fixture
