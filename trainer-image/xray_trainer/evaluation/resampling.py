@@ -3,12 +3,14 @@ promise too much."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xray_trainer.evaluation.table import Floats, Ints, Labels
+from xray_trainer.resources import available_cores
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -34,8 +36,9 @@ def resample_aurocs(scores: Floats, labels: Labels, patients: Ints, weights: Wei
         patients: (n_images,) columns of `weights`.
     Returns: (n_resamples, n_findings); NaN where the resample has one class only.
     """
-    columns = (_resample_one(*column, patients, weights) for column in zip(scores.T, labels.T))
-    return np.stack(list(columns), axis=1)
+    with ThreadPoolExecutor(available_cores()) as pool:  # numpy lets go of Python's lock where the time goes
+        columns = pool.map(lambda score, label: _resample_one(score, label, patients, weights), scores.T, labels.T)
+        return np.stack(list(columns), axis=1)
 
 
 def _resample_one(scores: Floats, labels: Labels, patients: Ints, weights: Weights) -> Floats:
