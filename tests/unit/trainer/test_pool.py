@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +47,16 @@ def test_a_process_does_not_outlive_the_one_that_it_decodes_for() -> None:
     while _runs(decoding):
         assert time.monotonic() < deadline, "the decoding process is still there"
         time.sleep(0.05)
+
+
+def test_a_film_fits_into_the_pipe_to_a_decoder() -> None:
+    """In the usual 64 KiB it goes in pieces, and cores wait for each."""
+    pool: Any = decoding_pool(1)
+    sizes = [fcntl.fcntl(queue._writer.fileno(), F_GETPIPE_SZ) for queue in (pool._call_queue, pool._result_queue)]
+    assert min(sizes) >= 1 << 20
+
+
+F_GETPIPE_SZ = 1032
 
 
 def test_the_death_of_a_decoder_is_told_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
