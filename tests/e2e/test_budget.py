@@ -25,14 +25,15 @@ PRICE = {
     "source": "an example",
 }
 """A tenth of a cent a second."""
-EPOCHS = 1000
-"""More than there is money for."""
+IMAGES = 200
+TRAINING = {"epochs": 1000, "globalBatchSize": 1}
+"""More than there is money for, however fast the machine."""
 
 
 @pytest.fixture(scope="module")
 def place(kube: Kube, module_namespace: str, prepare_image: str) -> Iterator[str]:
     """A namespace with a generated set on its claim."""
-    generate_set(kube, module_namespace, prepare_image, "nih")
+    generate_set(kube, module_namespace, prepare_image, "nih", images=IMAGES)
     with cpu_flavor(kube, FLAVOR, PRICE):
         yield module_namespace
 
@@ -80,7 +81,7 @@ def stopped(kube: Kube, namespace: str, limit: Decimal) -> dict[str, Any]:
 def test_a_run_ends_within_its_budget_with_and_without_an_operator(kube: Kube, place: str) -> None:
     run = tiny_run(place, NAME, FLAVOR, folder("nih"))
     limit = Decimal("0.30")
-    run["spec"] |= {"budget": {"limit": str(limit), "currency": "USD"}, "training": {"epochs": EPOCHS}}
+    run["spec"] |= {"budget": {"limit": str(limit), "currency": "USD"}, "training": TRAINING}
     kube.apply(run)
     first = stopped(kube, place, limit)
     assert [row["exitCode"] for row in first["attempts"]] == [143], "stopped by the operator, with a checkpoint"
