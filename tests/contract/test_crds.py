@@ -16,7 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from tests.contract.schemas import COMPARED, CRDS, REPOSITORY, comparable, crd_schema, filled, model_schema, walk
 from tests.integration.life import flavor, xray_job
-from tests.integration.test_crds import FLAVORS, JOBS, NO_HUB_IDS
+from tests.integration.test_crds import FLAVORS, HOST_WITH_PORT, JOBS, NO_HUB_IDS
 from xray_operator.core.ipu_config import DERIVED
 from xray_operator.core.spec import FlavorSpec, JobSpec, MonthlyBudget, parse_part
 
@@ -186,7 +186,7 @@ def test_a_job_that_the_crd_refuses_is_refused_by_the_model(spec: dict[str, Any]
     assert isinstance(parse_part(JobSpec, xray_job("n", **spec)["spec"], "spec", ""), list), message
 
 
-@pytest.mark.parametrize(("spec", "message"), FLAVORS)
+@pytest.mark.parametrize(("spec", "message"), [*FLAVORS, HOST_WITH_PORT])
 def test_a_flavor_that_the_crd_refuses_is_refused_by_the_model(spec: dict[str, Any], message: str) -> None:
     raw = {key: value for key, value in (flavor()["spec"] | spec).items() if value is not None}
     assert isinstance(parse_part(FlavorSpec, raw, "spec", ""), list), message
