@@ -43,7 +43,8 @@ async def counted(stage: Stage, display: str) -> dict[str, Any]:
     """The status of the budget as soon as it has counted this."""
 
     async def ask() -> dict[str, Any] | None:
-        status: dict[str, Any] = (await stage.life.cluster.get(f"{BUDGETS.format(stage.namespace)}/monthly"))["status"]
+        budget = await stage.life.cluster.get(f"{BUDGETS.format(stage.namespace)}/monthly")
+        status: dict[str, Any] = budget.get("status", {})
         return status if status.get("display") == display else None
 
     return await until(f"the budget has counted {display}", ask)

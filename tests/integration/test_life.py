@@ -140,7 +140,7 @@ async def test_what_was_fixed_cannot_be_edited_and_its_loss_leaves_the_neighbour
         await life.reached("Queued", "neighbour")
 
         async def told() -> bool:
-            return conditions(await life.job("poisoned"))["Stalled"] == ("True", "RecordUnreadable")
+            return conditions(await life.job("poisoned")).get("Stalled") == ("True", "RecordUnreadable")
 
         await until("the poisoned job says so", told)
         assert (await life.job("poisoned"))["status"]["run"]["jobName"] == child

@@ -30,9 +30,10 @@ async def stage(kubeconfig: Path, namespace: str, tmp_path: Path) -> AsyncIterat
         yield stage
 
 
-async def condition(stage: Stage, kind: str) -> tuple[str, str]:
-    rows = (await stage.life.job())["status"]["conditions"]
-    return next((row["status"], row["reason"]) for row in rows if row["type"] == kind)
+async def condition(stage: Stage, kind: str) -> tuple[str, str] | None:
+    """Its status and reason; None while the operator has not told of it yet."""
+    rows = (await stage.life.job()).get("status", {}).get("conditions", ())
+    return next(((row["status"], row["reason"]) for row in rows if row["type"] == kind), None)
 
 
 async def hangs(kubelet: Kubelet) -> None:
