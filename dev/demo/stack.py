@@ -190,6 +190,8 @@ def claim(kube: Kube, namespace: str, name: str, folder: Path | None = None, siz
         return None
     path = folder or new_volume_folder(namespace, name)
     read_only = folder is not None
+    # of a claim that went with its namespace: it stays bound to that one for ever; the folder stays
+    kube.kubectl("delete", "pv", f"{namespace}-{name}", "--ignore-not-found", "--timeout=120s")
     kube.apply(volume_manifest(kube, namespace, name, size, path, read_only))
     kube.apply(claim_manifest(namespace, name, size, f"{namespace}-{name}", read_only))
     return path
