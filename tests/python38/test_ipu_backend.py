@@ -18,7 +18,7 @@ from transformers import ViTConfig, ViTForImageClassification, set_seed
 
 from xray_trainer.backends.callbacks import MetricsFile
 from xray_trainer.backends.common import Outcome, Shuffled
-from xray_trainer.backends.ipu import RECIPE, make_ipu_config, run, share_layers
+from xray_trainer.backends.ipu import IMAGE_CONTENTS, RECIPE, image_digest, make_ipu_config, run, share_layers
 from xray_trainer.checkpoints import Checkpoints
 from xray_trainer.config import Checkpoint, Ipu, RunFile, parse_run_file
 from xray_trainer.errors import (
@@ -418,6 +418,23 @@ def test_the_same_program_of_another_run_has_the_same_folder(tmp_path: Path) -> 
         for run_file, path in ((first, "/mnt/model/a"), (second.model_copy(update={"output_dir": tmp_path}), "/b"))
     )
     assert one == other
+
+
+def test_an_image_is_known_by_its_digest_whatever_its_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = tmp_path / "image-contents"
+    monkeypatch.setattr("xray_trainer.backends.ipu.IMAGE_CONTENTS", contents)
+    outside = image_digest("registry/ipu:1")
+    contents.write_text("one")
+    first = image_digest("registry/ipu:1")
+    assert image_digest("mirror/ipu:2") == first, "the same image"
+    contents.write_text("another")
+    assert len({outside, first, image_digest("registry/ipu:1")}) == 3
+    assert image_digest("registry/ipu:1@sha256:0123") == "sha256:0123"
+
+
+def test_its_contents_are_read_where_the_dockerfile_writes_them() -> None:
+    instructions = (EXAMPLE.parents[3] / "trainer-image" / "Dockerfile").read_text(encoding="utf-8")
+    assert f" >> {IMAGE_CONTENTS}\n" in instructions
 
 
 def test_a_place_for_executables_that_cannot_be_written_to_is_told(

@@ -62,7 +62,7 @@ class Ipu(Section):
     executables_dir: Path
     """Below it, what was compiled is kept for all runs that can use it."""
     image: str
-    """That this runs in, by the reference that the operator was told: what another one compiled is not used."""
+    """That this runs in, by the reference that the operator was told."""
 
     @property
     def ipus(self) -> int:

@@ -53,6 +53,7 @@ from xray_trainer.errors import (
     OutOfMemoryError,
     StoppedError,
 )
+from xray_trainer.files import sha256_of
 from xray_trainer.interruption import Interruption
 from xray_trainer.metrics import bce_from_logits
 from xray_trainer.model import make_model, normalise
@@ -88,6 +89,8 @@ NOT_OVERRIDDEN = frozenset(
 )
 """What follows from the rest of the run file, or would change how many images make a step."""
 KEY_DIGITS = 16
+IMAGE_CONTENTS = Path("/etc/image-contents")
+"""Digests of all that the image was built of, by its Dockerfile."""
 PACKAGES = ("torch", "transformers", "optimum-graphcore", "safetensors", "numpy", "pyarrow")
 """Libraries whose versions decide over the weights."""
 WEIGHTS = "pytorch_model.bin"
@@ -344,7 +347,7 @@ def executables_key(run_file: RunFile, model: ViTConfig, config: IPUConfig) -> s
     """Of all that decides over what is compiled, as far as it is known outside of the compiler."""
     ipu, training = _section_of(run_file), run_file.training
     settings = {
-        "image": ipu.image,
+        "image": image_digest(ipu.image),
         "poptorch": poptorch.__version__,
         "model": {name: value for name, value in model.to_dict().items() if name != "_name_or_path"},
         "ipu_config": {name: value for name, value in config.to_dict().items() if name != "executable_cache_dir"},
@@ -352,6 +355,14 @@ def executables_key(run_file: RunFile, model: ViTConfig, config: IPUConfig) -> s
         "batch": [training.micro_batch_size, training.global_batch_size],
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:KEY_DIGITS]
+
+
+def image_digest(reference: str) -> str:
+    """What tells the image that this runs in from others, those too that have had its name; outside of images, that name."""
+    _, _, digest = reference.partition("@")
+    if digest:
+        return digest
+    return sha256_of(IMAGE_CONTENTS) if IMAGE_CONTENTS.is_file() else reference
 
 
 def _arguments(run_file: RunFile, per_epoch: int, scratch: Path) -> IPUTrainingArguments:
