@@ -128,6 +128,7 @@ PASSING: Final = frozenset(
 """Reasons against a start that end without an edit of the job or of its flavor."""
 PREPARED: Final = "Prepared"
 FINDINGS_ABSENT: Final = "FindingsAbsent"
+BEYOND_ONE_HOST: Final = "BeyondOneHost"
 CREATED: Final = "Created"
 STARTED: Final = "Started"
 RESUMED: Final = "Resumed"

@@ -17,6 +17,7 @@ from xray_operator import names
 from xray_operator.core.attempts import render_time
 from xray_operator.core.conditions import find_condition, went_on_at
 from xray_operator.core.observed import XRayJob
+from xray_operator.core.partition import tell_beyond_one_host
 from xray_operator.core.sections import tell_absent
 
 
@@ -58,6 +59,9 @@ def _begin(status: Mapping[str, Any]) -> Iterator[Milestone]:
     if "jobName" in run:
         told = f"{run.get('jobKind', 'Job')} {run['jobName']}; {status.get('runsOn', '')}"
         yield Milestone(names.CREATED, "Normal", names.CREATED, told)
+    sizing = status.get("sizing", {})
+    if warning := tell_beyond_one_host(sizing.get("ipusPerReplica", 0) * sizing.get("replicationFactor", 0)):
+        yield Milestone(names.BEYOND_ONE_HOST, "Warning", names.BEYOND_ONE_HOST, warning)
 
 
 def _on_the_way(status: Mapping[str, Any]) -> Iterator[Milestone]:

@@ -23,6 +23,8 @@ DEFAULT_IPUS_PER_REPLICA: Final = 4
 """Of the public tutorial: ViT-base with its optimizer lies on four IPUs."""
 DEFAULT_IPU_MICRO_BATCH: Final = 1
 """Of the public tutorial: an IPU's memory is small, and accumulation makes up for it."""
+MOST_IPUS_OF_ONE_HOST: Final = 16
+"""Larger partitions usually have several hosts, and poprun to start a process on each; a run is one process."""
 LARGEST_GLOBAL_BATCH: Final = 16384
 LARGEST_MICRO_BATCH: Final = 1024
 LAYERS: Final = {
@@ -78,6 +80,10 @@ class Sizing(Part):
     def global_batch_size(self) -> int:
         return self.micro_batch_size * self.replication_factor * self.gradient_accumulation_steps
 
+    @property
+    def ipus(self) -> int:
+        return (self.ipus_per_replica or 0) * self.replication_factor
+
     def steps(self, images: int, epochs: int) -> tuple[int, int]:
         """Weight updates of an epoch of so many training images, and of all epochs.
 
@@ -93,6 +99,16 @@ class Sizing(Part):
 def warmup_steps(ratio: Decimal, total_steps: int) -> int:
     """Weight updates in which the learning rate rises; rounded as the trainer does, which reads the ratio as a float."""
     return math.ceil(float(ratio) * total_steps)
+
+
+def tell_beyond_one_host(ipus: int) -> str:
+    """A warning of a partition of so many IPUs; empty if there is none."""
+    if ipus <= MOST_IPUS_OF_ONE_HOST:
+        return ""
+    return (
+        f"a run is one process on one host: whether it reaches all of the {ipus} IPUs was not tried, for partitions above "
+        f"{MOST_IPUS_OF_ONE_HOST} usually have several hosts under poprun"
+    )
 
 
 def model_layers(model: Model) -> int | None:

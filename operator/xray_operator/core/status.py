@@ -18,6 +18,7 @@ from xray_operator.core.cost import Cost
 from xray_operator.core.halt import Halt, find_halt
 from xray_operator.core.ledger import former_course, see_attempts
 from xray_operator.core.observed import Job, JobHandle, Observed, XRayJob
+from xray_operator.core.partition import tell_beyond_one_host
 from xray_operator.core.plan import Snapshot, edited_fields, runs_on
 from xray_operator.core.raw import read_time
 from xray_operator.core.reports import NO_COURSE
@@ -370,7 +371,9 @@ def _waited_seconds(job: XRayJob, begin: datetime, attempts: Sequence[Attempt], 
 
 
 def _started_on(snapshot: Snapshot) -> str:
-    return f"flavor {snapshot.flavor}: {runs_on(snapshot)}"
+    told = f"flavor {snapshot.flavor}: {runs_on(snapshot)}"
+    warning = tell_beyond_one_host(snapshot.effective.ipus)
+    return f"{told}; {warning}" if warning else told
 
 
 def _words(condition: conditions.Condition) -> Status:

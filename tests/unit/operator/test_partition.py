@@ -20,6 +20,7 @@ from tests.unit.operator.builders import (
     make_flavor,
     make_job,
     make_pod,
+    reasons,
     started,
     told,
 )
@@ -265,6 +266,26 @@ def test_the_status_of_a_run_tells_its_sizing_and_the_steps_once_there_are_image
     assert status["sizing"] == queued | steps
     refused = decide(Observed(unreadable=Unreadable("gone")), status=status)
     assert told(refused)["sizing"] == status["sizing"], "what was told of a run that began stays"
+
+
+@pytest.mark.parametrize(("accelerators", "warned"), [(16, []), (32, ["Warning"])])
+def test_a_partition_that_usually_has_several_hosts_is_accepted_with_a_warning(
+    accelerators: int, warned: list[str]
+) -> None:
+    trains = make_pod().scheduled(10).prepared(12, 40).trains(42)
+    observed = started(trains, flavor=make_flavor(accelerators=accelerators), config=WITH_IPUS)
+    decision = decide(observed)
+    events = [event for event in decision.events if event["reason"] == "BeyondOneHost"]
+    assert [event["type"] for event in events] == warned
+    status, _, message = condition(told(decision), "Accepted")
+    assert (status, "reaches all of the 32 IPUs" in message) == ("True", bool(warned))
+    assert all(event["message"] in message for event in events)
+    assert "BeyondOneHost" not in reasons(decide(observed, told(decision), now=260)), "once"
+
+
+def test_ipus_that_no_run_computes_on_are_no_reason_to_warn() -> None:
+    decision = decide(started(flavor=make_flavor(accelerators=32)))
+    assert "BeyondOneHost" not in reasons(decision), "the torch image trains on the host's cores"
 
 
 def test_an_edit_of_spec_ipu_waits_for_the_next_rerun() -> None:
