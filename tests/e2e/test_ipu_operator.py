@@ -8,12 +8,14 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dev.cluster.control_plane import NODE_ADDRESS
 from dev.demo.stack import REPOSITORY, Kube, Manifest, build_images, claim, install_chart
+from tests.command_line import xray
 from tests.e2e.places import CLAIM, tiny_run
 from tests.e2e.waiting import until, wait_for_end
 
@@ -100,6 +102,11 @@ def test_it_trains_by_ipu_jobs_through_a_suspension(place: Kube, module_namespac
     assert ended["results"]["resumedFromStep"] > 0
     assert "compiling" in ended["times"]
     (last,) = place.items("ipujobs", module_namespace)
-    assert ended["attempts"][-1]["podName"] == f"{last['metadata']['name']}-worker-0"
+    worker = f"{last['metadata']['name']}-worker-0"
+    assert ended["attempts"][-1]["podName"] == worker
+    said = xray(Path(place.environment["KUBECONFIG"]), "logs", NAME, "-n", module_namespace)
+    assert said.returncode == 0, said.stderr
+    trained = [line for line in said.stdout.splitlines() if line.startswith(f"[pod/{worker}/train] ")]
+    assert any("ipu backend on 4 EMULATED IPUs" in line for line in trained), said.stdout
     assert last["status"]["launcherStatus"] == "Completed"
     until("the partition is free", lambda: free_ipus() == 4)
