@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dev.cluster.tools import gitops
-from tests.integration.cluster_access import DEADLINE_SECONDS, REPOSITORY, apply, connect, kubectl, until
+from tests.integration.cluster_access import REPOSITORY, apply, connect, kubectl, until
 from tests.integration.kubelet import Kubelet, at
 from tests.integration.life import STOPPED, Life, Trainer, claim, example, flavor, next_second, xray_job
 from tests.integration.stage import IP, operating
@@ -105,10 +105,10 @@ async def live_through_states(kubeconfig: Path, namespace: str, folder: Path) ->
 
 
 async def _refused(life: Life, album: Album) -> None:
-    await _told(life, "ClaimNotFound")
+    await life.says("Accepted", "ClaimNotFound")
     album.take("Pending (may pass)")
     await life.create(xray_job(life.namespace, "refused", flavor=CLOSED))
-    await _told(life, "FlavorNotAllowed", "refused")
+    await life.says("Accepted", "FlavorNotAllowed", name="refused")
     album.take("Pending (refused)", "refused")
     assert apply(album.kubeconfig, claim(life.namespace, "nih"), claim(life.namespace, "out")).returncode == 0
 
@@ -133,10 +133,10 @@ async def _suspended(life: Life, album: Album, begin: datetime) -> None:
         await life.reached("Training")
         album.take("Training")
         moving, trainer.answer = trainer.answer, trainer.answer | STANDS_STILL
-        await _told(life, "NoProgress")
+        await life.says("Stalled", "NoProgress")
         album.take("Training (stalled)")
         trainer.answer = moving
-        await _told(life, "StallOver")
+        await life.says("Stalled", "StallOver")
         await life.edit(suspend=True)
         await kubelet.is_told_to_end()
         await _seen(life)
@@ -176,15 +176,6 @@ async def _stopped(life: Life, album: Album) -> None:
     await life.reached("Stopped")
     await _seen(life)
     album.take("Stopped")
-
-
-async def _told(life: Life, reason: str, name: str = "cxr", seconds: float = DEADLINE_SECONDS) -> None:
-    """Until a condition of the job has this reason."""
-
-    async def told() -> bool:
-        return any(row["reason"] == reason for row in (await life.job(name))["status"]["conditions"])
-
-    await until(f"{reason} of job {name}", told, seconds)
 
 
 async def _seen(life: Life) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.integration.cluster_access import REPOSITORY, until
+from tests.integration.cluster_access import DEADLINE_SECONDS, REPOSITORY, until
 from tests.integration.kubelet import Kubelet, at
 from xray_operator.cluster.client import Cluster
+from xray_operator.core.conditions import find_condition
 
 EXAMPLES = REPOSITORY / "tests" / "contract" / "examples"
 FLAVOR = "integration-vpod4"
@@ -69,6 +70,11 @@ def xray_job(namespace: str, name: str = "cxr", **spec: Any) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": namespace},
         "spec": usual | spec,
     }
+
+
+def conditions(status: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Status and reason of each."""
+    return {row["type"]: (row["status"], row["reason"]) for row in status.get("conditions", ())}
 
 
 async def next_second() -> None:
@@ -126,6 +132,21 @@ class Life:
 
         try:
             return await until(f"job {self.namespace}/{name} is {state}", ask)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {json.dumps(await self.job(name))}") from error
+
+    async def says(
+        self, kind: str, reason: str, words: str = "", name: str = "cxr", seconds: float = DEADLINE_SECONDS
+    ) -> dict[str, Any]:
+        """The status of the job as soon as this condition has this reason, and these words in its message."""
+
+        async def ask() -> dict[str, Any] | None:
+            status: dict[str, Any] = (await self.job(name)).get("status", {})
+            row = find_condition(status, kind)
+            return status if row.get("reason") == reason and words in row.get("message", "") else None
+
+        try:
+            return await until(f"{kind} of {self.namespace}/{name} is {reason}: {words}", ask, seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}; it is {json.dumps(await self.job(name))}") from error
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.cluster_access import apply, until
 from tests.integration.kubelet import Kubelet
-from tests.integration.life import STOPPED, Trainer, claim, example, xray_job
+from tests.integration.life import STOPPED, Trainer, claim, conditions, example, xray_job
 from tests.integration.stage import Stage, operating
 
 pytestmark = pytest.mark.integration
@@ -66,7 +66,7 @@ async def test_a_run_stops_within_its_budget_and_goes_on_when_that_is_raised(sta
     kubelet = await holds_for_long(stage, job, 100)
     await kubelet.obeys(5, 143, STOPPED)
     stopped = (await stage.life.reached("Stopped"))["status"]
-    reasons = {c["type"]: (c["status"], c["reason"]) for c in stopped["conditions"]}
+    reasons = conditions(stopped)
     assert reasons["Stalled"] == ("True", "BudgetReached")
     assert stopped["cost"]["total"] == "0.2479", "105 s"
     assert stopped["budget"]["display"] == "0.25 of 0.50 USD left"
@@ -85,7 +85,7 @@ async def test_a_spent_month_holds_new_runs_and_outlives_what_has_spent_it(stage
     await stage.life.reached("Succeeded")
     spent = await counted(stage, "0.34 of 0.10 USD")
     assert spent["ledger"] == [{"uid": job["metadata"]["uid"], "rerun": 0, "name": "cxr", "amount": "0.3424"}]
-    reasons = {c["type"]: (c["status"], c["reason"]) for c in spent["conditions"]}
+    reasons = conditions(spent)
     assert reasons["BudgetWarning"] == ("True", "BudgetSpent")
     assert reasons["Ready"][0] == "True"
 
@@ -94,7 +94,7 @@ async def test_a_spent_month_holds_new_runs_and_outlives_what_has_spent_it(stage
     )
     held = await stage.life.create(xray_job(stage.namespace, name="another"))
     status = (await stage.life.reached("Queued", "another"))["status"]
-    reasons = {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]}
+    reasons = conditions(status)
     assert reasons["Reconciling"] == ("True", "MonthlyBudgetSpent")
     assert "run" not in status
     told = {event["reason"] for event in await stage.life.events(held["metadata"]["uid"])}

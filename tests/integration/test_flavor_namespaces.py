@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cluster_access import apply, kubectl, until
+from tests.integration.cluster_access import apply, kubectl
 from tests.integration.conftest import make_namespace, remove_namespace
 from tests.integration.kubelet import Kubelet
 from tests.integration.life import STOPPED, Life, Trainer, claim, example, flavor, xray_job
@@ -51,12 +51,7 @@ def label(kubeconfig: Path, namespace: str, *labels: str) -> None:
 
 async def refused(life: Life, name: str) -> dict[str, Any]:
     """The status of a job that its flavor is not for."""
-
-    async def ask() -> dict[str, Any] | None:
-        status: dict[str, Any] = (await life.job(name)).get("status", {})
-        return status if find_condition(status, "Accepted").get("reason") == "FlavorNotAllowed" else None
-
-    return await until(f"{name} is refused", ask)
+    return await life.says("Accepted", "FlavorNotAllowed", name=name)
 
 
 async def test_a_flavor_is_for_the_namespaces_that_carry_all_of_its_labels(

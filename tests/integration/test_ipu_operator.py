@@ -135,17 +135,6 @@ async def no_ipu_job(life: Life) -> None:
     await until("there is no IPUJob", none)
 
 
-async def says(life: Life, kind: str, reason: str, words: str = "") -> None:
-    """Until a condition of the run has this reason, and these words in its message."""
-
-    async def said() -> bool:
-        conditions = (await life.job()).get("status", {}).get("conditions", [])
-        row = next((c for c in conditions if c["type"] == kind), {})
-        return row.get("reason") == reason and words in row["message"]
-
-    await until(f"{kind} has reason {reason}: {words}", said)
-
-
 def kubelet(life: Life) -> Kubelet:
     return Kubelet(life.cluster, life.namespace, datetime.now(UTC) - timedelta(seconds=60), life.ip)
 
@@ -213,7 +202,7 @@ async def test_a_run_waits_until_a_partition_is_free_and_becomes_an_ipu_job(
         assert apply(kubeconfig, foreign_ipu_job(namespace)).returncode == 0
         await partition_is(0)
         await preparation.data_ends(3, 0, example("prepare-result.json"))
-        await says(life, "Running", "NoPartitionFree", "waits for a partition of 4 IPUs")
+        await life.says("Running", "NoPartitionFree", "waits for a partition of 4 IPUs")
         assert await listed(life) == []
         assert kubectl(kubeconfig, "delete", "ipujob", "foreign", "-n", namespace).returncode == 0
         made = await one_ipu_job(life)
@@ -271,7 +260,7 @@ async def test_a_suspended_run_lets_go_of_its_partition_and_a_rerun_or_a_deletio
         await life.reported(40)
         await life.edit(suspend=True)
         await played.is_told_to_end()
-        await says(life, "Running", "Suspending")
+        await life.says("Running", "Suspending")
         assert await free_partitions() == 0, "its pod still saves a checkpoint"
         await played.obeys(15, 143, STOPPED)
         job = await life.reached("Suspended")
@@ -369,13 +358,13 @@ async def test_a_cluster_without_ipu_jobs_and_one_that_loses_them_leaves_the_ope
     async with trial(kubeconfig, namespace, tmp_path, IP, defaultPrepareFlavor=CHEAP) as tried:
         life = tried.life
         await create(life, by_operator)
-        await says(life, "Accepted", "BackendNotInstalled", "Graphcore's IPU Operator is not installed")
+        await life.says("Accepted", "BackendNotInstalled", "Graphcore's IPU Operator is not installed")
         install_crd(kubeconfig)
         async with graphcores_operator(kubeconfig, namespace):
             await is_prepared(life)
             await one_ipu_job(life)
             remove_crd(kubeconfig)
-            await says(life, "Accepted", "BackendNotInstalled")
+            await life.says("Accepted", "BackendNotInstalled")
             install_crd(kubeconfig)
             await one_ipu_job(life)
             await succeeds(life, await trains(life))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import make_namespace, remove_namespace
-from tests.integration.life import Life
+from tests.integration.life import Life, conditions
 from tests.integration.trial import Story, trial
 
 pytestmark = pytest.mark.integration
@@ -112,7 +112,7 @@ def without_bill(end: dict[str, Any]) -> dict[str, Any]:
     status = {
         k: v for k, v in end["status"].items() if k not in ("cost", "attempts", "times", "formerRuns", "conditions")
     }
-    truths = {c["type"]: (c["status"], c["reason"]) for c in end["status"]["conditions"]}
+    truths = conditions(end["status"])
     milestones = sorted({event["reason"] for event in end["events"]} - {"AttemptStopped"})
     return end | {"status": status, "truths": truths, "events": milestones}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -87,17 +86,9 @@ async def batch_job(life: Life, name: str) -> dict[str, Any] | None:
 
 async def waits_for_kueue(life: Life, name: str, words: str) -> dict[str, Any]:
     """The run's status as soon as it says that Kueue has it wait, with these words."""
-
-    async def ask() -> dict[str, Any] | None:
-        status: dict[str, Any] = (await life.job(name)).get("status", {})
-        running = find_condition(status, names.RUNNING)
-        waits = status.get("state") == names.QUEUED and running["reason"] == names.WAITS_FOR_KUEUE
-        return status if waits and words in running["message"] else None
-
-    try:
-        return await until(f"{name} waits for Kueue: {words}", ask)
-    except AssertionError as error:
-        raise AssertionError(f"{error}; it is {json.dumps((await life.job(name)).get('status'))}") from error
+    status = await life.says(names.RUNNING, names.WAITS_FOR_KUEUE, words, name)
+    assert status["state"] == names.QUEUED
+    return status
 
 
 async def edit(life: Life, name: str, **spec: Any) -> None:

@@ -6,14 +6,13 @@ import asyncio
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.integration.cluster_access import apply, connect, kubectl, until
 from tests.integration.kubelet import Kubelet
-from tests.integration.life import claim, example, xray_job
+from tests.integration.life import claim, conditions, example, xray_job
 from tests.integration.operator_process import OperatorProcess, answers
 from tests.integration.proxy import start_proxy
 from tests.integration.stage import operating
@@ -23,21 +22,13 @@ HEALTH_PORT = 18099
 METRICS_PORT = HEALTH_PORT + 1
 
 
-def conditions(job: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    return {c["type"]: (c["status"], c["reason"]) for c in job["status"]["conditions"]}
-
-
 async def test_a_job_waits_for_its_claims_and_flavor_and_then_runs_to_its_end(
     kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> None:
     async with operating(kubeconfig, namespace, tmp_path) as stage:
         life = stage.life
         job = await life.create(xray_job(namespace))
-
-        async def refused() -> bool:
-            return conditions(await life.job()).get("Accepted") == ("False", "ClaimNotFound")
-
-        await until("the claims are missed", refused)
+        await life.says("Accepted", "ClaimNotFound")
         assert apply(kubeconfig, claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
         end = await life.live_through(job)
         assert end["status"]["observedGeneration"] == end["metadata"]["generation"]
@@ -58,8 +49,8 @@ async def test_corrupt_data_fails_the_job_at_once(kubeconfig: Path, namespace: s
         await kubelet.prepare_starts(6)
         await kubelet.prepare_ends(20, 11, example("error-result.json"))
         failed = await life.reached("Failed")
-        assert conditions(failed)["Ready"] == ("False", "DataCorrupt")
-        assert conditions(failed)["Stalled"] == ("True", "DataCorrupt")
+        assert conditions(failed["status"])["Ready"] == ("False", "DataCorrupt")
+        assert conditions(failed["status"])["Stalled"] == ("True", "DataCorrupt")
         assert len(failed["status"]["attempts"]) == 1
         reasons = sorted(event["reason"] for event in await life.events(job["metadata"]["uid"]))
         assert reasons == ["Accepted", "Created", "Failed"]
@@ -108,14 +99,8 @@ async def test_a_refused_job_says_so_and_starts_when_the_quota_is_gone(
     async with operating(kubeconfig, namespace, tmp_path) as stage:
         life = stage.life
         job = await life.create(xray_job(namespace))
-
-        async def refused() -> dict[str, Any] | None:
-            held = {c["type"]: c for c in (await life.job())["status"]["conditions"]}
-            return held if held["Ready"]["reason"] == "CreationRefused" else None
-
-        held = await until("the refusal is told", refused)
-        assert "exceeded quota: no-jobs" in held["Accepted"]["message"]
-        statuses = [held[kind]["status"] for kind in ("Accepted", "Reconciling", "Stalled", "Ready")]
+        held = conditions(await life.says("Accepted", "CreationRefused", "exceeded quota: no-jobs"))
+        statuses = [held[kind][0] for kind in ("Accepted", "Reconciling", "Stalled", "Ready")]
         assert statuses == ["False", "True", "False", "Unknown"]
         assert [event["reason"] for event in await life.events(job["metadata"]["uid"])] == ["Rejected"]
         assert kubectl(kubeconfig, "delete", "quota/no-jobs", "-n", namespace).returncode == 0
@@ -138,12 +123,7 @@ async def test_what_was_fixed_cannot_be_edited_and_its_loss_leaves_the_neighbour
         life = stage.life
         await life.create(xray_job(namespace, "neighbour"))
         await life.reached("Queued", "neighbour")
-
-        async def told() -> bool:
-            return conditions(await life.job("poisoned")).get("Stalled") == ("True", "RecordUnreadable")
-
-        await until("the poisoned job says so", told)
-        assert (await life.job("poisoned"))["status"]["run"]["jobName"] == child
+        assert (await life.says("Stalled", "RecordUnreadable", name="poisoned"))["run"]["jobName"] == child
 
 
 async def test_a_job_whose_label_was_taken_off_is_found_again(kubeconfig: Path, namespace: str, tmp_path: Path) -> None:

@@ -7,14 +7,13 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.integration.cluster_access import apply, kubectl, until
 from tests.integration.gitops import judge
 from tests.integration.kubelet import NODE, Kubelet
-from tests.integration.life import claim, example, xray_job
+from tests.integration.life import claim, conditions, example, xray_job
 from tests.integration.stage import Stage, operating
 
 pytestmark = pytest.mark.integration
@@ -60,15 +59,10 @@ async def trains(stage: Stage, run: str, node: str, seconds: int) -> Kubelet:
 
 async def node_lost(stage: Stage, run: str, node: str) -> None:
     """Until the run says so, in every place where people look."""
-
-    async def told() -> dict[str, Any] | None:
-        held = {c["type"]: c for c in (await stage.life.job(run))["status"]["conditions"]}
-        return held if held["Running"]["reason"] == "NodeLost" else None
-
-    held = await until(f"{run} says that its node is lost", told, SILENCE_SECONDS)
-    statuses = {kind: held[kind]["status"] for kind in ("Running", "Ready", "Reconciling", "Stalled")}
+    advice = f"kubectl delete node {node}, or kubectl taint nodes {node} "
+    held = conditions(await stage.life.says("Running", "NodeLost", advice, run, SILENCE_SECONDS))
+    statuses = {kind: held[kind][0] for kind in ("Running", "Ready", "Reconciling", "Stalled")}
     assert statuses == {"Running": "Unknown", "Ready": "Unknown", "Reconciling": "True", "Stalled": "False"}
-    assert f"kubectl delete node {node}, or kubectl taint nodes {node} " in held["Running"]["message"]
     (verdict,) = judge([await stage.life.job(run)])
     assert (verdict.kstatus, verdict.flux, verdict.argo) == ("InProgress", "InProgress", "Progressing")
 

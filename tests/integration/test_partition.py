@@ -84,13 +84,7 @@ async def holder(life: Life) -> str:
 
 async def told(life: Life, run: str, words: str) -> None:
     """Until a run says that it waits for the partition, and whom for."""
-
-    async def says() -> bool:
-        conditions = (await life.job(run)).get("status", {}).get("conditions", [])
-        running = next((c for c in conditions if c["type"] == "Running"), {})
-        return running.get("reason") == "PartitionHeld" and words in running["message"]
-
-    await until(f"{run} says {words!r}", says)
+    await life.says("Running", "PartitionHeld", words, run)
 
 
 async def wish(life: Life, run: str, **spec: Any) -> None:
@@ -140,13 +134,7 @@ async def test_a_run_whose_pod_pod_security_refuses_says_so(kubeconfig: Path, na
         preparation = kubelet(tried.life)
         await preparation.bind(1)
         await preparation.data_ends(3, 0, example("prepare-result.json"))
-
-        async def says() -> bool:
-            conditions = (await tried.life.job("one")).get("status", {}).get("conditions", [])
-            running = next((c for c in conditions if c["type"] == "Running"), {})
-            return running.get("reason") == "PodRefused" and "violates PodSecurity" in running["message"]
-
-        await until("the run says that its pod is refused", says)
+        await tried.life.says("Running", "PodRefused", "violates PodSecurity", "one")
 
 
 async def test_one_run_at_a_time_holds_a_partition_though_the_operator_is_killed_at_each_step(

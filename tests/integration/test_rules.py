@@ -14,11 +14,12 @@ from aiohttp import web
 
 from tests.integration.cluster_access import apply, kubectl, until
 from tests.integration.kubelet import Kubelet
-from tests.integration.life import STOPPED, Trainer, claim, example, xray_job
+from tests.integration.life import STOPPED, Trainer, claim, conditions, example, xray_job
 from tests.integration.operator_process import total
 from tests.integration.stage import JOBS, Stage, operating
 from tests.integration.trial import IP, METRICS_PORT, trial
 from xray_operator.core.accounting import SETTLING_SECONDS
+from xray_operator.core.conditions import find_condition
 
 pytestmark = pytest.mark.integration
 
@@ -95,7 +96,7 @@ async def test_a_run_stops_at_its_limit_and_a_raised_limit_acts_at_once(stage: S
     await kubelet.train_starts(-79)
     await kubelet.obeys(1, 143, STOPPED)
     stopped = (await stage.life.reached("Stopped"))["status"]
-    reasons = {c["type"]: (c["status"], c["reason"]) for c in stopped["conditions"]}
+    reasons = conditions(stopped)
     assert reasons["Stalled"] == ("True", "RunLimitReached")
     await stage.life.edit(limits={"runSeconds": 6000})
     kubelet = await stage.life.starts_training(created(job), 100)
@@ -106,7 +107,7 @@ async def test_a_run_stops_at_its_limit_and_a_raised_limit_acts_at_once(stage: S
 async def test_deadlines_are_the_operators_own_and_no_job_has_one(stage: Stage) -> None:
     await stage.life.create(xray_job(stage.namespace, limits={"runSeconds": 60, "queueSeconds": 1}))
     stopped = (await stage.life.reached("Stopped"))["status"]
-    reasons = {c["type"]: (c["status"], c["reason"]) for c in stopped["conditions"]}
+    reasons = conditions(stopped)
     assert reasons["Stalled"] == ("True", "QueueLimitReached")
     (raw,) = await stage.life.listed(JOBS)
     assert raw["spec"]["suspend"] is True
@@ -124,12 +125,8 @@ async def test_a_pair_of_volumes_that_no_node_can_mount_is_refused_with_the_fix(
     try:
         dataset = {"source": {"pvc": {"claimName": "on-a"}}}
         await stage.life.create(xray_job(lost, dataset=dataset, output={"claimName": "on-b"}))
-
-        async def told() -> str:
-            rows = (await stage.life.job())["status"]["conditions"]
-            return next((c["message"] for c in rows if c["reason"] == "VolumeImpossible"), "")
-
-        message = await until("the pair is refused", told)
+        status = await stage.life.says("Accepted", "VolumeImpossible")
+        message = find_condition(status, "Accepted")["message"]
         assert "lies on node-a and that of spec.output.claimName on node-b: no node can mount both" in message
         assert "use claims with ReadWriteMany" in message
     finally:
@@ -144,12 +141,7 @@ async def test_deleting_and_creating_again_waits_for_the_pods_that_write_to_the_
     kubelet = await stage.life.starts_training(created(job))
     assert kubectl(kubeconfig, "delete", "xtj", "cxr", "-n", stage.namespace, "--timeout=20s").returncode == 0
     again = await stage.life.create(xray_job(stage.namespace))
-
-    async def waits() -> bool:
-        rows = (await stage.life.job())["status"]["conditions"]
-        return any(c["reason"] == "FormerPodRuns" for c in rows)
-
-    await until("the new job waits for the old pod", waits)
+    await stage.life.says("Accepted", "FormerPodRuns")
     await kubelet.obeys(60, 143, STOPPED)
     fresh = await stage.life.starts_training(created(again), 100)
     await fresh.train_ends(150, 0, example("result.json") | {"phases": [], "adopted": True})

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster_access import apply, until
+from tests.integration.cluster_access import apply
 from tests.integration.kubelet import Kubelet
-from tests.integration.life import Trainer, claim, example, xray_job
+from tests.integration.life import Trainer, claim, conditions, example, xray_job
 from tests.integration.stage import JOBS, Stage, operating
 
 pytestmark = pytest.mark.integration
@@ -28,12 +28,6 @@ async def stage(kubeconfig: Path, namespace: str, tmp_path: Path) -> AsyncIterat
     assert apply(kubeconfig, claim(namespace, "nih"), claim(namespace, "out")).returncode == 0
     async with operating(kubeconfig, namespace, tmp_path) as stage:
         yield stage
-
-
-async def condition(stage: Stage, kind: str) -> tuple[str, str] | None:
-    """Its status and reason; None while the operator has not told of it yet."""
-    rows = (await stage.life.job()).get("status", {}).get("conditions", ())
-    return next(((row["status"], row["reason"]) for row in rows if row["type"] == kind), None)
 
 
 async def hangs(kubelet: Kubelet) -> None:
@@ -63,7 +57,7 @@ async def test_a_run_that_does_not_move_is_restarted_twice_and_then_stands_still
             assert await failed_pods(stage) == 0, "an eviction is no failure that the Job counts"
         stopped = (await stage.life.reached("Stopped"))["status"]
         assert [row["reason"] for row in stopped["attempts"]] == ["NoProgress"] * 3
-        assert await condition(stage, "Stalled") == ("True", "RestartLimitReached")
+        assert conditions(stopped)["Stalled"] == ("True", "RestartLimitReached")
         (raw,) = await stage.life.listed(JOBS)
         assert raw["spec"]["suspend"] is True
         trainer.answer = MOVES
@@ -88,17 +82,9 @@ async def test_a_run_that_does_not_move_is_only_told_of_where_nobody_asks_for_mo
         await kubelet.prepare_starts(-299)
         await kubelet.prepare_ends(-280, 0, example("prepare-result.json"))
         await kubelet.train_starts(-279)
-
-        async def stalled() -> bool:
-            return await condition(stage, "Stalled") == ("True", "NoProgress")
-
-        await until("the run is stalled", stalled)
-        assert await condition(stage, "Ready") == ("False", "NoProgress")
+        stalled = conditions(await stage.life.says("Stalled", "NoProgress"))
+        assert (stalled["Stalled"], stalled["Ready"]) == (("True", "NoProgress"), ("False", "NoProgress"))
         trainer.answer = MOVES
-
-        async def moves() -> bool:
-            return await condition(stage, "Stalled") == ("False", "StallOver")
-
-        await until("it moves again", moves)
-        assert await condition(stage, "Ready") == ("True", "Started")
+        moving = conditions(await stage.life.says("Stalled", "StallOver"))
+        assert (moving["Stalled"], moving["Ready"]) == (("False", "StallOver"), ("True", "Started"))
         assert not [write for write in stage.proxy.writes if "eviction" in write or write.startswith("PATCH")]
