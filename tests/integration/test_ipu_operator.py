@@ -107,6 +107,16 @@ async def graphcores_operator(kubeconfig: Path, namespace: str, ipus: int = 4) -
         await process.wait()
 
 
+@contextlib.asynccontextmanager
+async def operators(kubeconfig: Path, namespace: str, folder: Path) -> AsyncIterator[Trial]:
+    """Graphcore's, as it is played, and ours."""
+    async with (
+        graphcores_operator(kubeconfig, namespace),
+        trial(kubeconfig, namespace, folder, IP, defaultPrepareFlavor=CHEAP) as tried,
+    ):
+        yield tried
+
+
 async def free_partitions() -> int:
     async with aiohttp.ClientSession() as session, session.post(f"{URL}/query", json={"size": 4}) as answer:
         return int((await answer.json())["numOfPartitions"])
@@ -191,10 +201,7 @@ async def partition_is(free: int) -> None:
 async def test_a_run_waits_until_a_partition_is_free_and_becomes_an_ipu_job(
     kubeconfig: Path, namespace: str, by_operator: str, tmp_path: Path
 ) -> None:
-    async with (
-        graphcores_operator(kubeconfig, namespace),
-        trial(kubeconfig, namespace, tmp_path, IP, defaultPrepareFlavor=CHEAP) as tried,
-    ):
+    async with operators(kubeconfig, namespace, tmp_path) as tried:
         life = tried.life
         await create(life, by_operator)
         preparation = kubelet(life)
@@ -224,10 +231,7 @@ async def test_a_run_waits_until_a_partition_is_free_and_becomes_an_ipu_job(
 async def test_what_may_pass_is_tried_again_by_another_ipu_job_and_what_cant_is_not(
     kubeconfig: Path, namespace: str, by_operator: str, tmp_path: Path
 ) -> None:
-    async with (
-        graphcores_operator(kubeconfig, namespace),
-        trial(kubeconfig, namespace, tmp_path, IP, defaultPrepareFlavor=CHEAP) as tried,
-    ):
+    async with operators(kubeconfig, namespace, tmp_path) as tried:
         life = tried.life
         await create(life, by_operator)
         await is_prepared(life)
@@ -249,8 +253,7 @@ async def test_a_suspended_run_lets_go_of_its_partition_and_a_rerun_or_a_deletio
     kubeconfig: Path, namespace: str, by_operator: str, tmp_path: Path
 ) -> None:
     async with (
-        graphcores_operator(kubeconfig, namespace),
-        trial(kubeconfig, namespace, tmp_path, IP, defaultPrepareFlavor=CHEAP) as tried,
+        operators(kubeconfig, namespace, tmp_path) as tried,
         Trainer(example("progress.json") | {"phases": []}).serve(IP),
     ):
         life = tried.life
@@ -291,8 +294,7 @@ async def test_a_run_that_does_not_move_goes_on_in_another_ipu_job(
 ) -> None:
     trainer = Trainer(STANDS_STILL)
     async with (
-        graphcores_operator(kubeconfig, namespace),
-        trial(kubeconfig, namespace, tmp_path, IP, defaultPrepareFlavor=CHEAP) as tried,
+        operators(kubeconfig, namespace, tmp_path) as tried,
         trainer.serve(IP),
     ):
         life = tried.life
@@ -318,10 +320,7 @@ async def test_a_run_that_does_not_move_goes_on_in_another_ipu_job(
 async def test_an_operator_that_is_killed_after_each_write_makes_nothing_twice(
     kubeconfig: Path, namespace: str, by_operator: str, tmp_path: Path
 ) -> None:
-    async with (
-        graphcores_operator(kubeconfig, namespace),
-        trial(kubeconfig, namespace, tmp_path, IP, defaultPrepareFlavor=CHEAP) as tried,
-    ):
+    async with operators(kubeconfig, namespace, tmp_path) as tried:
         life = tried.life
 
         def kill(_: int) -> bool:
