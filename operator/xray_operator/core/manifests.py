@@ -272,7 +272,8 @@ def _train_container(plan: Plan, parts: PodParts) -> dict[str, Any]:
 
 
 def _ports(port: int) -> list[dict[str, Any]]:
-    return [{"name": "progress", "containerPort": port}]
+    # protocol is a key of the list of ports: CRDs with pod templates of their own may ask for it, where Jobs have a default
+    return [{"name": "progress", "containerPort": port, "protocol": "TCP"}]
 
 
 def _run_container(plan: Plan, name: str, image: str) -> dict[str, Any]:

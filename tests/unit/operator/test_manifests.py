@@ -217,7 +217,9 @@ def test_a_run_on_the_hosts_network_has_a_port_of_its_own_and_says_it_everywhere
     assert json.loads(build_config_map(run)["data"]["run.json"])["progress_port"] == port
     template = build_job(run)["spec"]["template"]
     assert template["metadata"]["annotations"]["prometheus.io/port"] == str(port)
-    assert template["spec"]["containers"][0]["ports"] == [{"name": "progress", "containerPort": port}]
+    assert template["spec"]["containers"][0]["ports"] == [
+        {"name": "progress", "containerPort": port, "protocol": "TCP"}
+    ]
     assert RUNS["vipuPartition-secret"].progress_port == names.PROGRESS_PORT
 
 
