@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.unit.trainer.trained import BEGIN, Scene, evaluation, make_scene
@@ -20,10 +22,10 @@ from xray_trainer.dataset import open_part
 from xray_trainer.model import normalise
 from xray_trainer.report.attention import attention_maps, roll_out
 from xray_trainer.report.contents import judge, make_contents
-from xray_trainer.report.figures import make_svg
+from xray_trainer.report.figures import STYLE, make_svg
 from xray_trainer.report.page import duration, worth_showing
 from xray_trainer.report.pictures import FILMS, FILMS_WITH_FINDING, choose_films
-from xray_trainer.report.plots import make_panels, make_plots
+from xray_trainer.report.plots import make_panels, make_plots, make_sheet, measured
 
 HOSTILE = "<img src=x onerror=alert(1)>$\\frac{}&\x07-->"
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta"}
@@ -278,6 +280,21 @@ def test_plots_are_drawn_alike_each_time_and_in_the_colours_of_the_page(contents
         assert "var(--blue)" in svg
         assert not re.findall(r"#[0-9a-f]{6}", svg)
         assert ElementTree.fromstring(svg).attrib["aria-label"] == plot.description
+
+
+@pytest.mark.parametrize("most", [0.09, 1.0])
+def test_what_is_written_on_the_axes_of_a_finding_stays_in_its_panel(contents: dict[str, Any], most: float) -> None:
+    (finding, *_) = measured(contents["evaluation"]["findings"])
+    bins = [{"images": 9, "mean_score": most, "share_positive": most}]
+    with rc_context(STYLE):
+        sheet = Figure(figsize=make_sheet([finding] * 2).inches)
+        make_sheet([finding | {"reliability": bins}] * 2).draw(sheet)
+        sheet.draw_without_rendering()
+        for panel in sheet.subfigs:
+            for axes in panel.axes:
+                drawn = axes.get_tightbbox()
+                assert panel.bbox.x0 <= drawn.x0 < drawn.x1 <= panel.bbox.x1
+                assert panel.bbox.y0 <= drawn.y0
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(11, "11 s"), (185, "3 min 05 s"), (3720, "1 h 02 min")])

@@ -14,7 +14,7 @@ Finding = Mapping[str, Any]
 
 NAME_CHARACTERS = 22
 """Longer names of findings are cut: they would leave no room for the plot."""
-PANEL_AXES = ((0.11, 0.2, 0.35, 0.68), (0.63, 0.2, 0.35, 0.68))
+PANEL_AXES = ((0.14, 0.2, 0.33, 0.68), (0.645, 0.2, 0.33, 0.68))
 """Left, bottom, width and height of both plots of a finding, in shares of its panel."""
 AXIS_ENDS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Of the scores: most findings are rare, and theirs are low."""

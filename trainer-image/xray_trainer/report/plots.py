@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xray_trainer.report.drawing import (
+    PANEL_AXES,
     Finding,
     Row,
     by_auroc,
@@ -91,7 +92,7 @@ def make_sheet(findings: Sequence[Finding]) -> Plot:
         places = sheet.subfigures(rows, SHEET_COLUMNS, squeeze=False).flat
         for place, finding in zip(places, drawn):
             draw_finding(place, finding)
-            place.text(0.11, 0.92, shown_name(finding["name"]), fontweight="bold")
+            place.text(PANEL_AXES[0][0], 0.92, shown_name(finding["name"]), fontweight="bold")
 
     size = (SHEET_COLUMNS * PANEL[0], rows * PANEL[1])
     return Plot("roc_reliability", size, draw, "ROC curves and reliability of all findings.", constrained=False)
