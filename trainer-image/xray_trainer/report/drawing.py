@@ -165,7 +165,7 @@ def draw_labels(axes: Axes, parts: Mapping[str, Mapping[str, Any]]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("% of the part's images")
     axes.grid(axis="x", alpha=0.25)
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def _shares(part: Mapping[str, Any]) -> Dict[str, float]:
