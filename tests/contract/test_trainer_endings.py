@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from tests.contract.test_trainer_run import run
+from tests.unit.operator.builders import make_flavor
 from tests.unit.trainer.build import run_document, write_data_set
+from xray_operator.core.backends.gpu import Gpu
+from xray_operator.core.spec import FlavorSpec
 
 pytestmark = pytest.mark.usefixtures("environment_as_before")
 
@@ -75,7 +78,11 @@ def test_15_a_model_that_memory_does_not_hold(document: dict[str, Any], tmp_path
     assert (code, result["reason"]) == (15, "OutOfMemory")
 
 
-def test_21_a_gpu_that_is_paid_for_and_absent(document: dict[str, Any], tmp_path: Path) -> None:
+def test_21_a_gpu_that_is_paid_for_and_absent(
+    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (expected,) = Gpu().pod_parts(FlavorSpec.model_validate(make_flavor("gpu"))).env
+    monkeypatch.setenv(expected["name"], expected["value"])
     held = {"flavor": "gpu", "backend": "gpu", "resource_name": "nvidia.com/gpu", "count": 1}
     code, result = run(tmp_path, "train", {**document, "accelerator": held})
     assert (code, result["reason"]) == (21, "AcceleratorNotAcquired")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
@@ -54,6 +55,8 @@ from xray_trainer.resources import available_cores
 
 LOG = logging.getLogger(__name__)
 
+EXPECTED_DEVICE = "XRAY_DEVICE"
+"""Variable with what the pod is paid for to train on, where that is not for the backend to choose."""
 PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "numpy", "pyarrow")
 """Libraries whose versions decide over the weights."""
 NO_MEMORY = "DefaultCPUAllocator"
@@ -115,7 +118,7 @@ def where_it_runs(run_file: RunFile) -> str:
     held = run_file.accelerator
     if torch.cuda.is_available():
         return f"torch backend on one GPU ({torch.cuda.get_device_name(0)}); the pod holds {held.count}"
-    if held.backend == "gpu":
+    if os.environ.get(EXPECTED_DEVICE) == "cuda":
         raise AcceleratorError(
             f"{held.count} {held.resource_name} are held by this pod and CUDA finds none; expected a GPU"
         )
