@@ -121,7 +121,7 @@ def test_the_document_has_what_the_page_shows(contents: dict[str, Any], scene: S
         assert [finding["real"] for finding in film["findings"]] == [label == 1 for label in labels[film["ordinal"]]]
         for finding in film["findings"]:
             threshold = finding["threshold"]
-            assert finding["predicted"] == (threshold is not None and finding["score"] >= threshold)
+            assert finding["predicted"] == (None if threshold is None else finding["score"] >= threshold)
 
 
 def test_no_file_name_and_no_patient_are_told(scene: Scene) -> None:
@@ -185,6 +185,19 @@ def test_figures_that_could_not_be_measured_leave_a_page(scene: Scene, tmp_path:
     figures["subgroups"] = []
     assert scene._replace(output=tmp_path).write(evaluation=figures, rows=[]) == "report.html"
     assert "Nothing could be measured." in Reader((tmp_path / "report.html").read_text()).text
+
+
+def test_without_a_threshold_nothing_is_decided_and_so_nothing_missed(scene: Scene, tmp_path: Path) -> None:
+    figures = evaluation()
+    for finding in figures["findings"]:
+        finding["threshold"] = None
+    scene._replace(output=tmp_path).write(evaluation=figures)
+    films = json.loads((tmp_path / "report.json").read_text())["films"]
+    assert {finding["predicted"] for film in films for finding in film["findings"]} == {None}
+    assert any(finding["real"] for film in films for finding in film["findings"])
+    page = (tmp_path / "report.html").read_text()
+    assert set(re.findall(r'<span class="mark">(.*?)</span>', page)) == {"no threshold"}
+    assert "without one, as of a finding that no validation film has, nothing is decided" in page
 
 
 def test_an_auroc_without_an_interval_says_why(scene: Scene, tmp_path: Path) -> None:

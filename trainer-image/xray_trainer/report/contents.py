@@ -159,7 +159,7 @@ def _judged(name: str, score: float, label: int, threshold: Optional[float]) -> 
         "name": name,
         "score": round(score, DECIMALS),
         "threshold": threshold,
-        "predicted": threshold is not None and score >= threshold,
+        "predicted": None if threshold is None else score >= threshold,
         "real": bool(label),
     }
 

@@ -61,7 +61,7 @@ def render(contents: Mapping[str, Any], pictures: Pictures) -> str:
 def worth_showing(findings: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
     """Of a film's findings those that are there or were predicted, and the likeliest others; the likeliest first.
 
-    Each with `mark`: found, missed, false alarm, or nothing.
+    Each with `mark`: found, missed, false alarm, no threshold (then nothing was decided), or nothing.
     """
     ordered = sorted(findings, key=lambda finding: finding["score"], reverse=True)
     shown = [finding for finding in ordered if finding["real"] or finding["predicted"]]
@@ -80,6 +80,8 @@ def gather_notes(findings: Sequence[Mapping[str, Any]]) -> Dict[str, List[str]]:
 
 
 def _mark(finding: Mapping[str, Any]) -> str:
+    if finding["predicted"] is None:
+        return "no threshold"
     if finding["real"]:
         return "found" if finding["predicted"] else "missed"
     return "false alarm" if finding["predicted"] else ""
