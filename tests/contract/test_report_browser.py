@@ -12,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from dev.cluster.tools import BROWSER_PACKAGES, need_packages
+from dev.report_picture import PARTS
 from tests.unit.trainer.trained import make_scene
 from xray_trainer.report.pictures import FILMS, SAMPLES
 
@@ -140,6 +141,14 @@ def test_the_attention_maps_can_be_switched_on_from_the_keyboard(browser: Browse
     assert shown_maps(page) == FILMS
     page.keyboard.press("Space")
     assert shown_maps(page) == 0
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_pictures_for_the_documentation_can_be_taken(browser: Browser, report: Path, part: str) -> None:
+    page = Reading(browser, report).page
+    page.emulate_media(reduced_motion="reduce")
+    assert all(shot.startswith(b"\x89PNG") for shot in PARTS[part](page))
+    assert shown_maps(page) == (FILMS if part == "attention" else 0)
 
 
 def reach(page: Page, target: Any) -> None:

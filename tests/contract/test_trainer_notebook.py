@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,8 @@ def test_the_outputs_that_are_shown_are_whole_small_and_of_nobody_s_machine() ->
     notebook = nbformat.reads(text, as_version=4)
     nbformat.validate(notebook)
     assert len(text.encode()) < MAX_BYTES
-    assert figures(notebook) == 1
+    (figure,) = [output["data"]["image/png"] for output in outputs(notebook) if output.output_type == "display_data"]
+    assert b64decode(figure) == (REPOSITORY / "docs" / "images" / "notebook.png").read_bytes(), "of the gallery"
     assert len(told(notebook)) == 9
     assert {output.output_type for output in outputs(notebook)} == {"stream", "display_data"}
     assert {output["name"] for output in outputs(notebook) if output.output_type == "stream"} == {"stdout"}
