@@ -107,17 +107,22 @@ def incoming(source: BinaryIO) -> Iterator[Incoming]:
 
 
 def save(file: Incoming, folder: Path) -> Path:
-    """Write a file below the folder; it appears under its name when it is whole and its digest is right."""
+    """Write a file below the folder; it appears under its name when it is whole and its digest is right.
+
+    Raises: CommandError if it can't be written.
+    """
     target = folder.joinpath(*file.path.parts)
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as sink:
             for piece in file.pieces():
                 sink.write(piece)
         part.replace(target)
+    except OSError as error:
+        raise CommandError(f'the path "{target}" cannot be written: {error.strerror}') from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             part.unlink()
     return target
 

@@ -102,3 +102,11 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, path: object) -> None:
 def test_other_words_are_no_files(tmp_path: Path, line: bytes) -> None:
     with pytest.raises(BrokenStreamError):
         received(line, tmp_path / "here")
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "a.png").write_bytes(b"12345")
+    (tmp_path / "here").write_text("a file")
+    with pytest.raises(CommandError, match=r'the path ".*/here/a\.png" cannot be written: '):
+        received(sent(tmp_path / "run", ["*.png"]), tmp_path / "here")
