@@ -58,6 +58,10 @@ class Flags:
         return {**job, "metadata": metadata, "spec": spec | _given(flavor=self.flavor)}
 
     def _source(self, spec: Raw) -> Raw | None:
+        if self.synthetic is not None and (self.claim or self.path):
+            raise CommandError(
+                "--synthetic goes with neither --claim nor --path: X-rays are generated, or lie on a claim"
+            )
         if self.synthetic is not None:
             return {"synthetic": {"images": self.synthetic}}
         if self.claim:
@@ -101,7 +105,9 @@ def _documents(file: str) -> list[Any]:
         return list(yaml.load_all(text, LOADER))
     except FileNotFoundError as error:
         raise CommandError(f'the path "{file}" does not exist') from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise CommandError(f"{file}: {' '.join(str(error).split())}") from error
 
 
