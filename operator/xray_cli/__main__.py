@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import typer
 from typer._completion_classes import completion_init
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
 from typer.main import get_command
 
 from xray_cli.errors import CommandError
@@ -45,8 +45,23 @@ INTERRUPTED: Final = 130
 """As a shell says of what SIGINT ended."""
 
 
+class Argument(TyperArgument):
+    """Told as kubectl tells it: NAME, without braces and types of Python."""
+
+    def display_type_rich(self, ctx: Any) -> None:  # noqa: ARG002
+        return None
+
+    def _usage_display_name(self) -> str:
+        return super()._usage_display_name().replace("{", "").replace("}", "")
+
+
 class Commands(TyperGroup):
     """The commands of COMMANDS."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        # names alone: one is suggested for a similar word
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # see get_command
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -57,7 +72,11 @@ class Commands(TyperGroup):
         module, _, function = COMMANDS[cmd_name].partition(":")
         alone = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
         alone.command(cmd_name)(getattr(importlib.import_module(module), function))
-        return get_command(alone)
+        command = get_command(alone)
+        for param in command.params:
+            if isinstance(param, TyperArgument):
+                param.__class__ = Argument
+        return command
 
 
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -119,7 +138,8 @@ def run(arguments: list[str]) -> int:
 def usage_error(error: Any) -> str:
     """As kubectl puts it: what is wrong, and where the help is."""
     asked = error.ctx.command_path if getattr(error, "ctx", None) else PROGRAM
-    return f"error: {error.format_message()}\nSee '{asked} --help' for usage."
+    told = " ".join(error.format_message().replace("Value error, ", "").split())  # pydantic's word
+    return f"error: {told}\nSee '{asked} --help' for usage."
 
 
 if __name__ == "__main__":

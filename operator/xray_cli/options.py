@@ -50,7 +50,7 @@ Namespace = Annotated[
         "--namespace",
         "-n",
         metavar="NAMESPACE",
-        help="Where to look. That of the context if left out.",
+        help="Namespace to act in; that of the context if left out.",
         autocompletion=complete_namespaces,
     ),
 ]

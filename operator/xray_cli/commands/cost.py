@@ -42,7 +42,7 @@ def read_month(text: str) -> str:
 Jobs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[NAME]...", help="Names of jobs; all of the namespace if left out.", autocompletion=complete_jobs
+        metavar="NAME", help="Names of jobs; all of the namespace if left out.", autocompletion=complete_jobs
     ),
 ]
 
@@ -55,7 +55,8 @@ def tell_cost(
     per: Annotated[
         list[Per] | None,
         typer.Option(
-            help="Add up per namespace, month (UTC, in which a run began) or flavor; may be given several times."
+            metavar=f"<{'|'.join(Per)}>",
+            help="Add up per namespace, month (UTC, in which a run began) or flavor; may be given several times.",
         ),
     ] = None,
     month: Annotated[

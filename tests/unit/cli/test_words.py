@@ -1,0 +1,47 @@
+"""What a user is told of words that make no sense, and how the help names what a command takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from xray_cli.__main__ import run
+
+OFFLINE = ("submit", "--name=a", "--flavor=x", "--results=out", "--dry-run=client", "-n=x")
+"""No cluster is asked."""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("lst",), "error: No such command 'lst'. Did you mean 'list'?\nSee 'kubectl xray --help' for usage.\n"),
+        (("frobnicate",), "error: No such command 'frobnicate'.\nSee 'kubectl xray --help' for usage.\n"),
+        (
+            ("logs", "cxr", "-c", "main"),
+            "error: Invalid value for '--container' / '-c': 'main' is not one of 'prepare', 'train'.\n"
+            "See 'kubectl xray logs --help' for usage.\n",
+        ),
+        (
+            ("completion",),
+            "error: Missing argument 'SHELL'. Choose from: bash, zsh, fish\n"
+            "See 'kubectl xray completion --help' for usage.\n",
+        ),
+        (("submit", "-f", "/"), "error: /: Is a directory\n"),
+        (
+            (*OFFLINE, "--synthetic=60", "--claim=nih"),
+            "error: --synthetic goes with neither --claim nor --path: X-rays are generated, or lie on a claim\n",
+        ),
+    ],
+)
+def test_a_refusal(words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words]) == 1
+    assert capsys.readouterr() == ("", told)
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"), [("describe", "NAME..."), ("cost", "[NAME]..."), ("report", "NAME"), ("completion", "SHELL")]
+)
+def test_names_stand_as_kubectl_has_them(command: str, usage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"Usage: kubectl xray {command} [OPTIONS] {usage}\n")
+    assert "<list" not in told
