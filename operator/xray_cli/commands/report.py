@@ -60,8 +60,8 @@ def bring_report(
     if page not in found:
         told = f"there is no {PAGE}: the image that trained ({job['status']['run'].get('trainImage', '?')}) wrote none"
         print(f"note: {told}", file=sys.stderr)
-    elif show:
-        webbrowser.open(page.resolve().as_uri())
+    elif show and not webbrowser.open(page.resolve().as_uri()):
+        print("note: no browser is found here that could open the page", file=sys.stderr)
 
 
 def check_has_report(job: Raw) -> None:
