@@ -93,6 +93,10 @@ def test_the_same_is_printed_afterwards(admin: User, followed: tuple[Manifest, s
     assert [line.partition("] ")[2] for line in out.splitlines()][-2:] == last.stdout.splitlines()
     first = admin.xray("logs", NAME, "--attempt", "1", "-c", "train")
     assert first.stdout.splitlines()[-2:] == last.stdout.splitlines()
+    prepared = admin.xray("logs", NAME, "-c", "prepare")
+    assert prepared.stdout.splitlines() == [
+        line.partition("] ")[2] for line in out.splitlines() if line.partition("] ")[0].endswith("/prepare")
+    ]
 
 
 def test_the_report_comes_whole_and_the_pod_goes(
@@ -149,8 +153,13 @@ def test_a_user_with_the_rights_that_the_refusal_names_gets_the_report(
     advice = next(line.split() for line in refused.stderr.splitlines() if " create role " in line)
     kube.kubectl(*advice[1:])
     kube.kubectl("-n", namespace, "create", "rolebinding", "xray-reader", "--role=xray-reader", account)
-    done = user.xray("report", NAME, "-o", str(tmp_path / "report"))
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    words = ("report", NAME, "-n", namespace, "-o", str(tmp_path / "report"), "--open")
+    done = xray(user.kubeconfig, *words, more={"BROWSER": f"{browser} %s"}, seconds=600)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "opened").read_text() == f"{(tmp_path / 'report' / 'report.html').as_uri()}\n"
     assert (tmp_path / "report" / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -119,6 +119,20 @@ async def test_some_of_the_list(xray: CommandLine) -> None:
 
 
 @pytest.mark.usefixtures("jobs")
+async def test_another_context_of_another_kubeconfig(xray: CommandLine, kubeconfig: Path, tmp_path: Path) -> None:
+    document = yaml.safe_load(xray.kubeconfig.read_text())
+    elsewhere = {"cluster": "test", "user": "test", "namespace": "default"}
+    document["contexts"].append({"name": "elsewhere", "context": elsewhere})
+    document["current-context"] = "elsewhere"
+    (tmp_path / "two").write_text(yaml.safe_dump(document))
+    nowhere, words = CommandLine(Path(os.devnull)), ("list", "-o", "name", "--kubeconfig", str(tmp_path / "two"))
+    everywhere = [row[0].partition("/")[2] for row in (await nowhere(*words, "--context", "test")).rows]
+    assert everywhere == list(NAMES)
+    theirs = kubectl(kubeconfig, "get", "xtj", "-n", "default", "-o", "name").stdout
+    assert (await nowhere(*words)).out == theirs
+
+
+@pytest.mark.usefixtures("jobs")
 async def test_objects_are_kubectls(xray: CommandLine, kubeconfig: Path, namespace: str) -> None:
     ours = json.loads((await xray("list", "-o", "json")).out)
     theirs = json.loads(kubectl(kubeconfig, "get", "xtj", "-n", namespace, "-o", "json").stdout)
@@ -212,6 +226,9 @@ async def test_a_job_out_of_a_file_and_out_of_flags(xray: CommandLine, namespace
     assert stored["dataset"]["source"] == {"pvc": {"claimName": "nih", "path": "all"}}
     assert {**stored["training"], "epochs": 5, "globalBatchSize": 64, "seed": 7} == stored["training"]
     assert stored["output"] == {"claimName": "out"}
+    own = ["--name=own", "--model=acme/vit-chest", "--revision=v2", "-o", "yaml"]
+    made = yaml.safe_load((await xray("submit", *flags[1:], *own)).out)
+    assert made["spec"]["model"] == {"name": "acme/vit-chest", "revision": "v2"}
 
 
 async def test_dry_runs_store_nothing(xray: CommandLine) -> None:
@@ -414,6 +431,26 @@ async def test_watching_over_broken_watches(kubeconfig: Path, namespace: str, tm
         ["cxr-a", "Preparing"],
         ["cxr-b", "Deleted"],
     ], "each row once"
+
+
+@pytest.mark.usefixtures("jobs")
+async def test_watching_some_of_all_namespaces(xray: CommandLine, kubeconfig: Path, namespace: str) -> None:
+    own = xray_job(namespace, "own")
+    own["metadata"]["labels"] = {"watched-by": namespace}
+    assert apply(kubeconfig, own).returncode == 0
+    async with xray.running("watch", "-A", "-l", f"watched-by={namespace}") as watching:
+        await watching.says("Pending")
+        set_status(kubeconfig, namespace, "cxr-a", {"state": "Queued"})
+        set_status(kubeconfig, namespace, "own", {"state": "Preparing"})
+        await watching.says("Preparing")
+        watching.interrupt()
+        done = await watching.ended()
+    assert done.code == 130
+    assert [row[:3] for row in done.rows] == [
+        ["NAMESPACE", "NAME", "STATE"],
+        [namespace, "own", "Pending"],
+        [namespace, "own", "Preparing"],
+    ]
 
 
 @pytest.mark.usefixtures("jobs")

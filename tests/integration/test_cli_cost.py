@@ -132,6 +132,8 @@ def test_a_quote_from_the_clusters_finished_runs(kubeconfig: Path, namespace: st
     assert (item["source"], item["images"], item["perHour"]) == ("history (3 runs)", 1000, "8.50")
     assert item["total"]["seconds"] == {"p50": 235, "p90": 335}
     assert item["total"]["amount"] == {"p50": "0.5549", "p90": "0.7910"}
+    on_another = quoted(kubeconfig, namespace, "--flavor", name, job=xray_job(namespace, "next"))
+    assert on_another["total"] == item["total"]
     item = quoted(kubeconfig, namespace, "--epochs", "6", "--images", "2000", job=job)
     assert {row["name"]: row["seconds"]["p50"] for row in item["phases"]}["Training"] == 800
     other = xray_job(namespace, "next", flavor=name, dataset=job["spec"]["dataset"] | {"imageSize": 64})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.command_line import xray
 from tests.integration.cluster_access import apply, kubectl
@@ -86,6 +87,8 @@ def test_doctor_tells_what_a_run_needs_until_it_is_there(kubeconfig: Path, names
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[0] == ["CHECK", "STATE", "MESSAGE"]
     assert ["claims", "ok", "results", "(ReadWriteMany)"] in lines
+    told = yaml.safe_load(xray(kubeconfig, "doctor", "-n", namespace, "-o", "yaml").stdout)
+    assert {"check": "claims", "state": "ok", "message": "results (ReadWriteMany)"} in told
 
 
 def test_doctor_tells_a_stranger_what_is_not_for_him(stranger: Path, namespace: str) -> None:

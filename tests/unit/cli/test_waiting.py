@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.text import Text
@@ -10,6 +11,7 @@ from rich.text import Text
 from xray_cli.standing import Standing
 from xray_cli.waiting import display_on
 
+COLOUR = r"\x1b\[[\d;]+m"
 LONG = "chest-xray-vit-base-lr-2e-4-seed-17"
 
 
@@ -18,14 +20,19 @@ class Terminal(io.StringIO):
         return True
 
 
-def last_lines(name: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Of a bar in the middle of a training."""
+def drawn(name: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bar in the middle of a training, as a terminal is sent it."""
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TERM", "xterm-256color")
     terminal = Terminal()
     with display_on(terminal, len(name)) as display:
         display.show(Standing(name, "Training", "", 42, "12m34s", "0.393978", "0.558682", "17.23 USD", None))
-    shown = [Text.from_ansi(line).plain.rstrip() for line in terminal.getvalue().replace("\r", "\n").split("\n")]
+    return terminal.getvalue()
+
+
+def last_lines(name: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    sent = drawn(name, columns, monkeypatch)
+    shown = [Text.from_ansi(line).plain.rstrip() for line in sent.replace("\r", "\n").split("\n")]
     return [line for line in shown if line][-2:]
 
 
@@ -42,3 +49,10 @@ def test_a_wide_terminal_has_all_in_one_line(monkeypatch: pytest.MonkeyPatch) ->
     line = last_lines(LONG, 140, monkeypatch)[-1]
     assert line.startswith(LONG)
     assert line.endswith("42% loss 0.393978  AUROC 0.558682  17.23 USD  12m34s left")
+
+
+def test_a_bar_has_colours_unless_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert re.search(COLOUR, drawn("vit", 80, monkeypatch))
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not re.search(COLOUR, drawn("vit", 80, monkeypatch))
