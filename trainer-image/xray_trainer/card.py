@@ -188,10 +188,13 @@ def _data(facts: Facts) -> str:
 def _figures(facts: Facts) -> str:
     result = facts.result
     mean, loss, floor = (_number(result[name]) for name in ("auroc_macro", "loss", "loss_floor"))
+    metadata, memory = (_number(facts.evaluation["floors"][name]) for name in ("metadata_auroc", "memory_auroc"))
     lines = [
         "## Figures on the held-out images",
         "",
         f"AUROC, mean of {result['findings_evaluated']} findings: **{mean}**{_interval(facts.evaluation)}.",
+        f"Without looking at a film, age, sex and view reach {metadata}, and the labels of the same patient's other films "
+        f"{memory}: only what is clearly above both was read from pixels.",
         f"Loss {loss}; a guess by prevalence alone, which sees no pixel, has {floor}.",
         "",
         "| finding | positives | AUROC | 95 % interval | threshold |",

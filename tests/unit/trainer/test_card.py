@@ -28,6 +28,7 @@ RESULT = {
 }
 EVALUATION: dict[str, Any] = {
     "macro": {"auroc_interval": [0.7, 0.8]},
+    "floors": {"metadata_auroc": 0.625, "memory_auroc": None},
     "findings": [
         {"name": "Mass", "auroc_interval": [0.71, 0.79], "threshold": 0.125},
         {"name": ODD, "auroc_interval": None, "threshold": None},
@@ -48,6 +49,7 @@ def test_the_card_has_figures_intervals_and_thresholds(facts: Facts) -> None:
     assert "| Mass | 1,234 | 0.750 | 0.710 to 0.790 | 0.125 |" in card
     assert "| train | 1,000 | 300 |" in card
     assert "a guess by prevalence alone, which sees no pixel, has 0.250" in card
+    assert "age, sex and view reach 0.625, and the labels of the same patient's other films –" in card
 
 
 def test_what_could_not_be_measured_has_no_number_and_a_name_is_no_markup(facts: Facts) -> None:
