@@ -171,7 +171,7 @@ def test_what_training_said_outlives_its_pod(kube: Kube, admin: User, followed: 
     assert gone.stderr == f"error: the pods of {NAME} are gone; --previous brings what training said in them\n"
     kept = admin.xray("logs", NAME, "-c", "train", "--previous")
     assert kept.returncode == 0, kept.stderr
-    assert "the pod is gone: this is train.log of all attempts" in kept.stderr
+    assert "the pod's log is gone: this is train.log of all attempts" in kept.stderr
     said = [line.partition("] ")[2] for line in out.splitlines() if "/train] " in line]
     assert kept.stdout.splitlines()[-1] == said[-1]
     assert set(kept.stdout.splitlines()) <= set(said)

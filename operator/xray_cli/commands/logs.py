@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import deque
@@ -109,15 +110,17 @@ class Log:
             raise CommandError(self._nothing(job, sources))
         told = [self._print(source, (text for _, text in self._lines(source, self._tail))) for source in started]
         if not any(told):
-            raise CommandError("no log is left; --previous brings what training said")
+            raise LostLogError("no log is left; --previous brings what training said")
 
     def print_earlier(self) -> None:
-        """Of the attempt before the latest; from the run's folder where its pod is gone."""
+        """Of the attempt before the latest; from the run's folder where its pod or what it said is gone."""
         job, pods = self._look()
         number = earlier_attempt(job, pods)
         if number is not None:
-            self.print_now(number)
-        elif names.TRAIN in self._containers:
+            with contextlib.suppress(LostLogError):
+                self.print_now(number)
+                return
+        if names.TRAIN in self._containers:
             self._print_file(job)
         else:
             raise CommandError(
@@ -215,9 +218,9 @@ class Log:
         if not has_trained(job):
             raise CommandError(f"it has not trained yet, so there is no {LOG_FILE}; {read_standing(job).line}")
         claim = job["status"]["run"]["claimName"]
-        purpose = f"the pods of earlier attempts are gone; {LOG_FILE} is read from claim {claim} through a pod"
+        purpose = f"the logs of earlier attempts are gone; {LOG_FILE} is read from claim {claim} through a pod"
         place = find_place(self._connection, job, purpose)
-        print(f"the pod is gone: this is {LOG_FILE} of all attempts", file=sys.stderr)
+        print(f"the pod's log is gone: this is {LOG_FILE} of all attempts", file=sys.stderr)
         with reading(self._connection, place) as pod:
             try:
                 found = False

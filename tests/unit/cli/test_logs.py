@@ -105,6 +105,16 @@ def test_what_a_node_has_forgotten_is_no_log(server: Server, capsys: pytest.Capt
     assert capsys.readouterr().err.endswith("error: no log is left; --previous brings what training said\n")
 
 
+def test_previous_reads_the_folder_where_a_node_has_forgotten(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers[next(path for path in server.answers if path.endswith("/cxr"))] = [job(attempts=2, state="Training")]
+    says(server, b"unable to retrieve container logs for containerd://1")
+    monkeypatch.setattr("xray_cli.commands.logs.Log._print_file", lambda *_: print("of train.log"))
+    assert run(["logs", "cxr", "-c", "train", "--previous"]) == 0
+    assert capsys.readouterr().out == "of train.log\n"
+
+
 def test_a_connection_that_breaks_is_made_anew_and_nothing_is_told_twice(
     server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
