@@ -1,7 +1,7 @@
 """A picture of what a command prints on a terminal, for the pages: python -m dev.terminal_picture OUT.svg COMMAND ...
 
 The command runs on a terminal of its own, so it has its colours; the picture names no font that has to be fetched. With
-`--until TEXT` before OUT.svg it is taken, and the command ended, as soon as that is on the screen: a live bar on its way.
+`--until PATTERN` before OUT.svg it is taken, and the command ended, as soon as that is on the screen: a live bar on its way.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOVES: Final = re.compile(rf"(\r*\n|\r|{re.escape(UP)}|{re.escape(ERASE)})")
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dev.terminal_picture")
-    parser.add_argument("--until", metavar="TEXT")
+    parser.add_argument("--until", metavar="PATTERN")
     parser.add_argument("picture", type=Path)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args()
@@ -40,12 +40,12 @@ def main() -> int:
         data = os.read(descriptor, 1 << 16)
         printed.extend(data)
         # what looks like the end makes pty close the terminal, and that ends the command
-        return b"" if given.until and given.until in on_screen(printed).plain else data
+        return b"" if given.until and re.search(given.until, on_screen(printed).plain) else data
 
     os.environ.update(COLUMNS=str(WIDTH), LINES="50", TERM="xterm-256color")
     code = os.waitstatus_to_exitcode(pty.spawn(given.command, read))
     screen = on_screen(printed)
-    if given.until and given.until not in screen.plain:
+    if given.until and not re.search(given.until, screen.plain):
         sys.exit(f"the command ended with exit code {code} and never showed {given.until!r}")
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(screen, soft_wrap=True)
