@@ -19,6 +19,7 @@ from typer.core import TyperArgument, TyperGroup
 from typer.main import get_command
 
 from xray_cli.errors import CommandError
+from xray_operator import __version__
 
 PROGRAM: Final = "kubectl xray"
 COMMANDS: Final = {
@@ -89,9 +90,7 @@ def kubectl_xray(
 ) -> None:
     """Train Vision Transformers on chest X-rays: submit jobs, watch them, and bring their reports home."""
     if version:
-        from importlib.metadata import version as version_of
-
-        print(f"kubectl-xray {version_of('xray-operator')}")
+        print(f"kubectl-xray {__version__}")
         raise typer.Exit
 
 

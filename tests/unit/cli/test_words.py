@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import pytest
 
+from tests.command_line import REPOSITORY
 from xray_cli.__main__ import run
 
 OFFLINE = ("submit", "--name=a", "--flavor=x", "--results=out", "--dry-run=client", "-n=x")
@@ -45,3 +48,9 @@ def test_names_stand_as_kubectl_has_them(command: str, usage: str, capsys: pytes
     told = capsys.readouterr().out
     assert told.startswith(f"Usage: kubectl xray {command} [OPTIONS] {usage}\n")
     assert "<list" not in told
+
+
+def test_the_version_is_the_package_s_also_where_it_is_not_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert capsys.readouterr().out == f"kubectl-xray {project['version']}\n"
