@@ -17,6 +17,14 @@ Raw = dict[str, Any]
 
 LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 ARTICLE_MODEL: Final = "google/vit-base-patch16-224-in21k"
+SECTIONS: Final = (
+    ("metadata",),
+    ("spec",),
+    *(("spec", name) for name in ("model", "dataset", "training", "limits")),
+    ("spec", "dataset", "source"),
+    ("spec", "dataset", "source", "pvc"),
+)
+"""What flags go into: a mapping, if it is there."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +51,9 @@ class Flags:
         if self.model:
             spec["model"] = _given(name=self.model, revision=self.revision)
         elif self.revision:
-            spec["model"] = {**spec.get("model", {}), "revision": self.revision}
+            spec["model"] = {**(spec.get("model") or {}), "revision": self.revision}
         if source := self._source(spec):
-            spec["dataset"] = {**spec.get("dataset", {}), "source": source}
+            spec["dataset"] = {**(spec.get("dataset") or {}), "source": source}
         if self.results:
             spec["output"] = {"claimName": self.results}
         training = _given(
@@ -67,8 +75,8 @@ class Flags:
         if self.claim:
             return {"pvc": _given(claimName=self.claim, path=self.path)}
         if self.path:
-            source = spec.get("dataset", {}).get("source", {})
-            return {"pvc": {**source.get("pvc", {}), "path": self.path}}
+            source = (spec.get("dataset") or {}).get("source") or {}
+            return {"pvc": {**(source.get("pvc") or {}), "path": self.path}}
         return None
 
 
@@ -118,4 +126,13 @@ def _checked(file: str, document: Any) -> Raw:
         raise CommandError(
             f"{file}: {found}; submit takes {JOB_KIND} of {API_VERSION} only (the rest: kubectl apply -f)"
         )
-    return dict(document)
+    for place in SECTIONS:
+        if (section := _at(document, place)) is not None and not isinstance(section, Mapping):
+            raise CommandError(f"{file}: {'.'.join(place)}: {section!r:.40} in place of fields")
+    return {**document, "metadata": document.get("metadata") or {}}
+
+
+def _at(document: Any, place: Sequence[str]) -> Any:
+    for name in place:
+        document = document.get(name) if isinstance(document, Mapping) else None
+    return document

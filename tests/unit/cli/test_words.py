@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,30 @@ def test_the_version_is_the_package_s_also_where_it_is_not_installed(capsys: pyt
     assert run(["--version"]) == 0
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert capsys.readouterr().out == f"kubectl-xray {project['version']}\n"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "told"),
+    [
+        ("metadata: [a]", "metadata: ['a'] in place of fields"),
+        ("metadata: {name: a}, spec: flavor", "spec: 'flavor' in place of fields"),
+        ("metadata: {name: a}, spec: {dataset: {source: nih}}", "spec.dataset.source: 'nih' in place of fields"),
+        ("metadata: {name: a}, spec: {limits: 5}", "spec.limits: 5 in place of fields"),
+    ],
+)
+def test_a_section_that_is_no_section_is_named(
+    manifest: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(f"{{apiVersion: xray.training/v1alpha1, kind: XRayTrainingJob, {manifest}}}")
+    assert run(["submit", "-f", str(file), "--dry-run=client", "-n", "x", "--path=p", "--max-time=5m"]) == 1
+    assert capsys.readouterr() == ("", f"error: {file}: {told}\n")
+
+
+def test_flags_fill_sections_that_are_left_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "job.yaml"
+    spec = "{flavor: x, dataset: , limits: , model: }"
+    file.write_text(f"{{apiVersion: xray.training/v1alpha1, kind: XRayTrainingJob, metadata: , spec: {spec}}}")
+    flags = ["--name=a", "--claim=nih", "--results=out", "--model=m", "--max-time=5m", "-o", "name"]
+    assert run(["submit", "-f", str(file), "--dry-run=client", "-n", "x", *flags]) == 0
+    assert capsys.readouterr().out == "xraytrainingjob.xray.training/a\n"
