@@ -14,6 +14,7 @@ from xray_cli.output import Table
 from xray_operator.core.comparison import MEASURED, Crossing, Entry, PartSample, Row, Sample, crossings
 from xray_operator.core.cost import CENTS
 from xray_operator.core.crossing import ALWAYS
+from xray_operator.names import counted
 
 Raw = dict[str, Any]
 
@@ -51,7 +52,7 @@ def tell(comparison: Comparison) -> Iterator[str]:
     """Lines for people."""
     for images in comparison.sizes:
         what_if = "" if images == comparison.images else f", if there were {comparison.scale} times as many"
-        yield f"{comparison.name}: {images:,} image{'s' if images != 1 else ''}{what_if}"
+        yield f"{comparison.name}: {counted(images, 'image')}{what_if}"
         yield ""
         yield from Table(HEAD).lines(_cells(entry.row(images)) for entry in comparison.entries)
         yield ""
@@ -90,7 +91,7 @@ def _spread(sample: Sample, tell_it: Any) -> str:
 
 def source_of(row: Row) -> str:
     """measured (10 runs), history (1 run), hint; scaled, where none of them had so many images."""
-    runs = f" ({row.runs} run{'s' if row.runs > 1 else ''})" if row.runs else ""
+    runs = f" ({counted(row.runs, 'run')})" if row.runs else ""
     return f"{row.source}{runs}{', scaled' if row.scaled else ''}"
 
 
@@ -231,5 +232,5 @@ def paid(jobs: Sequence[Raw]) -> str:
         if "total" in bill:
             sums[bill["currency"]] = sums.get(bill["currency"], Decimal(0)) + Decimal(bill["total"])
     told = [f"{_money(amount)} {currency}" for currency, amount in sums.items()]
-    runs = f"Paid so far for {len(bills)} {MEASURED} job{'s' if len(bills) > 1 else ''}"
+    runs = f"Paid so far for {counted(len(bills), f'{MEASURED} job')}"
     return f"{runs}: {' and '.join(told) or 'unpriced'}."

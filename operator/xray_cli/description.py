@@ -13,7 +13,7 @@ from xray_cli.output import Row, Table
 from xray_cli.standing import read_standing
 from xray_operator.core.attempts import Attempt, attempts_from_status
 from xray_operator.core.conditions import find_condition
-from xray_operator.names import ACTIVE_STATES, HELD_PHASES, QUEUED, READY
+from xray_operator.names import ACTIVE_STATES, HELD_PHASES, QUEUED, READY, counted
 
 Raw = Mapping[str, Any]
 Pairs = Iterable[tuple[str, object]]
@@ -283,7 +283,7 @@ def results(status: Raw, page: Page) -> list[str]:
     floor = f" (of a guess that sees no image: {found['lossFloor']})" if "lossFloor" in found else ""
     interval = f" [{', '.join(found['aurocInterval'])}]" if found.get("aurocInterval") else ""
     images = found.get("images") or status.get("data", {}).get("testImages")
-    over = f", mean of {found.get('findingsEvaluated', 0)} findings" + (
+    over = f", mean of {counted(found.get('findingsEvaluated', 0), 'finding')}" + (
         f" on {images:,} held-out images" if images else ""
     )
     rows = (

@@ -44,8 +44,8 @@ class Quote:
     @property
     def title(self) -> str:
         work = self.workload
-        images = "as many images as those runs had" if work.images is None else _count("image", work.images)
-        return f"{self.name} on {work.flavor}: {work.model}, {images}, {_count('epoch', work.epochs)}"
+        images = "as many images as those runs had" if work.images is None else names.counted(work.images, "image")
+        return f"{self.name} on {work.flavor}: {work.model}, {images}, {names.counted(work.epochs, 'epoch')}"
 
     @property
     def objection(self) -> str:
@@ -56,10 +56,6 @@ class Quote:
             f"{self.where}, and the hints don't suffice: give {', '.join(self.lacks)} "
             f"(--images N, --hint {work.flavor}:NAME=VALUE, or spec.hints of the flavor)"
         )
-
-
-def _count(what: str, number: int) -> str:
-    return f"{number:,} {what}{'s' if number != 1 else ''}"
 
 
 def quote_job(job: Raw, known: Knowledge, given: Mapping[str, Hints], images: int | None, now: datetime) -> Quote:
@@ -136,7 +132,7 @@ def _row(line: Line, price: Price | None, source: str) -> tuple[str, ...]:
 def _notes(quote: Quote, found: Estimate) -> Iterator[str]:
     work, price = found.workload, quote.price
     if found.source.kind == "history":
-        runs = _count("run", found.source.runs)
+        runs = names.counted(found.source.runs, "run")
         yield f"From {runs} of this model that finished on {work.flavor} in {quote.where}, scaled to these images and epochs."
         yield "p50: half of them took no more; p90: nine of ten. Each line stands for itself."
         if found.source.runs < FEW:

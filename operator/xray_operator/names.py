@@ -194,6 +194,11 @@ MESSAGE_CHARACTERS: Final = 1024
 """Longest condition or event message that we write (the API allows events 1024)."""
 
 
+def counted(number: int, what: str) -> str:
+    """For people: 1 run, 2 runs, 2,000 runs."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def short(message: str, characters: int = MESSAGE_CHARACTERS) -> str:
     """The message on one line, cut to a bound."""
     line = " ".join(message.split())

@@ -24,7 +24,7 @@ PATIENT = re.compile(r"\d{8}_\d{3}|\b(0000|9999)\d{4}\b")
 """A generated file's name, or its patient."""
 
 REFUSED = [
-    ("many-bad", rf": {ARCHIVE}: member 11: not a PNG .*10 of {IMAGES} images are unreadable"),
+    ("many-bad", rf": {ARCHIVE}: member 11: not a PNG .*10 of {IMAGES} images unreadable"),
     ("absent", rf": {ARCHIVE}: member 1: no label row; no usable image is left \({IMAGES} no label row\)"),
     ("empty", "archives and folders are empty; expected PNG or JPEG images"),
     ("no-archive", r"no images_\*\.tar\.gz and no files in images/"),

@@ -192,7 +192,7 @@ def _figures(facts: Facts) -> str:
     lines = [
         "## Figures on the held-out images",
         "",
-        f"AUROC, mean of {result['findings_evaluated']} findings: **{mean}**{_interval(facts.evaluation)}.",
+        f"AUROC, mean over the findings ({result['findings_evaluated']}): **{mean}**{_interval(facts.evaluation)}.",
         f"Without looking at a film, age, sex and view reach {metadata}, and the labels of the same patient's other films "
         f"{memory}: only what is clearly above both was read from pixels.",
         f"Loss {loss}; a guess by prevalence alone, which sees no pixel, has {floor}.",

@@ -33,6 +33,7 @@ def find_wait(snapshot: Snapshot, capacity: Capacity | None) -> Wait | None:
         told = f"V-IPU proxy {snapshot.vipu_proxy_url} {trouble}; nothing is claimed until it tells what is free"
         return Wait(names.CAPACITY_UNKNOWN, told)
     if capacity.partitions < 1:
-        told = f"waits for a partition of {snapshot.accelerators} IPUs: V-IPU proxy {snapshot.vipu_proxy_url} has none"
+        ipus = names.counted(snapshot.accelerators, "IPU")
+        told = f"waits for a partition of {ipus}: V-IPU proxy {snapshot.vipu_proxy_url} has none"
         return Wait(names.NO_PARTITION_FREE, told)
     return None

@@ -47,7 +47,7 @@ class Source:
     def __str__(self) -> str:
         if self.kind == "hints":
             return "hints"
-        return f"history ({self.runs} run{'s' if self.runs != 1 else ''})"
+        return f"history ({names.counted(self.runs, 'run')})"
 
 
 @dataclass(frozen=True)

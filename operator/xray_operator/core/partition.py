@@ -174,7 +174,11 @@ def _stages(ipu: Ipu, layers: int | None, accelerators: int) -> tuple[int, list[
     if ipu.ipus_per_replica in possible:
         return ipu.ipus_per_replica, []
     nearest = possible[-1]
-    why = f"does not divide the flavor's {accelerators} IPUs" if ipu.ipus_per_replica > accelerators else ""
+    why = (
+        f"does not divide the flavor's {names.counted(accelerators, 'IPU')}"
+        if ipu.ipus_per_replica > accelerators
+        else ""
+    )
     why = why or f"is more than the {layers} layers of the model"
     return nearest, [_problem("spec.ipu.ipusPerReplica", ipu.ipus_per_replica, why, nearest)]
 
@@ -210,7 +214,8 @@ def _share(training: Training, sharing: int, stages: int) -> tuple[int, int, lis
     fill = 2 * stages - 1
     if _fits(batch, micro * sharing, fill):
         return micro, batch, []
-    whose = f"{sharing} replicas of {stages} IPUs share it" if sharing > 1 else f"a replica of {stages} IPUs takes it"
+    ipus = names.counted(stages, "IPU")
+    whose = f"{sharing} replicas of {ipus} share it" if sharing > 1 else f"a replica of {ipus} takes it"
     problems = []
     if training.micro_batch_size:
         why = f"is impossible with globalBatchSize {batch}: {whose}, and fill their pipelines with {fill} micro-batches"

@@ -265,7 +265,8 @@ def read_snapshot(config_map: Any) -> Snapshot:
         snapshot = Snapshot.model_validate_json(text if isinstance(text, str) else "")
         return snapshot.model_copy(update={"digest": f"sha256:{hashlib.sha256(str(text).encode()).hexdigest()}"})
     except ValidationError as error:
-        raise RecordError(f"{where}: unreadable {names.SNAPSHOT_FILE}: {error.error_count()} problems") from error
+        told = f"unreadable {names.SNAPSHOT_FILE}: {names.counted(error.error_count(), 'problem')}"
+        raise RecordError(f"{where}: {told}") from error
 
 
 def make_plan(job: JobRef, snapshot: Snapshot) -> Plan:
@@ -296,10 +297,11 @@ def runs_on(snapshot: Snapshot, device: str | None = None) -> str:
 
 def _on_ipus(snapshot: Snapshot, device: str | None) -> str:
     sizing = snapshot.effective
-    replicas = f"{sizing.replication_factor} replica{'s' if sizing.replication_factor > 1 else ''}"
+    replicas = names.counted(sizing.replication_factor, "replica")
     emulated = "emulated " if device and device.startswith("emulated") else ""
     ran = ", ran" if device else ""
-    return f"ipu backend{ran} on {snapshot.accelerators} {emulated}IPUs: {replicas} of {sizing.ipus_per_replica}"
+    ipus = names.counted(snapshot.accelerators, f"{emulated}IPU")
+    return f"ipu backend{ran} on {ipus}: {replicas} of {sizing.ipus_per_replica}"
 
 
 def _hashed_name(readable: str, characters: int, *key: object) -> str:

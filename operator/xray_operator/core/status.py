@@ -397,6 +397,5 @@ def _message(situation: Situation, told: str, data: Mapping[str, Any], cost: Cos
     spread = result.auroc_interval
     interval = f" (95 % interval {decimal(spread[0])} to {decimal(spread[1])})" if spread else ""
     adopted = "adopted a finished result, nothing was computed again: " if result.adopted else ""
-    plural = "" if result.findings_evaluated == 1 else "s"
-    measured = f"{adopted}AUROC {auroc}{interval} over {result.findings_evaluated} finding{plural}{images}"
+    measured = f"{adopted}AUROC {auroc}{interval} over {names.counted(result.findings_evaluated, 'finding')}{images}"
     return f"{measured}; {told}; cost {cost.display}"

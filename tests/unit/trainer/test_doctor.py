@@ -107,7 +107,7 @@ def test_repeated_and_contradicting_lines_are_counted(tmp_path: Path) -> None:
     document = examine(write_labels(tmp_path, lines), exit_code=11)
     assert document["lines"] == {"total": 5, "repeated": 1, "contradicting": 1}
     assert document["problems"] == [
-        "labels file: 1 lines contradict an earlier line of the same image; expected one line each"
+        "labels file: lines that contradict an earlier one of the same image: 1; expected one line each"
     ]
 
 
@@ -138,7 +138,9 @@ def test_official_lists_that_don_t_fit_are_a_problem_and_the_rest_is_told(tmp_pa
     for name in (TRAIN_VAL_LIST, TEST_LIST):
         (tmp_path / name).write_text(image_name(1))
     document = examine(path, exit_code=11)
-    assert document["problems"] == ["test_list.txt: 1 images are in train_val_list.txt too; expected each in one list"]
+    assert document["problems"] == [
+        "test_list.txt: images that are in train_val_list.txt too: 1; expected each in one list"
+    ]
     assert [*splits_of(document)] == ["Patient", "Image"]
 
 

@@ -205,4 +205,4 @@ def test_who_sits_before_a_terminal_sees_a_bar(tmp_path: Path) -> None:
     seen = watch([sys.executable, "-m", "xray_trainer", *prepare_it])
     bar = seen.split("\r")[-3:]
     assert any("archive 1 of 1: 100%|" in each and "20 of about 20 images" in each for each in bar), seen
-    assert "INFO preparing about 20 images from 1 archives" in seen, "the log goes on above it"
+    assert "INFO preparing about 20 images; archives: 1, " in seen, "the log goes on above it"

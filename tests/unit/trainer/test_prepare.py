@@ -158,7 +158,7 @@ def test_loose_files_and_archives_are_taken_together(tmp_path: Path, caplog: pyt
     assert prepare_in(tmp_path)["images"] == 3
     manifest = json.loads((cache_of(tmp_path) / "manifest.json").read_text())
     assert manifest["rows_without_image"] == 1
-    assert "1 rows of the labels file name no image" in caplog.text
+    assert "rows of the labels file that name no image of the set: 1" in caplog.text
 
 
 def test_other_people_s_table_is_read_as_the_run_file_says(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_many_unreadable_images_end_the_preparation(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         prepare_in(tmp_path)
     assert str(caught.value).startswith(
-        "images_001.tar.gz: member 1: not a PNG file; expected a readable image (6 of 26 images are unreadable"
+        "images_001.tar.gz: member 1: not a PNG file; expected a readable image (6 of 26 images unreadable"
     )
     (kept,) = (tmp_path / "cache").glob("*-rejected.csv")
     with kept.open(newline="") as file:
@@ -251,7 +251,7 @@ def test_the_first_bad_image_ends_a_run_that_takes_none(tmp_path: Path) -> None:
 def test_a_cache_that_left_images_out_is_none_for_a_run_that_takes_none(tmp_path: Path) -> None:
     write_with_damage(tmp_path / "nih", good=20, damaged=1)
     prepare_in(tmp_path)
-    with pytest.raises(DataError, match=r"^1 of 21 images are unreadable; none are left out; expected readable ones$"):
+    with pytest.raises(DataError, match=r"^1 of 21 images unreadable; none left out; expected readable ones$"):
         prepare_in(tmp_path, dataset={"on_bad_image": {"mode": "Fail", "max_share": 0}})
     assert prepare_in(tmp_path)["images"] == 20
 

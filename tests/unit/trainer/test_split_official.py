@@ -57,10 +57,10 @@ def test_the_test_images_are_those_of_the_list_and_validation_is_cut_by_patient(
 @pytest.mark.parametrize(
     ("train_val", "test", "expected"),
     [
-        (slice(0, 10), slice(10, 19), "train_val_list.txt, test_list.txt: 1 images of the set are in neither"),
-        (slice(0, 12), slice(10, 20), "test_list.txt: 2 images are in train_val_list.txt too"),
+        (slice(0, 10), slice(10, 19), "train_val_list.txt, test_list.txt: images of the set in neither: 1"),
+        (slice(0, 12), slice(10, 20), "test_list.txt: images that are in train_val_list.txt too: 2"),
         (slice(0, 0), slice(0, 20), "train_val_list.txt: empty"),
-        (slice(0, 2), slice(2, 20), "split by patient: 1 patients; expected at least 2"),
+        (slice(0, 2), slice(2, 20), "split by patient: 1 patient; expected at least 2"),
     ],
 )
 def test_lists_that_don_t_fit_are_refused_without_names(

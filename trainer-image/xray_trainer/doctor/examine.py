@@ -114,7 +114,7 @@ def _problems_of(lines: Lines) -> List[str]:
     if not lines.contradicting:
         return []
     return [
-        f"labels file: {lines.contradicting} lines contradict an earlier line of the same image; expected one line each"
+        f"labels file: lines that contradict an earlier one of the same image: {lines.contradicting}; expected one line each"
     ]
 
 

@@ -40,11 +40,11 @@ def _files(files: Optional[Mapping[str, Any]]) -> List[List[str]]:
             "other files",
             f"{files['not_images']:,} named .png or .jpg that are none, {files['other_files']:,} of other names",
         ],
-        ["without row", f"{files['images_without_row']:,} images"],
-        ["without image", f"{files['rows_without_image']:,} rows"],
+        ["without row", f"images: {files['images_without_row']:,}"],
+        ["without image", f"rows: {files['rows_without_image']:,}"],
         [
             "twice",
-            f"{files['names_twice']:,} names; {files['same_bytes']:,} files equal an earlier one, "
+            f"names: {files['names_twice']:,}; files that equal an earlier one: {files['same_bytes']:,}, "
             f"{files['same_bytes_of_other_patient']:,} of them another patient's",
         ],
     ]

@@ -127,7 +127,7 @@ def _fill(task: Task, rejections: Rejections, staging: Staging, progress: Progre
     require_free(dataset.cache_dir, needed, f"cache for about {expected} images")
     cores = min(available_cores(), MOST_PROCESSES)
     metered = Meter(progress, source.total_bytes(), expected, source.archives, time.monotonic)
-    LOG.info("preparing about %d images from %d archives on %d cores", expected, source.archives, cores)
+    LOG.info("preparing about %d images; archives: %d, cores: %d", expected, source.archives, cores)
     with disk_full_reported(f"cache for about {expected} images, {needed} bytes"), metered as meter:
         bundles = source.bundles()
         collected = collect(bundles, labels.rows, staging, cores, dataset.on_bad_image, rejections, meter)

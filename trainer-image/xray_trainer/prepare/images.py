@@ -295,7 +295,7 @@ def require_few_unreadable(
     if unreadable <= (0 if fails else max(ALWAYS_SKIPPED_IMAGES, on_bad_image.max_share * total)):
         return
     bound = "none" if fails else f"up to {ALWAYS_SKIPPED_IMAGES} or {on_bad_image.max_share:.0%}"
-    found = f"{unreadable} of {total} images are unreadable; {bound} are left out"
+    found = f"{unreadable} of {total} images unreadable; {bound} left out"
     raise DataError(
         f"{first.sentence()}; expected a readable image ({found})" if first else f"{found}; expected readable ones"
     )

@@ -34,7 +34,7 @@ class OfficialLists:
         unlisted = sum(image not in self.train_val and image not in self.test for image in images)
         if unlisted:
             raise DataError(
-                f"{TRAIN_VAL_LIST}, {TEST_LIST}: {unlisted} images of the set are in neither; expected each in one"
+                f"{TRAIN_VAL_LIST}, {TEST_LIST}: images of the set in neither: {unlisted}; expected each in one"
             )
 
 
@@ -51,7 +51,7 @@ def read_official_lists(folder: Path) -> OfficialLists:
     train_val, test = (_read_list(folder / name) for name in (TRAIN_VAL_LIST, TEST_LIST))
     both = len(train_val & test)
     if both:
-        raise DataError(f"{TEST_LIST}: {both} images are in {TRAIN_VAL_LIST} too; expected each in one list")
+        raise DataError(f"{TEST_LIST}: images that are in {TRAIN_VAL_LIST} too: {both}; expected each in one list")
     return OfficialLists(train_val, test)
 
 

@@ -138,4 +138,4 @@ def _tell(manifest: Manifest, progress: Progress) -> None:
     counts = ", ".join(f"{manifest.parts[part].images} {part}" for part in PARTS)
     LOG.info("%d images of %d patients: %s; %d left out", manifest.images, manifest.patients, counts, rejected)
     if manifest.rows_without_image:
-        LOG.warning("%d rows of the labels file name no image of the set", manifest.rows_without_image)
+        LOG.warning("rows of the labels file that name no image of the set: %d", manifest.rows_without_image)

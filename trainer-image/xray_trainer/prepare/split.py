@@ -98,7 +98,8 @@ def assign_units(units: Mapping[str, Unit], shares: Shares, seed: int, kind: str
     Source: after Sechidis et al. 2011, On the stratification of multi-label data.
     """
     if len(units) < len(shares):
-        raise DataError(f"split by {kind}: {len(units)} {kind}s; expected at least {len(shares)}, one for each part")
+        found = f"{len(units)} {kind}{'' if len(units) == 1 else 's'}"
+        raise DataError(f"split by {kind}: {found}; expected at least {len(shares)}, one for each part")
     in_order = sorted(units, key=lambda name: _place_in_order(name, seed))
     strata, without_finding = _make_strata(units, in_order, len(shares))
     part_of = _assign_strata(units, strata, shares)

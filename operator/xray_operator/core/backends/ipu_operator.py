@@ -27,7 +27,7 @@ class IpuOperator(Backend):
         return "; ".join(_objections(flavor)) or None
 
     def holdings(self, flavor: Flavor) -> str:
-        return f"{flavor.accelerators} IPUs of a partition of its own"
+        return f"{names.counted(flavor.accelerators, 'IPU')} of a partition of its own"
 
     def pod_parts(self, flavor: Flavor) -> PodParts:
         """Where the partition is, Graphcore's operator tells the pod."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final
 from xray_operator.core.backends.base import PARTITION_SIZES, Backend, Flavor, PodParts
 from xray_operator.core.backends.fabric import fabric_parts
 from xray_operator.core.parts import Partition
+from xray_operator.names import counted
 
 VIPU_PORT: Final = 8090
 CONFIG_MOUNT: Final = "/etc/ipuof"
@@ -26,7 +27,7 @@ class VipuPartition(Backend):
         return "; ".join(_objections(flavor)) or None
 
     def holdings(self, flavor: Flavor) -> str:
-        return f"{flavor.accelerators} IPUs of {flavor.partition}"
+        return f"{counted(flavor.accelerators, 'IPU')} of {flavor.partition}"
 
     def pod_parts(self, flavor: Flavor) -> PodParts:
         parts = fabric_parts(flavor.host)
