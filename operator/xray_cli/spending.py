@@ -52,6 +52,11 @@ class Bill:
     amounts: Mapping[str, Decimal]
     """By phase; empty without a price."""
 
+    @property
+    def unpriced(self) -> int:
+        """Seconds that have no amount: all of them, or those of a preparation on a flavor without a price."""
+        return sum(seconds for phase, seconds in self.seconds.items() if phase not in self.amounts)
+
 
 @dataclass(frozen=True)
 class Group:
@@ -76,6 +81,10 @@ class Group:
     @property
     def billed(self) -> int | None:
         return sum(bill.billed or 0 for bill in self.bills) if self.currency else None
+
+    @property
+    def unpriced(self) -> int:
+        return sum(bill.unpriced for bill in self.bills)
 
     @property
     def estimated(self) -> bool:

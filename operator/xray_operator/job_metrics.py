@@ -70,8 +70,7 @@ def _trained(metric: str) -> Value:
 
 
 _JOB: Final = ("namespace", "name")
-_ON_FLAVOR: Final = (*_JOB, "flavor")
-_MONEY: Final = (*_ON_FLAVOR, "currency")
+_MONEY: Final = (*_JOB, "flavor", "currency")
 
 JOB_GAUGES: Final = (
     JobGauge(
@@ -85,12 +84,6 @@ JOB_GAUGES: Final = (
         "The part of it that paid for work that failed attempts had not saved.",
         _MONEY,
         _told(readings.lost_cost),
-    ),
-    JobGauge(
-        "xray_training_unpriced",
-        "1 for a run that is not over and holds, or held, a flavor without a price.",
-        _ON_FLAVOR,
-        _told(readings.unpriced),
     ),
     JobGauge(
         "xray_training_progress_ratio",
@@ -147,7 +140,7 @@ JOB_GAUGES: Final = (
         _told(readings.preparation_failures),
     ),
 )
-"""Every figure that is told job by job."""
+"""Every figure of which a job has one."""
 
 
 class JobsCollector(Collector):
@@ -169,6 +162,7 @@ class JobsCollector(Collector):
         for job in seen:
             self._expect(job.namespace, job.status)
         yield _count(seen)
+        yield _unpriced(seen)
         now = self._clock()
         for gauge in JOB_GAUGES:
             yield gauge.family(seen, now)
@@ -188,4 +182,16 @@ def _count(jobs: Iterable[SeenJob]) -> GaugeMetricFamily:
     counts = Counter((job.namespace, readings.state_of(job.status), job.flavor) for job in jobs)
     for key, count in sorted(counts.items()):
         family.add_metric(key, count)
+    return family
+
+
+def _unpriced(jobs: Iterable[SeenJob]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(
+        "xray_training_unpriced",
+        "1 for a run that is not over and each flavor without a price that it holds, or held: its own, or one that prepares.",
+        labels=(*_JOB, "flavor"),
+    )
+    for job in jobs:
+        for flavor in sorted(readings.unpriced_flavors(job.status)):
+            family.add_metric([job.namespace, job.name, flavor], 1)
     return family

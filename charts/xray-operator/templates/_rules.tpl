@@ -95,8 +95,8 @@ groups:
         for: {{ $rule.priceMissingFor }}
         labels: {severity: warning}
         annotations:
-          summary: Runs on flavor [[ $labels.flavor ]] have no price ([[ $value ]] of them).
-          description: What they cost is counted nowhere, and no budget holds them.
+          summary: Runs pay for flavor [[ $labels.flavor ]], which has no price ([[ $value ]] of them).
+          description: What it costs is counted nowhere, and no budget holds it.
           runbook_url: {{ $rule.runbookUrl | replace "{alert}" "XRayPriceMissing" }}
   - name: xray-training-operator
     rules:

@@ -19,7 +19,8 @@ from xray_cli.options import AllNamespaces, complete_jobs, connected
 from xray_cli.output import Table
 from xray_cli.spending import PHASES, Bill, Group, Per, group, label_names, read_bills, totals
 from xray_operator.cluster import paths
-from xray_operator.names import JOB_KIND
+from xray_operator.core.cost import UNPRICED, UNPRICED_PART
+from xray_operator.names import JOB_KIND, counted
 
 Raw = dict[str, Any]
 
@@ -73,7 +74,8 @@ def tell_cost(
     """Tell what runs have cost.
 
     Each run by itself, or added up. What has no price is unpriced, and two currencies are never added. What begins with ~ is
-    estimated. Jobs that were deleted are not there any more, nor is their cost.
+    estimated; to what ends in + unpriced, a preparation without a price comes on top. Jobs that were deleted are not there any
+    more, nor is their cost.
     """
     bills = [
         bill
@@ -127,16 +129,19 @@ def _of_phase(each: Group, phase: str) -> str:
 
 def told_total(each: Group) -> str:
     if each.total is None:
-        return "unpriced"
-    return f"{'~' if each.estimated else ''}{each.total} {each.currency}"
+        return UNPRICED
+    return f"{'~' if each.estimated else ''}{each.total} {each.currency}{UNPRICED_PART if each.unpriced else ''}"
 
 
 def footer(bills: Sequence[Bill]) -> Iterator[str]:
     for each in totals(bills):
-        runs = f"{len(each.bills)} run{'s' if len(each.bills) > 1 else ''}"
-        yield f"Total of {runs}: {told_total(each)}" + ("" if each.currency else f", {duration(each.held)} held")
+        yield f"Total of {counted(len(each.bills), 'run')}: {told_total(each)}" + (
+            "" if each.currency else f", {duration(each.held)} held"
+        )
     if any(bill.estimated for bill in bills):
         yield f"~ estimated: {ESTIMATED}"
+    if any(bill.unpriced and bill.currency for bill in bills):
+        yield f"{UNPRICED_PART.strip()}: a flavor that prepared has no price; what it costs is in no sum."
 
 
 def document(groups: Sequence[Group], bills: Sequence[Bill]) -> Raw:
@@ -153,6 +158,7 @@ def _item(each: Group) -> Raw:
         "estimated": each.estimated,
         "heldSeconds": each.held,
         "billedSeconds": each.billed,
+        "unpricedSeconds": each.unpriced,
         "lostAmount": _text(each.lost),
         "phases": {
             phase: {"seconds": each.seconds(phase), "amount": _text(each.amount(phase))}
@@ -168,7 +174,7 @@ def _text(amount: Decimal | None) -> str | None:
 
 def write_csv(groups: Sequence[Group], per: Sequence[Per]) -> None:
     """A line each, with the same columns whatever there is; what is not known is empty."""
-    plain = ["runs", "currency", "total", "estimated", "heldSeconds", "billedSeconds", "lostAmount"]
+    plain = ["runs", "currency", "total", "estimated", "heldSeconds", "billedSeconds", "unpricedSeconds", "lostAmount"]
     of_phases = [f"{phase}{what}" for phase in PHASES for what in ("Seconds", "Amount")]
     table = csv.DictWriter(sys.stdout, [*label_names(per), *plain, *of_phases], lineterminator="\n")
     table.writeheader()

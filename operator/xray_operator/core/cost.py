@@ -20,6 +20,9 @@ from xray_operator.names import ROUNDED_UP, TRAINING
 PLACES: Final = Decimal("0.0001")
 CENTS: Final = Decimal("0.01")
 NOTHING: Final = Decimal("0.0000")
+UNPRICED: Final = "unpriced"
+UNPRICED_PART: Final = " + unpriced"
+"""After an amount to which something has to be added that has no price."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ class Cost:
 
     @property
     def display(self) -> str:
-        return display_of(self.total, self.price)
+        missing = self.price is not None and any(each.amount is None for each in self.preparations)
+        return f"{display_of(self.total, self.price)}{UNPRICED_PART if missing else ''}"
 
 
 def price_in_force(prices: Iterable[Price], now: datetime) -> Price | None:
@@ -131,7 +135,7 @@ def divide(total: Decimal, seconds: Mapping[str, int]) -> dict[str, Decimal]:
 def display_of(amount: Decimal | None, price: Price | None) -> str:
     """An amount for people: 0.42 USD, or unpriced."""
     if price is None or amount is None:
-        return "unpriced"
+        return UNPRICED
     return f"{amount.quantize(CENTS, ROUND_HALF_EVEN)} {price.currency}"
 
 

@@ -13,6 +13,7 @@ from xray_operator import names
 from xray_operator.core import accounting
 from xray_operator.core.accounting import run_cost, section
 from xray_operator.core.conditions import find_condition, went_on_at
+from xray_operator.core.cost import UNPRICED
 from xray_operator.core.raw import read_time
 
 Raw = Mapping[str, Any]
@@ -35,10 +36,14 @@ def lost_cost(status: Raw) -> float | None:
     return None if run_cost(status) is None else float(accounting.lost_cost(status))
 
 
-def unpriced(status: Raw) -> float | None:
-    """1 for a run that is not over and holds or held its flavor without a price."""
+def unpriced_flavors(status: Raw) -> set[str]:
+    """Those without a price that a run which is not over holds, or held: its own, and those of preparations that it pays."""
+    if state_of(status) in names.FINAL_STATES:
+        return set()
     held = section(status, "cost").get("priced") is False and status.get("attempts")
-    return 1 if held and state_of(status) not in names.FINAL_STATES else None
+    preparations = (section(status, name) for name in names.PAID_PREPARATIONS)
+    prepared = {str(one.get("flavor", "")) for one in preparations if one.get("cost") == UNPRICED}
+    return prepared | ({accounting.run_flavor(status)} if held else set())
 
 
 def progress(status: Raw) -> float | None:

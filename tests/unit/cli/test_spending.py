@@ -92,8 +92,15 @@ def test_a_job_that_has_held_nothing_has_no_bill() -> None:
     assert list(read_bills([make_job().raw(), waiting])) == []
 
 
-def test_a_preparation_on_a_flavor_without_a_price_leaves_the_rest_its_price() -> None:
-    (each,) = totals(read_bills([job("chest-a", cost("1.0000", DataPreparation=600))]))
+def test_a_preparation_on_a_flavor_without_a_price_leaves_the_rest_its_price_and_is_told() -> None:
+    bills = list(read_bills([job("chest-a", cost("1.0000", DataPreparation=600)), job("chest-b", cost("1.0000"))]))
+    assert [told_total(each) for each in group(bills, [Per.RUN])] == ["1.0000 USD + unpriced", "1.0000 USD"]
+    assert list(footer(bills)) == [
+        "Total of 2 runs: 2.0000 USD + unpriced",
+        "+ unpriced: a flavor that prepared has no price; what it costs is in no sum.",
+    ]
+    assert [row["unpricedSeconds"] for row in document(group(bills, [Per.RUN]), bills)["items"]] == [600, 0]
+    (each,) = totals(bills[:1])
     assert (each.total, each.amount("DataPreparation"), each.seconds("DataPreparation")) == (
         Decimal("1.0000"),
         None,

@@ -128,10 +128,11 @@ def test_what_is_billed_beyond_what_was_held_is_told_by_itself() -> None:
 def test_what_a_preparation_of_its_own_has_cost_is_part_of_the_total() -> None:
     paid = PaidPreparation("DataPreparation", 100, Decimal("0.0100")), PaidPreparation("ModelPreparation", 5, None)
     cost = Cost(price("36"), cost_of({"Training": 10}, None).seconds, 10, preparations=paid)
-    assert (str(cost.total), cost.display) == ("0.1100", "0.11 USD")
+    assert (str(cost.total), cost.display) == ("0.1100", "0.11 USD + unpriced"), "a part is not passed off as the whole"
+    assert Cost(price("36"), cost.seconds, 10, preparations=paid[:1]).display == "0.11 USD"
     assert sum(cost.amounts.values()) == Decimal("0.1000")
     unpriced = Cost(None, cost.seconds, 10, preparations=paid)
-    assert (unpriced.total, unpriced.display) == (None, "unpriced"), "a part is not passed off as the whole"
+    assert (unpriced.total, unpriced.display) == (None, "unpriced")
 
 
 def test_without_a_price_nothing_is_invented() -> None:

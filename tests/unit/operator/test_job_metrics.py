@@ -103,6 +103,17 @@ def test_a_run_without_a_price_is_told_of_until_it_is_over_and_only_once_it_hold
     assert value(TRAINING, "unpriced", ON_FLAVOR) is None
 
 
+def test_a_flavor_without_a_price_that_only_prepared_is_told_of_with_the_run_that_pays_for_it() -> None:
+    """Its total is known to be too small, and nobody else tells the platform team."""
+    labels, prepared = NAME | {"flavor": "prepare-cpu"}, {"flavor": "prepare-cpu", "cost": "unpriced"}
+    assert value(TRAINING | {"preparation": prepared}, "unpriced", labels) == 1
+    assert value(TRAINING | {"modelPreparation": prepared}, "unpriced", labels) == 1
+    assert value(TRAINING | {"preparation": prepared}, "unpriced", ON_FLAVOR) is None
+    assert value(ENDED | {"preparation": prepared}, "unpriced", labels) is None
+    assert value(TRAINING | {"preparation": prepared | {"cost": "shared"}}, "unpriced", labels) is None
+    assert value(TRAINING | {"preparation": prepared | {"cost": "0.10 USD"}}, "unpriced", labels) is None
+
+
 @pytest.mark.parametrize(
     ("more", "waited"),
     [
@@ -172,7 +183,8 @@ def test_a_deleted_job_leaves_no_series_of_its_own() -> None:
         samples = [sample for family in metrics.registry.collect() for sample in family.samples]
         return {sample.name for sample in samples if sample.labels.get("name") or sample.name == "xray_training_jobs"}
 
-    assert told() == {"xray_training_jobs", *(gauge.name for gauge in JOB_GAUGES)}, "each of them was there"
+    each = {"xray_training_jobs", "xray_training_unpriced", *(gauge.name for gauge in JOB_GAUGES)}
+    assert told() == each, "each of them was there"
     jobs.clear()
     assert told() == set()
 
