@@ -10,7 +10,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from xray_operator.core.accounting import section
+from xray_operator.core.conditions import find_condition
 from xray_operator.core.cost import read_amount
+from xray_operator.core.observed import sound_status
+from xray_operator.names import BUDGET_WARNING
 
 Raw = Mapping[str, Any]
 Sums = dict[tuple[str, str, str], Decimal]
@@ -19,7 +22,7 @@ LABELS = ("namespace", "name", "currency")
 
 
 class BudgetMetrics(Collector):
-    """Limits, and what is left of them: of jobs with spec.budget, and of the TrainingBudgets in the current month."""
+    """Limits, what is left, and whether that is little: of jobs with spec.budget, and of TrainingBudgets in this month."""
 
     def __init__(self, jobs: Callable[[], Iterable[Raw]], budgets: Callable[[], Iterable[Raw]]) -> None:
         self._jobs = jobs
@@ -35,6 +38,9 @@ class BudgetMetrics(Collector):
         for field in ("limit", "left"):
             name = f"xray_training_namespace_budget_{field}"
             yield _family(name, told.format(field.capitalize()), _sums(of_months, field))
+        told = "1 from warnAtPercent of {} on, 0 before."
+        yield _family("xray_training_budget_warning", told.format("a job's budget"), _warnings(of_jobs))
+        yield _family("xray_training_namespace_budget_warning", told.format("a TrainingBudget"), _warnings(of_months))
 
 
 def _of_month(raw: Raw) -> Raw:
@@ -44,10 +50,24 @@ def _of_month(raw: Raw) -> Raw:
 
 def _sums(told: Iterable[tuple[Raw, Raw]], field: str) -> Sums:
     return {
-        (raw["metadata"]["namespace"], raw["metadata"]["name"], str(budget.get("currency"))): amount
-        for raw, budget in told
-        if (amount := read_amount(budget.get(field))) is not None
+        _labels(raw, budget): amount for raw, budget in told if (amount := read_amount(budget.get(field))) is not None
     }
+
+
+def _warnings(told: Iterable[tuple[Raw, Raw]]) -> Sums:
+    return {
+        _labels(raw, budget): Decimal(_condition(raw).get("status") == "True")
+        for raw, budget in told
+        if "left" in budget
+    }
+
+
+def _condition(raw: Raw) -> Raw:
+    return find_condition(sound_status(raw.get("status")), BUDGET_WARNING)
+
+
+def _labels(raw: Raw, budget: Raw) -> tuple[str, str, str]:
+    return raw["metadata"]["namespace"], raw["metadata"]["name"], str(budget.get("currency"))
 
 
 def _family(name: str, documentation: str, sums: Sums) -> GaugeMetricFamily:

@@ -32,8 +32,10 @@ OF_PREPARATION = {
 SELDOM = OF_PREPARATION | {
     "xray_training_budget_left",
     "xray_training_budget_limit",
+    "xray_training_budget_warning",
     "xray_training_namespace_budget_left",
     "xray_training_namespace_budget_limit",
+    "xray_training_namespace_budget_warning",
     "xray_training_preparation_failures",
     "xray_training_preparation_images_per_second",
     "xray_training_queue_age_seconds",

@@ -45,7 +45,8 @@ groups:
       - alert: XRayBudgetNearlySpent
         # of runs that go on: the gauge of stalls is there for them alone
         expr: |-
-          namespace_name_currency:xray_training_budget_left:ratio < {{ $rule.budgetLeftPercent }} / 100
+          namespace_name_currency:xray_training_budget_left:ratio
+            and on (namespace, name, currency) xray_training_budget_warning == 1
             and on (namespace, name) xray_training_stalled
         labels: {severity: warning, budget: run}
         annotations:
@@ -53,7 +54,9 @@ groups:
           description: What happens at the limit is in its spec.budget.onExceed.
           runbook_url: {{ $rule.runbookUrl | replace "{alert}" "XRayBudgetNearlySpent" }}
       - alert: XRayBudgetNearlySpent
-        expr: namespace_name_currency:xray_training_namespace_budget_left:ratio < {{ $rule.budgetLeftPercent }} / 100
+        expr: |-
+          namespace_name_currency:xray_training_namespace_budget_left:ratio
+            and on (namespace, name, currency) xray_training_namespace_budget_warning == 1
         labels: {severity: warning, budget: namespace}
         annotations:
           summary: Namespace [[ $labels.namespace ]] has [[ $value | humanizePercentage ]] of this month's TrainingBudget [[ $labels.name ]] left.

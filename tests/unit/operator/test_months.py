@@ -395,6 +395,27 @@ async def test_the_operator_writes_a_deleted_job_into_a_ledger_that_is_full() ->
     assert cluster.written["ledger"][-1]["uid"] == jobs[-1]["metadata"]["uid"]
 
 
+def test_the_warning_is_that_of_the_budget_s_own_percentage() -> None:
+    run = job(status_of(held(MIDNIGHT, 2500)))
+    run["status"]["budget"] = {"limit": "100", "currency": "USD", "left": "75"}
+    run["status"]["conditions"] = [{"type": "BudgetWarning", "status": "True"}]
+    early, late = (
+        make_budget(counted(make_budget(warnAtPercent=each), [run]), warnAtPercent=each) for each in (25, 26)
+    )
+    late["metadata"]["name"] = "late"
+    warned = {
+        (sample.name, sample.labels["name"]): sample.value
+        for family in BudgetMetrics(lambda: [run], lambda: [early, late]).collect()
+        for sample in family.samples
+        if sample.name.endswith("_warning")
+    }
+    assert warned == {
+        ("xray_training_budget_warning", "cxr"): 1,
+        ("xray_training_namespace_budget_warning", "monthly"): 1,
+        ("xray_training_namespace_budget_warning", "late"): 0,
+    }
+
+
 def test_what_is_left_is_a_series_until_the_budget_is_deleted() -> None:
     budgets = [make_budget(counted(make_budget(), [job(status_of(held(MIDNIGHT, 250)))]))]
     told_of = {"budget": {"limit": "20", "currency": "USD", "left": "17.5"}}
@@ -410,5 +431,7 @@ def test_what_is_left_is_a_series_until_the_budget_is_deleted() -> None:
         "xray_training_budget_left": (labels | {"name": "cxr"}, 17.5),
         "xray_training_namespace_budget_limit": (labels | {"name": "monthly"}, 100),
         "xray_training_namespace_budget_left": (labels | {"name": "monthly"}, 97.5),
+        "xray_training_budget_warning": (labels | {"name": "cxr"}, 0),
+        "xray_training_namespace_budget_warning": (labels | {"name": "monthly"}, 0),
     }
     assert not [sample for family in BudgetMetrics(list, list).collect() for sample in family.samples]
