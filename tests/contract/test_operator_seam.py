@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.operator.builders import EXAMPLES, WITH_IPUS, example, make_flavor, make_job, make_run
+from tests.unit.trainer.build import make_run_file, write_data_set
+from tests.unit.trainer.test_finished import finish
 from xray_operator.cluster.progress import fetch_progress
 from xray_operator.core.admission import size_run
 from xray_operator.core.backends.base import PARTITION_SIZES
@@ -18,6 +21,7 @@ from xray_operator.core.manifests import build_config_map
 from xray_operator.core.plan import read_snapshot
 from xray_operator.core.reports import (
     ErrorResult,
+    FoundResult,
     ModelResult,
     PrepareResult,
     Progress,
@@ -25,10 +29,11 @@ from xray_operator.core.reports import (
     TrainResult,
     read_report,
 )
-from xray_operator.core.run_file import build_run_file
+from xray_operator.core.run_file import ORDERED_BY, build_run_file
 from xray_operator.core.spec import FlavorSpec, JobSpec
 from xray_operator.names import FATAL_EXIT_CODES, NEVER
-from xray_trainer.config import parse_run_file
+from xray_trainer.__main__ import main
+from xray_trainer.config import as_json, parse_run_file
 from xray_trainer.progress import Progress as TrainerProgress
 from xray_trainer.progress import serve
 
@@ -124,3 +129,25 @@ async def test_the_operator_tells_the_trainer_by_when_to_end_as_it_asks_for_prog
         assert await fetch_progress(session, "127.0.0.1", port, 5, told)
     expected = {NEVER: datetime.max, "": None}.get(told, datetime(2026, 11, 22, 10, 10))
     assert served.run_until() == (expected and expected.replace(tzinfo=UTC))
+
+
+def test_a_preparation_tells_the_operator_of_the_finished_run_that_has_ordered_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_data_set(tmp_path / "nih")
+    run_file, told = make_run_file(tmp_path), tmp_path / "told.json"
+    order = {"version": 1, "name": "xray-data-1", "progress_port": 0} | {
+        "dataset": run_file.dataset.model_dump(mode="json")
+    }
+    monkeypatch.setenv(ORDERED_BY, json.dumps(as_json(run_file)))
+    command = ["prepare-data", "--order", json.dumps(order), "--result-file", str(told)]
+    assert main(command) == 0
+    assert read_report(PrepareResult, told.read_text()) is not None
+    assert read_report(FoundResult, told.read_text()) is None, "there is nothing yet"
+    result = json.loads(example("result.json"))
+    finish(tmp_path, **{name: value for name, value in result.items() if name != "model_digest"})
+    assert main(command) == 0
+    found = read_report(FoundResult, told.read_text())
+    assert found is not None
+    assert (found.output_folder, found.adopted, found.auroc_macro) == ("out", True, 0.5124)
+    assert read_report(PrepareResult, told.read_text()) is not None, "the data are there, for others too"

@@ -54,7 +54,7 @@ async def test_two_jobs_share_a_preparation_and_the_first_pays(
     async with operating(kubeconfig, namespace, tmp_path, defaultPrepareFlavor=CHEAP) as stage:
         data_job = await create_two(stage, kubeconfig)
         pod = data_job["spec"]["template"]["spec"]
-        assert "graphcore.ai/ipu" not in str(pod)
+        assert "graphcore.ai/ipu" not in str([container["resources"] for container in pod["containers"]])
         await (await kubelet_of(stage)).data_ends(2, 0, example("prepare-result.json"))
         told = {name: (await stage.life.reached("Queued", name))["status"] for name in ("one", "two")}
         assert len(await stage.jobs()) == 3

@@ -8,6 +8,7 @@ The one place that turns errors into exit codes, a line on stderr and the termin
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import secrets
@@ -18,7 +19,14 @@ import traceback
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from xray_trainer.config import RunFile, parse_data_order, parse_labels_file, parse_model_order, read_run_file
+from xray_trainer.config import (
+    RunFile,
+    parse_data_order,
+    parse_labels_file,
+    parse_model_order,
+    parse_run_file,
+    read_run_file,
+)
 from xray_trainer.errors import StoppedError, TrainerError
 from xray_trainer.findings import NIH_FINDINGS, SEPARATOR
 from xray_trainer.finished import find_finished
@@ -32,6 +40,8 @@ TERMINATION_LOG = Path("/dev/termination-log")
 """Where Kubernetes reads the termination message; the default only if it is there."""
 ORDERED = ("prepare-data", "prepare-model")
 """Commands that serve several runs, and so have no run file."""
+ORDERED_BY = "XRAY_ORDERED_BY"
+"""Variable with the run file of the run that was the first to order, where its output folder can be seen."""
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -188,7 +198,17 @@ def _prepare_ordered(options: argparse.Namespace, progress: Progress) -> Dict[st
 
     order = parse_data_order(options.order)
     serve(progress, order.progress_port)
-    return prepare_order(order, secrets.token_hex(8), progress)
+    return _with_result(prepare_order(order, secrets.token_hex(8), progress), os.environ.get(ORDERED_BY))
+
+
+def _with_result(prepared: Dict[str, Any], ordered_by: Optional[str]) -> Dict[str, Any]:
+    """With what `train` of the run that has ordered would answer again, if it is finished; its folder says whose answer that
+    is, for what is prepared is for other runs too."""
+    run_file = parse_run_file(json.loads(ordered_by)) if ordered_by else None
+    finished = find_finished(run_file, "train") if run_file else None
+    if run_file is None or finished is None:
+        return prepared
+    return {**finished, **prepared, "adopted": True, "output_folder": run_file.output_dir.name}
 
 
 def _synthesize(options: argparse.Namespace) -> int:

@@ -227,6 +227,7 @@ def _shared_pod(plan: Plan, preparation: Preparation) -> dict[str, Any]:
     _let_out(plan, container)
     if of_data:
         _let_read(plan, container)
+        container["env"] += [{"name": name, "value": value} for name, value in run_file.ordered_by(plan).items()]
     return _pod_spec(plan.snapshot, preparation, [container], _volumes(plan, container))
 
 

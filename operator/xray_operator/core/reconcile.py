@@ -258,7 +258,7 @@ def _prepare(
     status = preparing_status(job, plan.snapshot, observed, now)
     decision = _tell(job, status, now, config)
     ours = [shared for each in pending if (shared := shared_jobs.get(each.job_name))]
-    if status["state"] == names.FAILED:
+    if status["state"] in names.FINAL_STATES:
         return _end_preparing(job, ours, decision)
     if halt := find_preparing_halt(job, plan.snapshot, pending, status, shared_jobs):
         followed = replace(job, status=status | {"conditions": job.status.get("conditions", [])})
@@ -276,8 +276,8 @@ def _prepare(
 
 
 def _end_preparing(job: XRayJob, ours: Sequence[SharedJob], decision: Decision) -> Decision:
-    """One of two has failed, and nobody would follow the other for this run, which is over; or the run's budget is spent. What
-    goes on ends too, unless others wait for it; then the next of them pays."""
+    """One of two has failed, or has found the run finished, and nobody would follow the other for this run, which is over; or
+    the run's budget is spent. What goes on ends too, unless others wait for it; then the next of them pays."""
     for shared in ours:
         if shared.goes_on and shared.is_owned_by(job.ref.uid):
             if shared.is_wanted_beside(job.ref.uid):

@@ -102,6 +102,13 @@ class TrainResult(Report):
     phases: Annotated[tuple[Phase, ...], Field(max_length=16)] = ()
 
 
+class FoundResult(TrainResult):
+    """What a preparation of data says beside PrepareResult, where the run that has ordered them was finished already."""
+
+    output_folder: Place
+    """Of that run; others share the preparation."""
+
+
 class ErrorResult(Report):
     """Termination message of either container after a failure that it understood."""
 

@@ -24,6 +24,8 @@ FILE_LIST_MOUNT: Final = "/etc/xray-files"
 FILE_LIST: Final = "files.json"
 """Key of the ConfigMap that a source http names."""
 RUN_FILE: Final = "run.json"
+ORDERED_BY: Final = "XRAY_ORDERED_BY"
+"""Variable with the run file of the run that has ordered what is prepared; images from before there was one don't look."""
 _LATER_LABELS: Final = ("layout", "uncertain", "patient_folder")
 
 
@@ -70,6 +72,15 @@ def render_order(plan: Plan, preparation: Preparation) -> str:
         what = {"dataset": _dataset(plan)}
     order = {"version": 1, "name": preparation.job_name, "progress_port": names.PROGRESS_PORT} | what
     return json.dumps(order, sort_keys=True)
+
+
+def ordered_by(plan: Plan) -> dict[str, str]:
+    """Has a preparation of data tell the result of the run that has ordered it, if that is finished already; where the run's
+    folder lies on what the preparation mounts anyway: a claim of its own might be in use on another node, or not be bound yet.
+    """
+    if plan.spec.cache_claim != plan.spec.output.claim_name:
+        return {}
+    return {ORDERED_BY: json.dumps(build_run_file(plan) | {"output_dir": f"{CACHE_MOUNT}/{plan.output_folder}"})}
 
 
 def render_run_file(plan: Plan) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -18,6 +18,7 @@ from xray_operator.core.reports import (
     NO_COURSE,
     Course,
     FetchedModel,
+    FoundResult,
     ModelResult,
     PrepareResult,
     Progress,
@@ -105,6 +106,27 @@ def assess_preparations(
         data=next((situation.data for situation in each if situation.data), None),
         model=next((situation.model for situation in each if situation.model), None),
     )
+
+
+def adopt_result(situation: Situation, snapshot: Snapshot, shared_jobs: Iterable[SharedJob], folder: str) -> Situation:
+    """The same, or that of a run which a preparation has found finished on the output claim: its flavor is not held at all.
+
+    Args:
+        folder: of the run.
+    """
+    for shared in shared_jobs:
+        if shared.complete and shared.pods and not shared.deleting and not is_outdated(shared, snapshot.started_at):
+            found = read_report(FoundResult, shared.pods[-1].prepare.message)
+            if found is not None and found.output_folder == folder:
+                return replace(
+                    situation,
+                    state=names.SUCCEEDED,
+                    reason=names.ADOPTED,
+                    data_ready=True,
+                    result=found,
+                    changing=False,
+                )
+    return situation
 
 
 def _assess_preparation(preparation: Preparation, shared: SharedJob | None, began: datetime) -> Situation:

@@ -41,6 +41,7 @@ from xray_operator.core.sections import (
 )
 from xray_operator.core.situation import (
     Situation,
+    adopt_result,
     assess,
     assess_preparations,
     end_for_rerun,
@@ -221,22 +222,29 @@ def preparing_status(job: XRayJob, snapshot: Snapshot, observed: Observed, now: 
     situation = heed_lost_node(situation, observed.progress, now)
     trainer = trainer_section(job.status, observed.progress, situation)
     situation = _watch(situation, job, observed, (), trainer or {}, now)
+    found = [shared for each in pending if (shared := observed.shared_jobs.get(each.job_name))]
+    situation = adopt_result(situation, snapshot, found, job.ref.output_folder(snapshot.spec, snapshot.trains_with))
+    of_now = {shared.name: shared for shared in found if not is_outdated(shared, snapshot.started_at)}
+    prepared = preparation_sections(job, snapshot, of_now, now, left=situation.state in names.FINAL_STATES)
+    attempts = attempts_from_status(job.status.get("attempts", ()))
+    cost = make_bill(attempts, snapshot, paid_preparations(prepared, snapshot))
+    told = runs_on(snapshot, situation.result.device if situation.result else None)
     data = data_section(job.status, observed.progress, situation) or {}
+    if situation.result:
+        situation = replace(situation, message=_message(situation, told, data, cost))
+        trainer = trainer_section({}, None, situation)
     accepted = conditions.accepted_condition(_started_on(snapshot), edited(job, snapshot), snapshot.rerun)
     listed = conditions.accepted_conditions(situation, accepted, data_message(data), job.live.ready_when)
-    found = [shared for each in pending if (shared := observed.shared_jobs.get(each.job_name))]
-    of_now = {shared.name: shared for shared in found if not is_outdated(shared, snapshot.started_at)}
-    prepared = preparation_sections(job, snapshot, of_now, now, left=situation.state == names.FAILED)
-    attempts = attempts_from_status(job.status.get("attempts", ()))
     return _waiting(job, situation.state, listed, now) | present(
-        runsOn=runs_on(snapshot)[:256],
+        runsOn=told[:256],
         run=run_section(job, snapshot, situation.pod),
         sizing=sizing_section(snapshot, data),
-        cost=cost_section(make_bill(attempts, snapshot, paid_preparations(prepared, snapshot))),
+        cost=cost_section(cost),
         **prepared,
         model=model_section(situation.model) or job.status.get("model"),
         data=data,
-        trainerStatus=None if situation.data_ready else trainer,
+        trainerStatus=trainer if situation.result or not situation.data_ready else None,
+        results=results_section(situation.result),
     )
 
 

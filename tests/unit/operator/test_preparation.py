@@ -33,6 +33,7 @@ from xray_operator.core.manifests import build_shared_job
 from xray_operator.core.observed import Observed, SharedJob, Volume, read_shared_job
 from xray_operator.core.plan import JobRef, Snapshot, make_plan, plan_preparations, read_snapshot
 from xray_operator.core.reconcile import Decision
+from xray_operator.core.run_file import ORDERED_BY, build_run_file
 from xray_operator.core.spec import FlavorSpec, JobSpec
 
 CHEAP = make_flavor(
@@ -113,11 +114,60 @@ def test_accelerators_are_not_held_while_data_are_prepared() -> None:
     assert job is not None
     pod = job["spec"]["template"]["spec"]
     assert [container["name"] for container in pod["containers"]] == ["prepare"]
-    assert "graphcore.ai/ipu" not in json.dumps(job)
+    assert "graphcore.ai/ipu" not in json.dumps([container["resources"] for container in pod["containers"]])
     assert pod["nodeSelector"] == {"pool": "cpu"}
     assert "output" not in {volume["name"] for volume in pod["volumes"]} - {"cache"}
     order = json.loads(pod["containers"][0]["args"][2])
     assert order["dataset"]["root"] == "/mnt/dataset/nih"
+
+
+def found(message: str) -> Observed:
+    """What is seen when the Job has prepared, and has said this."""
+    return seen(data_job(data_pod(ends=40, message=message), over="Complete"))
+
+
+def finished_answer(folder: str) -> str:
+    """Of a preparation whose run was finished already."""
+    result = json.loads(example("result.json")) | {"adopted": True, "phases": [], "output_folder": folder}
+    return json.dumps(json.loads(example("prepare-result.json")) | result)
+
+
+def test_a_finished_run_is_adopted_before_its_flavor_is_held() -> None:
+    """Its pod would hold the flavor for seconds, and pay the price's minimum."""
+    before = told(decide_first(seen(data_job(data_pod(prepares=12))), now=30))
+    decision = decide_first(found(finished_answer(before["run"]["folder"])), before, now=41)
+    assert decision.create is None
+    status = told(decision)
+    assert (status["state"], condition(status, "Succeeded")[:2]) == ("Succeeded", ("True", "Adopted"))
+    assert (condition(status, "DataReady")[0], condition(status, "Ready")[0]) == ("True", "True")
+    assert condition(status, "Reconciling")[0] == "False"
+    assert status["results"]["adopted"] is True
+    assert status["results"]["aurocMacro"] == "0.5124"
+    assert status["data"]["images"] == 748
+    assert status["trainerStatus"]["progress"] == "100%"
+    assert (status["cost"]["heldSeconds"], status["cost"]["total"]) == (0, "0.0030"), "its preparation alone"
+    assert "attempts" not in status
+    assert names.SUCCEEDED in reasons(decision)
+    assert decide_first(found(finished_answer("x")), status, now=60) == Decision(), "it is over"
+
+
+@pytest.mark.parametrize("message", [finished_answer("another-0123456789ab"), example("prepare-result.json")])
+def test_the_result_of_another_run_that_shares_the_preparation_is_none_of_this_one(message: str) -> None:
+    status = told(decide_first(found(message), now=41))
+    assert (status["state"], "results" in status) == ("Preparing", False)
+    assert decide_first(found(message), status, now=42).create is not None
+
+
+@pytest.mark.parametrize(("more", "asks"), [({}, True), ({"cache": {"claimName": "fast"}}, False)])
+def test_a_preparation_is_asked_for_a_result_where_it_mounts_the_run_s_folder(more: dict[str, Any], asks: bool) -> None:
+    plan = make_plan(JobRef("radiology", "cxr", UID), fixed(dataset=DATASET | more))
+    assert plan.snapshot.preparation is not None
+    (container,) = build_shared_job(plan, plan.snapshot.preparation)["spec"]["template"]["spec"]["containers"]
+    told = [json.loads(each["value"]) for each in container["env"] if each["name"] == ORDERED_BY]
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert [each["output_dir"] for each in told] == ([f"/mnt/cache/{plan.output_folder}"] if asks else [])
+    assert [each | {"output_dir": ""} for each in told] == ([build_run_file(plan) | {"output_dir": ""}] if asks else [])
+    assert "/mnt/cache" in mounted
 
 
 @pytest.mark.parametrize(
