@@ -12,7 +12,7 @@ from typing import Any, Final
 from xray_cli.billing import duration
 from xray_cli.output import Table
 from xray_operator.core.comparison import MEASURED, Crossing, Entry, PartSample, Row, Sample, crossings
-from xray_operator.core.cost import CENTS
+from xray_operator.core.cost import CENTS, UNPRICED_PART
 from xray_operator.core.crossing import ALWAYS
 from xray_operator.names import counted
 
@@ -66,6 +66,7 @@ def tell(comparison: Comparison) -> Iterator[str]:
 
 def _cells(row: Row) -> tuple[str, ...]:
     parts = [cell for part in (row.preparation, row.training, row.total) for cell in _part_cells(part, row.currency)]
+    parts[-1] += UNPRICED_PART if row.lacks_price else ""
     return (row.flavor, *parts, source_of(row))
 
 

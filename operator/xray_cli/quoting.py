@@ -145,7 +145,7 @@ def _notes(quote: Quote, found: Estimate) -> Iterator[str]:
         yield f"Without preparing the data: nothing is known of that on {on}; --hint {on}:prepareImagesPerSecond=N tells."
     elif found.preparations:
         yield f"What is prepared on {on} is paid by the first run that needs it, and by no other."
-    if price and any(each.line.amount is None for each in found.preparations):
+    if price and found.lacks_price:
         yield f"Flavor {on} has no price in {price.currency}: what is prepared there is not in the total."
     if quote.assumption:
         yield quote.assumption

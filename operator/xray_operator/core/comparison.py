@@ -65,6 +65,11 @@ class Row:
     training: PartSample
     total: PartSample
 
+    @property
+    def lacks_price(self) -> bool:
+        """Whether the total leaves out a preparation that has no price in its currency."""
+        return self.currency is not None and self.total.amount is not None and self.preparation.amount is None
+
 
 @dataclass(frozen=True)
 class Entry:

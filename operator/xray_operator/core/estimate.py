@@ -95,6 +95,11 @@ class Estimate:
         return sum((each.line.amount for each in self.preparations if each.line.amount), self.held.amount)
 
     @property
+    def lacks_price(self) -> bool:
+        """Whether the total leaves out a preparation that has no price in its currency."""
+        return self.total is not None and any(each.line.amount is None for each in self.preparations)
+
+    @property
     def lacks_preparation(self) -> bool:
         """Whether nothing is known of the preparation of the data that the run waits for."""
         told = [each.line.name for each in self.preparations]

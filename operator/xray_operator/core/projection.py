@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from xray_operator.core.cost import CENTS, display_of, price_in_force
+from xray_operator.core.cost import CENTS, UNPRICED, UNPRICED_PART, display_of, price_in_force
 from xray_operator.core.estimate import NO_HINTS, Estimate, estimate
 from xray_operator.core.history import FinishedRun, Workload, count_images, workload_of
 from xray_operator.core.sections import Status, present
@@ -90,7 +90,8 @@ def _cents(amount: Decimal) -> str:
 
 def _display(found: Estimate, price: Price | None) -> str:
     if found.total is None:
-        return "unpriced"
+        return UNPRICED
     half, most = (display_of(amount, price) for amount in (found.total.p50, found.total.p90))
     told = f"about {half}" if half == most else f"about {half}, p90 {most}"
+    told += UNPRICED_PART if found.lacks_price else ""
     return f"{told}, without preparing" if found.lacks_preparation else told

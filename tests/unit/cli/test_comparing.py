@@ -368,6 +368,13 @@ def test_a_single_image() -> None:
     assert next(iter(told)) == "cxr: 1 image"
 
 
+def test_a_total_without_its_preparation_is_not_passed_off_as_the_whole() -> None:
+    known = knowing(on("small"), cheap=make_flavor("cpu") | {"prices": []})
+    (row,) = (line for line in tell(comparison_of([forecast(known).entry])) if line.startswith("small"))
+    assert " USD + unpriced " in row
+    assert row.count("unpriced") == 2, "beside that of the preparation itself"
+
+
 def test_a_single_flavor_without_a_price() -> None:
     unpriced = knowing(on("small"), small=make_flavor() | {"accelerators": 4, "prices": []})
     lines = list(tell(comparison_of([forecast(unpriced).entry])))

@@ -108,6 +108,7 @@ def test_without_a_price_there_are_times_and_no_amounts() -> None:
     unpriced_preparation = entry([run_by_job()], prices={"cheap": None}).row(1000)
     assert unpriced_preparation.preparation.amount is None
     assert unpriced_preparation.total.amount == unpriced_preparation.training.amount, "as on the bill"
+    assert (unpriced_preparation.lacks_price, row.lacks_price) == (True, False)
 
 
 def test_runs_whose_images_were_not_counted_tell_nothing_of_other_sizes() -> None:

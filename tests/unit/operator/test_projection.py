@@ -100,6 +100,15 @@ def test_that_nothing_is_known_of_its_preparation_is_told() -> None:
     assert found["display"] == "about 2.44 USD, without preparing"
 
 
+def test_that_its_preparation_has_no_price_is_told() -> None:
+    first = {"source": {"pvc": {"claimName": "nih"}}, "prepareFlavor": "cheap"}
+    flavors = {"demo-vpod4": make_flavor(), "cheap": make_flavor("cpu") | {"prices": []}}
+    run = finished(attempt(training=1000), spec={"dataset": first}, preparation=prepared(flavor="cheap"))
+    found = projected(look(run, flavors=flavors, dataset=first))
+    assert found is not None
+    assert found["display"] == "about 2.44 USD + unpriced"
+
+
 def test_it_is_news_when_it_changes_and_not_at_every_pass() -> None:
     status = look(*RUNS).status
     assert look(*RUNS, status=status, now=86400).status is None
