@@ -41,7 +41,7 @@ from tests.unit.operator.test_model_preparation import (
     shared,
 )
 from tests.unit.operator.test_months import make_budget
-from tests.unit.operator.test_preparation import PREPARED, decide_first, seen
+from tests.unit.operator.test_preparation import PREPARED, decide_first, finished_answer, found, seen
 from xray_operator.core.history import read_finished_runs
 from xray_operator.core.months import Books, Entry, budget_status
 from xray_operator.core.observed import Observed, Unreadable
@@ -107,11 +107,19 @@ def statuses() -> dict[str, Status]:
         "makes no progress": write(silent, limits={"noProgressSeconds": 30}),
         "is restarted": write(silent, limits={"noProgressSeconds": 30, "onStall": "Restart"}),
         "waits for the training pod": told(decide_first(seen(PREPARED), now=41)),
+        "finished already, says its preparation": adopted(),
         "waits for the pod of an IPUJob": told(look(attempt())),
         "waits for data and model": told(decide_model(seen_both(), now=30)),
         "has data and model": told(decide_model(seen_both(data=DATA_READY, model=MODEL_READY), now=46)),
         "gone": write(Observed(unreadable=Unreadable("ConfigMap cxr: gone")), former=written["training"]),
     }
+
+
+def adopted() -> Status:
+    preparing = told(decide_first(seen(PREPARED), now=41))
+    status = told(decide_first(found(finished_answer(preparing["run"]["folder"])), now=41))
+    assert status["state"] == "Succeeded"
+    return status
 
 
 def vanished_preparations() -> Status:

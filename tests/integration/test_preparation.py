@@ -91,6 +91,23 @@ async def create_three(stage: Stage, kubeconfig: Path) -> dict[frozenset[str], s
     return await until("each Job has its owners", owned)
 
 
+async def test_a_finished_run_is_adopted_and_no_pod_holds_its_flavor(
+    kubeconfig: Path, namespace: str, tmp_path: Path
+) -> None:
+    async with operating(kubeconfig, namespace, tmp_path, defaultPrepareFlavor=CHEAP) as stage:
+        claims = [claim(namespace, name) for name in ("nih", "out")]
+        assert apply(kubeconfig, cheap_flavor(), *claims).returncode == 0
+        await stage.life.create(xray_job(namespace, dataset=DATASET))
+        folder = (await stage.life.reached("Preparing"))["status"]["run"]["folder"]
+        found = {"adopted": True, "phases": [], "output_folder": folder}
+        answer = example("prepare-result.json") | example("result.json") | found
+        await (await kubelet_of(stage)).data_ends(2, 0, answer)
+        adopted = (await stage.life.reached("Succeeded"))["status"]
+        assert (adopted["results"]["adopted"], adopted["cost"]["heldSeconds"]) == (True, 0)
+        assert adopted["cost"]["total"] == adopted["preparation"]["amount"]
+        assert await stage.jobs() == [adopted["preparation"]["jobName"]]
+
+
 async def test_runs_of_the_same_data_and_different_models_share_the_data_alone(
     kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> None:
