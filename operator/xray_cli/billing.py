@@ -8,6 +8,7 @@ from html import escape
 from typing import Any, Final
 
 from xray_operator import names
+from xray_operator.core.cost import UNPRICED, UNPRICED_PART
 
 BLOCK: Final = re.compile(r"(<!-- cost -->)(.*?)(<!-- /cost -->)", re.DOTALL)
 """Of the page that the trainer writes; markup and class names of its tables are the page's too."""
@@ -29,7 +30,7 @@ def with_bill(page: str, status: Mapping[str, Any]) -> str:
 def bill_lines(status: Mapping[str, Any]) -> Iterator[str]:
     """The bill as HTML: what the status tells and no figure beyond it. What has no price is unpriced."""
     cost = status.get("cost", {})
-    total = _amount(cost.get("total"), cost) if cost.get("priced") else "unpriced"
+    total = told_total(cost)
     flavor = status.get("run", {}).get("flavor", "")
     price = f" at {_amount(cost.get('perHour'), cost)} an hour" if cost.get("priced") else ", which has no price"
     yield f'<p class="bill">This run held flavor {escape(flavor)}{escape(price)}: <strong>{escape(total)}</strong>.</p>'
@@ -48,6 +49,14 @@ def bill_lines(status: Mapping[str, Any]) -> Iterator[str]:
             f"rerun {run['rerun']}: {run.get('state', '')}, {run.get('cost', 'no cost')}" for run in former
         )
         yield f'<p class="small soft">Runs before this one, not part of it: {escape(told)}.</p>'
+
+
+def told_total(cost: Mapping[str, Any]) -> str:
+    """In full, and that something comes on top which has no price."""
+    if not cost.get("priced"):
+        return UNPRICED
+    lacking = any("amount" not in phase for phase in cost.get("phases", ()))
+    return f"{_amount(cost.get('total'), cost)}{UNPRICED_PART if lacking else ''}"
 
 
 def duration(seconds: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from xray_cli.billing import duration
+from xray_cli.billing import duration, told_total
 from xray_cli.output import Row, Table
 from xray_cli.standing import read_standing
 from xray_operator.core.attempts import Attempt, attempts_from_status
@@ -256,7 +256,6 @@ def cost(status: Raw, page: Page) -> list[str]:
     if not rows:
         return []
     price = f" ({section['perHour']} {section['currency']} per hour)" if section.get("priced") else ""
-    total = f"{section['total']} {section['currency']}" if section.get("priced") else section.get("display", "")
     billed = f", {section['billedSeconds']}s billed" if "billedSeconds" in section else ""
     held = f"{section.get('heldSeconds', 0)}s{billed}{price}"
     # what the run pays of them is a phase of its own
@@ -268,7 +267,7 @@ def cost(status: Raw, page: Page) -> list[str]:
     left = status.get("budget", {}).get("display")
     lost = f"{section['lostAmount']} {section['currency']}, in Training" if "lostAmount" in section else None
     return page.grid(("Phase", "Held", "Amount"), rows) + page.pairs(
-        (("Held", held), ("Total", total), ("Budget", left), ("Lost", lost), *unpaid), INDENT * 2
+        (("Held", held), ("Total", told_total(section)), ("Budget", left), ("Lost", lost), *unpaid), INDENT * 2
     )
 
 

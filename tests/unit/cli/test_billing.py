@@ -83,6 +83,14 @@ def test_what_has_no_price_has_no_amount() -> None:
     )
 
 
+def test_a_total_without_a_preparation_that_has_no_price_is_not_passed_off_as_the_whole() -> None:
+    cost = STATUS["cost"]
+    told = text({**STATUS, "cost": {**cost, "phases": [*cost["phases"], {"name": "DataPreparation", "seconds": 31}]}})
+    assert told.startswith("This run held flavor vpod4-vm at 8.50 USD an hour: 0.2833 USD + unpriced .")
+    assert " 0.2833 USD + unpriced Queued " in told
+    assert " DataPreparation 31 s unpriced " in told
+
+
 def test_a_bill_that_is_estimated_says_why() -> None:
     """Whether a pod vanished, its node was lost or its IPUJob deleted."""
     told = text({**STATUS, "cost": {**STATUS["cost"], "estimated": True}})
