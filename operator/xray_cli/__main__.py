@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import shlex
 import sys
 from typing import Any, Final
@@ -42,6 +43,8 @@ COMMANDS: Final = {
 """Each command's function, in the order of the help."""
 COMPLETION: Final = "_KUBECTL_XRAY_COMPLETE"
 """Where it is set, words are completed in place of a command."""
+EVERYWHERE: Final = ("-n", "--namespace", "--context", "--kubeconfig", "--request-timeout")
+"""Options with a value that kubectl takes before a command too."""
 INTERRUPTED: Final = 130
 """As a shell says of what SIGINT ended."""
 
@@ -118,7 +121,7 @@ def run(arguments: list[str]) -> int:
     if COMPLETION in os.environ:
         completion_init()
     try:
-        words = arguments or ([] if COMPLETION in os.environ else ["--help"])
+        words = as_kubectl_takes_them(arguments) or ([] if COMPLETION in os.environ else ["--help"])
         code = get_command(app).main(words, prog_name=PROGRAM, complete_var=COMPLETION, standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)
@@ -132,6 +135,15 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     return 1
+
+
+def as_kubectl_takes_them(words: list[str]) -> list[str]:
+    """The same words, with kubectl's own options behind the command where they stand before it; and `-o=json` as `-o json`."""
+    split = [part for word in words for part in (word.split("=", 1) if re.match(r"-\w=", word) else [word])]
+    at = 0
+    while at < len(split) and split[at].partition("=")[0] in EVERYWHERE:
+        at += 1 if "=" in split[at] else 2
+    return [*split[at : at + 1], *split[:at], *split[at + 1 :]]
 
 
 def usage_error(error: Any) -> str:

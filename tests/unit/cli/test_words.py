@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -39,6 +40,19 @@ OFFLINE = ("submit", "--name=a", "--flavor=x", "--results=out", "--dry-run=clien
 def test_a_refusal(words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*words]) == 1
     assert capsys.readouterr() == ("", told)
+
+
+@pytest.mark.parametrize("before", [("-n", "chest"), ("-n=chest", "--context", "hospital"), ("--namespace=chest",)])
+def test_options_are_taken_where_and_as_kubectl_takes_them(
+    before: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "kubeconfig"
+    users = {"clusters": [], "users": [], "contexts": [{"name": "hospital", "context": {}}], "current-context": ""}
+    file.write_text(json.dumps({"apiVersion": "v1", "kind": "Config"} | users))
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    words = ["submit", "--name=a", "--flavor=x", "--results=out", "--claim=nih", "--dry-run=client", "-o=json"]
+    assert run([*before, *words]) == 0
+    assert json.loads(capsys.readouterr().out)["metadata"]["namespace"] == "chest"
 
 
 @pytest.mark.parametrize(
