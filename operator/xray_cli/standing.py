@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from xray_operator.core.conditions import find_condition
@@ -60,7 +61,7 @@ def read_standing(job: Raw) -> Standing:
     status: Raw = job.get("status", {})
     trainer: Raw = status.get("trainerStatus", {})
     results: Raw = status.get("results", {})
-    metrics = {row["name"]: row["value"] for row in trainer.get("metrics", ())}
+    metrics = {row["name"]: f"{Decimal(row['value']):.4f}" for row in trainer.get("metrics", ())}
     return Standing(
         name=job["metadata"]["name"],
         state=status.get("state", PENDING),

@@ -121,9 +121,8 @@ class Bars:
         self._tell(standing)
 
     def _tell(self, standing: Standing) -> None:
-        told = standing.state, standing.message
         if standing.figures and standing.percentage is not None and standing.verdict is None:
             return
-        if self._told.get(standing.name) != told:
-            self._told[standing.name] = told
+        if self._told.get(standing.name) != standing.news:
+            self._told[standing.name] = standing.news
             self._progress.console.print(standing.line, markup=False, highlight=False)

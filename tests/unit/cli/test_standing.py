@@ -18,7 +18,7 @@ def job(generation: int = 1, observed: int = 1, stalled: str = "False", **status
     return {"metadata": {"name": "cxr", "generation": generation}, "status": whole}
 
 
-TRAINER = {"progressPercentage": 40, "eta": "52s", "metrics": [{"name": "loss", "value": "0.22"}]}
+TRAINER = {"progressPercentage": 40, "eta": "52s", "metrics": [{"name": "loss", "value": "0.220449"}]}
 
 
 @pytest.mark.parametrize(
@@ -26,10 +26,10 @@ TRAINER = {"progressPercentage": 40, "eta": "52s", "metrics": [{"name": "loss", 
     [
         (job(state="Queued"), "cxr: Queued: it is so"),
         (job(state="Preparing"), "cxr: Preparing"),
-        (job(state="Training", trainerStatus=TRAINER), "cxr: Training 40%, loss 0.22, 52s left"),
+        (job(state="Training", trainerStatus=TRAINER), "cxr: Training 40%, loss 0.2204, 52s left"),
         (
             job(state="Evaluating", trainerStatus=TRAINER, cost={"display": "unpriced"}),
-            "cxr: Evaluating 40%, loss 0.22, unpriced, 52s left",
+            "cxr: Evaluating 40%, loss 0.2204, unpriced, 52s left",
         ),
         ({"metadata": {"name": "cxr", "generation": 1}}, "cxr: Pending"),
     ],
@@ -40,7 +40,7 @@ def test_a_line(found: dict[str, Any], line: str) -> None:
 
 def test_figures_of_the_end_stand_for_those_of_the_way() -> None:
     metrics = {"metrics": [{"name": "loss", "value": "0.9"}, {"name": "validation_auroc_macro", "value": "0.6"}]}
-    assert read_standing(job(state="Training", trainerStatus=metrics)).auroc == "0.6"
+    assert read_standing(job(state="Training", trainerStatus=metrics)).auroc == "0.6000"
     ended = read_standing(job(state="Succeeded", trainerStatus=metrics, results={"aurocMacro": "0.7", "loss": "0.2"}))
     assert (ended.auroc, ended.loss) == ("0.7", "0.2")
 

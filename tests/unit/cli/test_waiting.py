@@ -26,7 +26,7 @@ def drawn(name: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("TERM", "xterm-256color")
     terminal = Terminal()
     with display_on(terminal, len(name)) as display:
-        display.show(Standing(name, "Training", "", 42, "12m34s", "0.393978", "0.558682", "17.23 USD", None))
+        display.show(Standing(name, "Training", "", 42, "12m34s", "0.3940", "0.5587", "17.23 USD", None))
     return terminal.getvalue()
 
 
@@ -42,13 +42,24 @@ def test_a_narrow_terminal_cuts_nothing(name: str, columns: int, monkeypatch: py
     assert bar.startswith(f"{name} Training")
     assert bar.endswith("42%")
     assert "\u2501\u2501" in bar
-    assert figures.strip() == "loss 0.393978  AUROC 0.558682  17.23 USD  12m34s left"
+    assert figures.strip() == "loss 0.3940  AUROC 0.5587  17.23 USD  12m34s left"
 
 
 def test_a_wide_terminal_has_all_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     line = last_lines(LONG, 140, monkeypatch)[-1]
     assert line.startswith(LONG)
-    assert line.endswith("42% loss 0.393978  AUROC 0.558682  17.23 USD  12m34s left")
+    assert line.endswith("42% loss 0.3940  AUROC 0.5587  17.23 USD  12m34s left")
+
+
+def test_a_cost_that_rises_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    terminal = Terminal()
+    with display_on(terminal, 3) as display:
+        for number in range(3):
+            display.show(
+                Standing("vit", "Preparing", f"{number} of 9", None, None, None, None, f"0.0{number} USD", None)
+            )
+    assert len(re.findall("vit: Preparing", terminal.getvalue())) == 1
 
 
 def test_a_bar_has_colours_unless_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
