@@ -104,6 +104,8 @@ def test_the_page_tells_the_figures_beside_their_floors(page: str) -> None:
     low, high = macro["auroc_interval"]
     assert f"{macro['auroc']:.3f} 95 % interval {low:.3f} to {high:.3f}" in text
     assert f"{evaluation()['loss']:.4f} {floors['loss']:.4f} without a pixel" in text
+    for finding in measured(evaluation()["findings"]):
+        assert f"{finding['average_precision']:.3f} {finding['prevalence']:.3f} {finding['floors']['loss']:.4f}" in text
     assert "no positives among the held-out images: nothing to measure" in text
     assert "no substitute for a doctor" in text
     assert "Training 1 min 26 s 2026-11-22T10:00:04Z" in text
