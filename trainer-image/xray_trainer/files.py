@@ -108,12 +108,13 @@ def published_folder(final: Path, purpose: str) -> Iterator[Path]:
         raise
     sync_folder(final.parent)
     if former is not None:
-        shutil.rmtree(former, ignore_errors=True)  # what stays has a name that `delete_abandoned` knows
+        shutil.rmtree(former, ignore_errors=True)  # as in `discard`
 
 
 def discard(folder: Path) -> None:
-    """Delete a folder. Renamed first: nobody may find it half deleted."""
-    shutil.rmtree(_set_aside(folder))
+    """Delete a folder. Renamed first: nobody may find it half deleted. Who had a file open may still bring one in: what stays
+    has a name that `delete_abandoned` knows."""
+    shutil.rmtree(_set_aside(folder), ignore_errors=True)
 
 
 def _set_aside(folder: Path) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from xray_trainer.files import published_folder
+from xray_trainer.files import TEMPORARY_PREFIX, discard, published_folder
 
 
 def write_old_and_new(folder: Path, ends_with: BaseException | None) -> None:
@@ -33,3 +35,18 @@ def test_what_interrupts_the_writing_leaves_the_former_folder_and_nothing_else(
     with pytest.raises(type(error)):
         write_old_and_new(tmp_path / "model", error)
     assert contents(tmp_path) == ["model", "model/old"]
+
+
+def test_a_folder_into_which_another_process_still_writes_is_discarded_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = os.rmdir
+
+    def remove_late(path: str, **options: Any) -> None:
+        (Path(path) / "late").touch()
+        remove(path, **options)
+
+    (tmp_path / "shards").mkdir()
+    monkeypatch.setattr(os, "rmdir", remove_late)
+    discard(tmp_path / "shards")
+    assert [path.name.startswith(TEMPORARY_PREFIX) for path in tmp_path.iterdir()] == [True]
