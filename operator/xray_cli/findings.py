@@ -17,6 +17,8 @@ from xray_operator.core.cost import price_in_force
 from xray_operator.core.observed import may_hold, read_volume
 from xray_operator.core.spec import FlavorSpec, parse_part
 from xray_operator.core.volumes import WRITABLE
+from xray_operator.errors import DocumentError
+from xray_operator.yaml_text import parse_only_yaml
 
 Raw = Mapping[str, Any]
 
@@ -106,11 +108,9 @@ def judge_config(text: str, namespace: str, flavors: Iterable[str]) -> Iterator[
         text: YAML.
         flavors: names of those that there are.
     """
-    import yaml
-
     try:
-        config = OperatorConfig.model_validate(yaml.safe_load(text) or {})
-    except (ValidationError, yaml.YAMLError) as error:
+        config = OperatorConfig.model_validate(parse_only_yaml(text) or {})
+    except (ValidationError, DocumentError) as error:
         yield Finding("configuration", State.WARNING, f"not of this version: {' '.join(str(error).split())[:200]}")
         return
     if config.namespaces and namespace not in config.namespaces:

@@ -1,30 +1,24 @@
-"""XRayTrainingJobs out of files and flags. Called by submit; pure but for reading the files."""
+"""XRayTrainingJobs out of files and flags. Called by submit; pure but for the files."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
+from xray_cli.documents import expect, read_documents
 from xray_cli.errors import CommandError
 from xray_operator.names import API_VERSION, JOB_KIND
 
 Raw = dict[str, Any]
 
-LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 ARTICLE_MODEL: Final = "google/vit-base-patch16-224-in21k"
-SECTIONS: Final = (
-    ("metadata",),
-    ("spec",),
-    *(("spec", name) for name in ("model", "dataset", "training", "limits")),
-    ("spec", "dataset", "source"),
-    ("spec", "dataset", "source", "pvc"),
-)
-"""What flags go into: a mapping, if it is there."""
+SECTIONS: Final[Mapping[tuple[str, ...], type]] = {
+    **{("spec", name): dict for name in ("model", "dataset", "training", "limits")},
+    ("spec", "dataset", "source"): dict,
+    ("spec", "dataset", "source", "pvc"): dict,
+}
+"""What flags go into, if it is there."""
 
 
 @dataclass(frozen=True)
@@ -95,44 +89,21 @@ def job_from_flags(flags: Flags) -> Raw:
 
 
 def read_jobs(files: Sequence[str]) -> Iterator[tuple[str, Raw]]:
-    """Every job of every file, `-` being standard input, with the file's name.
+    """Every job of every file or folder, `-` being standard input, with its file's name.
 
     Raises: CommandError where one can't be read, or has something else.
     """
     for file in files:
-        found = [document for document in _documents(file) if document is not None]
+        found = [(where, _checked(where, document)) for where, document in read_documents([file])]
         if not found:
-            raise CommandError(f"no objects in {file}")
-        for document in found:
-            yield file, _checked(file, document)
+            raise CommandError(f"no objects in {'stdin' if file == '-' else file}")
+        yield from found
 
 
-def _documents(file: str) -> list[Any]:
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text()
-        return list(yaml.load_all(text, LOADER))
-    except FileNotFoundError as error:
-        raise CommandError(f'the path "{file}" does not exist') from error
-    except OSError as error:
-        raise CommandError(f"{file}: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CommandError(f"{file}: {' '.join(str(error).split())}") from error
-
-
-def _checked(file: str, document: Any) -> Raw:
-    kind = document.get("kind") if isinstance(document, Mapping) else None
-    if kind != JOB_KIND or document.get("apiVersion") != API_VERSION:
-        found = f"{kind} of {document.get('apiVersion')}" if kind else "something without a kind"
-        raise CommandError(
-            f"{file}: {found}; submit takes {JOB_KIND} of {API_VERSION} only (the rest: kubectl apply -f)"
-        )
-    for place in SECTIONS:
-        if (section := _at(document, place)) is not None and not isinstance(section, Mapping):
-            raise CommandError(f"{file}: {'.'.join(place)}: {section!r:.40} in place of fields")
+def _checked(file: str, document: Raw) -> Raw:
+    kind, version = document["kind"], document.get("apiVersion")
+    if (kind, version) != (JOB_KIND, API_VERSION):
+        told = f"{kind} of {version} in place of {JOB_KIND} of {API_VERSION}"
+        raise CommandError(f"{file}: {told} (the rest: kubectl apply -f)")
+    expect(file, document, SECTIONS)
     return {**document, "metadata": document.get("metadata") or {}}
-
-
-def _at(document: Any, place: Sequence[str]) -> Any:
-    for name in place:
-        document = document.get(name) if isinstance(document, Mapping) else None
-    return document

@@ -82,6 +82,12 @@ JobNames = Annotated[
     list[str],
     typer.Argument(metavar="NAME", help="Names of jobs.", autocompletion=complete_jobs, show_default=False),
 ]
+JOB_FILES: Final = typer.Option(
+    "--filename",
+    "-f",
+    metavar="FILE",
+    help="File or folder with jobs, `-` is stdin; may be given several times.",
+)
 
 ImageCount = Annotated[
     int | None,

@@ -130,7 +130,13 @@ def name_of(item: Raw) -> str:
     """TYPE.GROUP/NAME, or TYPE/NAME for the core group."""
     group, _, version = item["apiVersion"].rpartition("/")
     kind = item["kind"].lower() + (f".{group}" if version and group else "")
-    return f"{kind}/{item['metadata']['name']}"
+    return f"{kind}/{shown_name(item)}"
+
+
+def shown_name(item: Raw) -> str:
+    """What it is called; before the server has completed a generateName, that."""
+    metadata = item["metadata"]
+    return str(metadata.get("name") or metadata.get("generateName", ""))
 
 
 def without_managed_fields(item: Raw) -> Raw:

@@ -12,7 +12,7 @@ from xray_cli.billing import duration
 from xray_cli.errors import CommandError
 from xray_cli.knowledge import Knowledge, hints_of
 from xray_cli.offline import CHART_CONFIG
-from xray_cli.output import Table
+from xray_cli.output import Table, shown_name
 from xray_operator import names
 from xray_operator.core.admission import find_flavor
 from xray_operator.core.cost import display_of, price_in_force
@@ -74,9 +74,8 @@ def quote_job(job: Raw, known: Knowledge, given: Mapping[str, Hints], images: in
     workload = count_images(asked, known.runs)
     price, hints = offer(spec.flavor, known, given, now)
     found = estimate(workload, price, known.runs, hints, *offer(prepare_flavor or "", known, given, now))
-    name = job["metadata"].get("name") or job["metadata"].get("generateName", "")
     lacks, assumption = tuple(lacking(workload, hints)), assumption_of(spec, prepare_flavor)
-    return Quote(name, job["metadata"]["namespace"], workload, price, found, lacks, known.where, assumption)
+    return Quote(shown_name(job), job["metadata"]["namespace"], workload, price, found, lacks, known.where, assumption)
 
 
 P = TypeVar("P", JobSpec, FlavorSpec)

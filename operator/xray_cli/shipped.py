@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from xray_operator.yaml_text import parse_only_yaml
+
 _PACKAGE: Final = Path(__file__).resolve().parent
 _IN_WHEEL: Final = _PACKAGE / "shipped"
 _REPOSITORY: Final = _PACKAGE.parents[1]
@@ -24,8 +26,5 @@ def shipped_flavors() -> dict[str, dict[str, Any]]:
 
 def _read(name: str) -> dict[str, dict[str, Any]]:
     """Each file's document by its stem."""
-    import yaml
-
     folder = _IN_WHEEL / name if _IN_WHEEL.is_dir() else _IN_CHECKOUT[name]
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return {path.stem: yaml.load(path.read_text(), loader) for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: parse_only_yaml(path.read_bytes()) for path in sorted(folder.glob("*.yaml"))}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_camel
 
-from xray_operator.errors import ConfigError
+from xray_operator.errors import ConfigError, DocumentError
 from xray_operator.names import GROUP
+from xray_operator.yaml_text import parse_only_yaml
 
 
 class _Section(BaseModel):
@@ -116,8 +116,8 @@ class OperatorConfig(_Section):
 def load_config(path: Path) -> OperatorConfig:
     """Read the file; ConfigError lists every wrong field with its place and value."""
     try:
-        return OperatorConfig.model_validate(yaml.safe_load(path.read_text()) or {})
-    except (OSError, yaml.YAMLError) as error:
+        return OperatorConfig.model_validate(parse_only_yaml(path.read_bytes()) or {})
+    except (OSError, DocumentError) as error:
         raise ConfigError(f"{path}: {error}") from error
     except ValidationError as error:
         problems = "; ".join(

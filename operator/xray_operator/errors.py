@@ -2,6 +2,7 @@
 
 XRayOperatorError
 ├── ConfigError        the operator can't be run as it is configured: the process ends
+├── DocumentError      a text is not the YAML or JSON that it should be
 ├── RecordError        what was fixed at a run's start can't be read
 ├── MissedEvent        the watches have not shown all that happened: the process ends, and lists everything anew
 └── ClusterError       the API server refused
@@ -20,6 +21,10 @@ class XRayOperatorError(Exception):
 
 class ConfigError(XRayOperatorError):
     """The configuration is missing or wrong; the message names the place and the value."""
+
+
+class DocumentError(XRayOperatorError):
+    """A text can't be read as YAML or JSON; the message, of one line, names the place."""
 
 
 class RecordError(XRayOperatorError):

@@ -38,9 +38,7 @@ class Style(StrEnum):
 @connected
 def compare(
     connection: Connection,
-    filename: Annotated[
-        str, typer.Option("--filename", "-f", metavar="FILE", help="File with one job, - for standard input.")
-    ],
+    filename: Annotated[str, typer.Option("--filename", "-f", metavar="FILE", help="File with one job, `-` is stdin.")],
     flavors: Annotated[
         str, typer.Option(metavar="FLAVOR,...", help="Flavors to compare, from the smallest to the biggest.")
     ],

@@ -14,7 +14,7 @@ from xray_cli.connection import Connection
 from xray_cli.errors import CommandError
 from xray_cli.knowledge import fetch_knowledge, read_hints, read_knowledge
 from xray_cli.manifests import Flags, read_jobs
-from xray_cli.options import HintsOfFlavors, ImageCount, KnownFrom, connected
+from xray_cli.options import JOB_FILES, HintsOfFlavors, ImageCount, KnownFrom, connected
 from xray_cli.quoting import document, quote_job, tell
 
 
@@ -28,12 +28,7 @@ class Style(StrEnum):
 @connected
 def quote(
     connection: Connection,
-    filename: Annotated[
-        list[str],
-        typer.Option(
-            "--filename", "-f", metavar="FILE", help="File with jobs, - for standard input; may be given several times."
-        ),
-    ],
+    filename: Annotated[list[str], JOB_FILES],
     flavor: Annotated[str | None, typer.Option(metavar="FLAVOR", help="In place of the file's.")] = None,
     epochs: Annotated[int | None, typer.Option(metavar="N", help="In place of the file's.")] = None,
     images: ImageCount = None,

@@ -12,8 +12,8 @@ import typer
 from xray_cli.connection import Connection
 from xray_cli.errors import CommandError, ServerError
 from xray_cli.manifests import Flags, job_from_flags, read_jobs
-from xray_cli.options import connected, read_duration
-from xray_cli.output import ObjectFormat, name_of, print_objects
+from xray_cli.options import JOB_FILES, connected, read_duration
+from xray_cli.output import ObjectFormat, name_of, print_objects, shown_name
 from xray_cli.waiting import wait_for
 from xray_operator.cluster import paths
 from xray_operator.names import JOB_KIND
@@ -26,12 +26,6 @@ class DryRun(StrEnum):
     SERVER = "server"
 
 
-Files = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--filename", "-f", metavar="FILE", help="File with jobs, - for standard input; may be given several times."
-    ),
-]
 Wait = Annotated[bool, typer.Option("--wait", help="Watch the runs until they are over.", show_default=False)]
 OBJECT_OUTPUT: Final = typer.Option("--output", "-o", help="Print the objects in place of a line for each.")
 
@@ -39,7 +33,7 @@ OBJECT_OUTPUT: Final = typer.Option("--output", "-o", help="Print the objects in
 @connected
 def submit(
     connection: Connection,
-    filename: Files = None,
+    filename: Annotated[list[str] | None, JOB_FILES] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the job.")] = None,
     flavor: Annotated[str | None, typer.Option(metavar="FLAVOR", help="AcceleratorFlavor to run on.")] = None,
     model: Annotated[
@@ -93,8 +87,12 @@ def submit(
         check_all(placed)
         report([job for _, job in placed], output, "created (dry run)")
         return
-    made = [create(connection, file, job, dry_run) for file, job in placed]
-    report(made, output, "created (server dry run)" if dry_run else "created")
+    made: list[Raw] = []
+    try:
+        for file, job in placed:
+            made.append(create(connection, file, job, dry_run))
+    finally:  # what there is by now is told, whatever became of the others
+        report(made, output, "created (server dry run)" if dry_run else "created")
     if wait:
         raise typer.Exit(wait_for_all(connection, made, quiet=output is not None))
 
@@ -118,15 +116,12 @@ def check_all(jobs: Iterable[tuple[str, Raw]]) -> None:
     for file, job in jobs:
         parsed = parse_part(JobSpec, job.get("spec"), "spec", "SpecInvalid")
         where = f"{file}: " if file else ""
+        if not shown_name(job):
+            wrong.append(f"{where}{JOB_KIND} without metadata.name")
         if isinstance(parsed, list):
-            wrong += [f"{where}{JOB_KIND} {shown_name(job)}: {problem}" for problem in parsed]
+            wrong += [f'{where}{JOB_KIND} "{shown_name(job)}": {problem}' for problem in parsed]
     if wrong:
         raise CommandError("\n".join(wrong))
-
-
-def shown_name(job: Raw) -> str:
-    metadata = job["metadata"]
-    return f'"{metadata.get("name") or metadata.get("generateName", "")}"'
 
 
 def create(connection: Connection, file: str, job: Raw, dry_run: DryRun | None) -> Raw:
@@ -138,7 +133,7 @@ def create(connection: Connection, file: str, job: Raw, dry_run: DryRun | None) 
 
 
 def report(jobs: list[Raw], output: ObjectFormat | None, done: str) -> None:
-    if output:
+    if output and jobs:
         print_objects(jobs, output)
         return
     for job in jobs:

@@ -162,9 +162,7 @@ def test_a_file_that_has_no_job_is_refused(
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["render", "-f", str(tmp_path / "none.yaml")]) == 1
-    assert (
-        capsys.readouterr().err == f'error: the path "{tmp_path}/none.yaml" cannot be read: No such file or directory\n'
-    )
+    assert capsys.readouterr().err == f'error: the path "{tmp_path}/none.yaml" does not exist\n'
 
 
 def test_a_wrong_configuration_is_told_with_its_place(render: Any, tmp_path: Path) -> None:

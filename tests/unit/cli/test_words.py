@@ -30,7 +30,6 @@ OFFLINE = ("submit", "--name=a", "--flavor=x", "--results=out", "--dry-run=clien
             "error: Missing argument 'SHELL'. Choose from: bash, zsh, fish\n"
             "See 'kubectl xray completion --help' for usage.\n",
         ),
-        (("submit", "-f", "/"), "error: /: Is a directory\n"),
         (
             (*OFFLINE, "--synthetic=60", "--claim=nih"),
             "error: --synthetic goes with neither --claim nor --path: X-rays are generated, or lie on a claim\n",

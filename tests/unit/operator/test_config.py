@@ -64,7 +64,8 @@ def test_pod_settings_that_no_pod_could_have_are_refused(tmp_path: Path, text: s
     [
         ("resyncSeconds: 0\nworkers: 0\n", "resyncSeconds: 0: .*workers: 0: "),
         ("resync: 1\n", "resync: 1: "),
-        ("images: [", "config.yaml: "),
+        ("images: {torch: a: b}", r"config\.yaml: line 1, column 18: [^\n]*$"),
+        ("---\n---\n", r"config\.yaml: 2 documents in place of one"),
         ("just text", r"\(top\): 'just text'"),
     ],
 )
@@ -78,6 +79,13 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path, text: str, message: str)
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml"):
         load_config(tmp_path / "none.yaml")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"images: \x80")
+    with pytest.raises(ConfigError, match=r"config\.yaml: position 8: invalid leading UTF-8 octet$"):
+        load_config(path)
 
 
 def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
