@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from xray_cli.errors import CommandError
 from xray_operator import __version__, names
 from xray_operator.config import Images, OperatorConfig
 from xray_operator.core.attempts import render_time
@@ -103,13 +104,21 @@ def render(raw: Raw, around: Surroundings, config: OperatorConfig, now: datetime
         return _refusal(decision.status or {})
     plan = make_plan(job.ref, read_snapshot(decision.create))
     preparations = [build_shared_job(plan, preparation) for preparation in plan.snapshot.preparations]
-    return [decision.create, *preparations, build_job(plan, status.get("model", {}).get("commit"))]
+    return [decision.create, *preparations, build_job(plan, (status.get("model") or {}).get("commit"))]
+
+
+RUN_PARTS: Final[Mapping[tuple[str, ...], type]] = {
+    **{("status", section): dict for section in ("run", "model")},
+    ("status", "run", "startedAt"): datetime,
+    ("status", "model", "commit"): str,
+}
+"""What of a status is read here, if it is there."""
 
 
 def fixed_at(raw: Raw) -> datetime | None:
     """When the run was fixed that spec asks for; None if it was not."""
     status = raw.get("status") or {}
-    began = status.get("run", {}).get("startedAt")
+    began = (status.get("run") or {}).get("startedAt")
     same = status.get("rerun", 0) == raw["spec"].get("rerun", 0)
     return datetime.fromisoformat(began) if began and same else None
 
@@ -166,8 +175,14 @@ def _named(spec: Raw) -> tuple[Any, ...]:
 
 def _volume(claim: Raw, volumes: Mapping[str, Raw]) -> Volume:
     spec = claim.get("spec") or {}
-    volume = read_volume({**claim, "spec": spec}, volumes.get(spec.get("volumeName", "")))
-    return replace(volume, uid=volume.uid or claim["metadata"]["name"])
+    name = claim["metadata"]["name"]
+    try:
+        volume = read_volume({**claim, "spec": spec}, volumes.get(spec.get("volumeName", "")))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CommandError(
+            f"PersistentVolumeClaim {name}, or its volume, is not as a cluster gives it: {error}"
+        ) from error
+    return replace(volume, uid=volume.uid or name)
 
 
 def _refusal(status: Mapping[str, Any]) -> Refusal:

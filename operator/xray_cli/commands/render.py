@@ -11,10 +11,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from xray_cli.documents import read_objects
+from xray_cli.documents import expect, read_objects
 from xray_cli.errors import CommandError
 from xray_cli.offline import (
     CHART_CONFIG,
+    RUN_PARTS,
     Refusal,
     Surroundings,
     assumptions,
@@ -71,6 +72,8 @@ def render_jobs(
     """
     objects = read_objects(files)
     jobs = [item for item in objects if item["kind"] == names.JOB_KIND]
+    for raw in jobs:
+        expect(f"{names.JOB_KIND} {raw['metadata']['name']}", raw, RUN_PARTS)
     if not jobs:
         raise CommandError(f"no {names.JOB_KIND} in {', '.join(files)}")
     around = read_surroundings([*objects, *read_objects(flavors or ())], shipped_flavors(), namespace)

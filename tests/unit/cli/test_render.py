@@ -165,6 +165,19 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err == f'error: the path "{tmp_path}/none.yaml" does not exist\n'
 
 
+def test_what_no_cluster_gives_is_told(render: Any) -> None:
+    for status, told in (
+        ({"run": []}, "status.run: [] in place of fields"),
+        ({"run": {"startedAt": "2026-01-01"}}, "status.run.startedAt: '2026-01-01' in place of a time of RFC 3339"),
+        ({"model": {"commit": 5}}, "status.model.commit: 5 in place of text"),
+    ):
+        assert render({**job(), "status": status}) == (1, "", f"error: XRayTrainingJob cxr: {told}\n")
+    out_claim = claim("chest", "out")
+    out_claim["spec"]["accessModes"] = 5
+    told = "PersistentVolumeClaim out, or its volume, is not as a cluster gives it: 'int' object is not iterable"
+    assert render(job(), out_claim) == (1, "", f"error: {told}\n")
+
+
 def test_a_wrong_configuration_is_told_with_its_place(render: Any, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("images: {prepare: 3}")
