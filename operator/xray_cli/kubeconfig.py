@@ -7,17 +7,23 @@ service account) is left to `kubernetes`, whose import alone takes longer than a
 from __future__ import annotations
 
 import base64
+import logging
 import os
+import re
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
-import yaml
-
-from xray_cli.errors import CommandError
+from xray_cli.documents import expect
+from xray_cli.errors import CommandError, NoConnection
+from xray_operator.errors import DocumentError
+from xray_operator.yaml_text import parse_only_yaml
 
 if TYPE_CHECKING:
     from kubernetes.client import Configuration
@@ -26,9 +32,17 @@ Raw = dict[str, Any]
 
 SECTIONS: Final = ("clusters", "contexts", "users")
 POD: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FOREIGN: Final = ("exec", "auth-provider")
 """Entries of a user that `kubernetes` knows how to follow."""
+FILES: Final = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+TOP: Final[Mapping[tuple[str, ...], type]] = {("current-context",): str, **{(name,): list for name in SECTIONS}}
+PARTS: Final[Mapping[tuple[str, ...], type]] = {
+    **{(name,): str for name in ("server", "tls-server-name", "proxy-url", "cluster", "user", "namespace", *FILES)},
+    **{(f"{name}-data",): str for name in FILES},
+    ("insecure-skip-tls-verify",): bool,
+    **{(name,): dict for name in FOREIGN},
+}
+"""What an entry has, if it is there. Tokens and passwords are left out: an error would print them."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +80,11 @@ class Kubeconfig:
 def log_in(given: str | None, context_name: str | None) -> Login:
     """As --kubeconfig and --context say, or the environment, or the pod in which this runs."""
     config = read_kubeconfig(given)
-    if not config.paths and POD.exists():
+    if not config.entries and POD.exists():
         namespace = (POD / "namespace").read_text().strip()
         return _from_kubernetes(load_configuration(config, None), namespace)
     name = context_name or config.current_context
-    if not config.paths:
+    if not config.entries:
         raise CommandError("no configuration has been provided: neither KUBECONFIG nor ~/.kube/config names a cluster")
     if not name:
         raise CommandError("current-context is not set: give --context, or choose one by `kubectl config use-context`")
@@ -82,8 +96,10 @@ def log_in(given: str | None, context_name: str | None) -> Login:
     cluster = config.entry("clusters", context.get("cluster", ""))
     if not cluster.get("server"):
         raise CommandError(f'invalid configuration: cluster "{context["cluster"]}" names no server')
+    with _told("server"):
+        urlsplit(cluster["server"])
     return Login(
-        server=str(cluster["server"]).rstrip("/"),
+        server=cluster["server"].rstrip("/"),
         namespace=namespace,
         tls=make_tls(cluster, user),
         headers=lambda: make_headers(user),
@@ -98,10 +114,10 @@ def read_kubeconfig(given: str | None, environment: Mapping[str, str] = os.envir
     Args:
         given: --kubeconfig, which has to be there.
     """
-    if given and not Path(given).is_file():
+    if given and not Path(given).exists():
         raise CommandError(f"stat {given}: no such file or directory")
     listed = [given] if given else [path for path in environment.get("KUBECONFIG", "").split(os.pathsep) if path]
-    paths = [path for path in listed or [str(Path("~/.kube/config").expanduser())] if Path(path).is_file()]
+    paths = [path for path in listed or [str(Path("~/.kube/config").expanduser())] if Path(path).exists()]
     current, entries = None, dict[tuple[str, str], Raw]()
     for path in paths:
         document = _read_file(path)
@@ -114,12 +130,16 @@ def read_kubeconfig(given: str | None, environment: Mapping[str, str] = os.envir
 
 def _read_file(path: str) -> Raw:
     try:
-        document = yaml.load(Path(path).read_text(), LOADER)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CommandError(f'error loading config file "{path}": {" ".join(str(error).split())}') from error
-    if document is not None and not isinstance(document, dict):
+        document = parse_only_yaml(Path(path).read_bytes())
+    except (OSError, DocumentError) as error:
+        told = error.strerror if isinstance(error, OSError) else error
+        raise CommandError(f'error loading config file "{path}": {told}') from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
         raise CommandError(f'error loading config file "{path}": it is no mapping')
-    return document or {}
+    expect(f'error loading config file "{path}"', document, TOP)
+    return document
 
 
 def _named(document: Raw, section: str, path: str) -> Iterator[tuple[str, Raw]]:
@@ -127,30 +147,38 @@ def _named(document: Raw, section: str, path: str) -> Iterator[tuple[str, Raw]]:
     for row in document.get(section) or ():
         if not isinstance(row, dict) or not isinstance(entry := row.get(section[:-1]) or {}, dict):
             raise CommandError(f'error loading config file "{path}": {section} are no list of named {section}')
-        yield str(row.get("name", "")), entry
+        name = str(row.get("name", ""))
+        expect(f'error loading config file "{path}": {section[:-1]} "{name}"', entry, PARTS)
+        yield name, entry
 
 
 def _absolute(entry: Raw, folder: Path) -> Raw:
     """File names are relative to the kubeconfig that has them."""
-    files = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
-    return entry | {key: str(folder / entry[key]) for key in files if entry.get(key)}
+    return entry | {key: str(folder / entry[key]) for key in FILES if entry.get(key)}
 
 
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Raises: CommandError where this part of the kubeconfig can't be used."""
+    try:
+        yield
+    except (ValueError, OSError) as error:  # of ssl too
+        raise CommandError(f"invalid configuration: {what} of the kubeconfig: {error}") from error
+
+
+@_told("certificates")
 def make_tls(cluster: Raw, user: Raw) -> ssl.SSLContext:
     """How the server is verified, and the certificate by which the user is known."""
-    try:
-        context = ssl.create_default_context(cadata=_text(cluster, "certificate-authority"))
-        if cluster.get("insecure-skip-tls-verify"):
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        certificate, key = _text(user, "client-certificate"), _text(user, "client-key")
-        if certificate and key:
-            # ssl takes both from one file only; a private one, and not for longer than it is read
-            with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-                file.write(f"{certificate}\n{key}\n")
-                file.flush()
-                context.load_cert_chain(file.name)
-    except (ssl.SSLError, ValueError, OSError) as error:
-        raise CommandError(f"invalid configuration: certificates of the kubeconfig: {error}") from error
+    context = ssl.create_default_context(cadata=_text(cluster, "certificate-authority"))
+    if cluster.get("insecure-skip-tls-verify"):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    certificate, key = _text(user, "client-certificate"), _text(user, "client-key")
+    if certificate and key:
+        # ssl takes both from one file only; a private one, and not for longer than it is read
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+            file.write(f"{certificate}\n{key}\n")
+            file.flush()
+            context.load_cert_chain(file.name)
     return context
 
 
@@ -163,7 +191,9 @@ def _text(entry: Raw, key: str) -> str | None:
 
 def make_headers(user: Raw) -> dict[str, str]:
     """The header that says who asks, where no certificate does."""
-    token = user.get("token") or _read_token(user)
+    token = str(user.get("token") or _read_token(user) or "")
+    if token and not re.fullmatch("[ -~]+", token):
+        raise CommandError("invalid configuration: token of the kubeconfig: expected one line of ASCII")
     if token:
         return {"Authorization": f"Bearer {token}"}
     if user.get("username"):
@@ -172,11 +202,9 @@ def make_headers(user: Raw) -> dict[str, str]:
     return {}
 
 
+@_told("token")
 def _read_token(user: Raw) -> str | None:
-    try:
-        return Path(user["tokenFile"]).read_text().strip() if user.get("tokenFile") else None
-    except OSError as error:
-        raise CommandError(f"invalid configuration: token of the kubeconfig: {error}") from error
+    return Path(user["tokenFile"]).read_text().strip() if user.get("tokenFile") else None
 
 
 def load_configuration(config: Kubeconfig, context_name: str | None) -> Configuration:
@@ -186,17 +214,26 @@ def load_configuration(config: Kubeconfig, context_name: str | None) -> Configur
 
     configuration = Configuration()
     configuration.retries = False  # urllib3 would wait, and warn in its own words
+    # it only logs that a credential plugin failed, and goes on as nobody
+    logging.getLogger().addHandler(heard := BufferingHandler(capacity=1000))
     try:
-        if config.paths:
+        if config.entries:
             name = context_name or config.current_context
             load_kube_config(os.pathsep.join(config.paths), name, configuration)  # type: ignore[no-untyped-call]
         else:
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except ConfigException as error:
+    except (ConfigException, ValueError) as error:
         raise CommandError(f"invalid configuration: {error}") from error
+    finally:
+        logging.getLogger().removeHandler(heard)
+    for record in heard.buffer:
+        if record.levelno >= logging.ERROR:
+            told = re.sub(r"^\[Errno 2\].*: '(.*)'$", r"exec: executable \1 not found", record.getMessage())
+            raise NoConnection(f"Unable to connect to the server: getting credentials: {' '.join(told.split())}")
     return configuration
 
 
+@_told("certificates")
 def _from_kubernetes(configuration: Configuration, namespace: str) -> Login:
     def headers() -> dict[str, str]:
         # asks the credential plugin again when its token has expired

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from xray_cli.__main__ import run
 from xray_cli.errors import CommandError
 from xray_cli.kubeconfig import log_in, make_headers, read_kubeconfig
 
@@ -75,6 +78,31 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         log_in_without_any(tmp_path)
 
 
+def test_a_kubeconfig_of_another_shape_is_told_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    for text, told in (
+        ("a:\n  b: c: d", "line 2, column 7: mapping values are not allowed in this context"),
+        ("\0\1", "position 0: control characters are not allowed"),
+        ("contexts: 5", "contexts: 5 in place of a list"),
+        ("current-context: [a]", "current-context: ['a'] in place of text"),
+        ("contexts: [{name: a, context: {user: [b]}}]", "context \"a\": user: ['b'] in place of text"),
+        (
+            "clusters: [{name: a, cluster: {certificate-authority: 5}}]",
+            'cluster "a": certificate-authority: 5 in place',
+        ),
+        ("clusters: [{name: a, cluster: {insecure-skip-tls-verify: 'no'}}]", "'no' in place of true or false"),
+        ("users: [{name: a, user: {exec: aws}}]", "user \"a\": exec: 'aws' in place of fields"),
+    ):
+        file.write_text(text)
+        with pytest.raises(CommandError, match=re.escape(told)) as raised:
+            read_kubeconfig(str(file))
+        assert str(raised.value).startswith(f'error loading config file "{file}": ')
+        assert "\n" not in str(raised.value)
+    for environment in (None, {"KUBECONFIG": str(tmp_path)}):
+        with pytest.raises(CommandError, match="Is a directory"):
+            read_kubeconfig(None, environment) if environment else read_kubeconfig(str(tmp_path))
+
+
 def log_in_without_any(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(folder))
@@ -112,19 +140,49 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
 def test_names_and_passwords() -> None:
     assert make_headers({"username": "ada", "password": "x"}) == {"Authorization": "Basic YWRhOng="}
     assert make_headers({}) == {}
+    with pytest.raises(CommandError, match="token of the kubeconfig: expected one line of ASCII"):
+        make_headers({"token": "a\n"})
+
+
+def with_plugin(path: Path, command: str, *arguments: str, **cluster: str) -> str:
+    """A kubeconfig whose only user is what a credential plugin says."""
+    document = yaml.safe_load(Path(write(path, "a", a={})).read_text())
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": command, "args": [*arguments]}
+    document["users"][0]["user"] = {"exec": plugin | {"interactiveMode": "Never"}}
+    document["clusters"][0]["cluster"] |= cluster
+    path.write_text(yaml.safe_dump(document))
+    return str(path)
+
+
+def credential(token: str) -> str:
+    kind = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential"}
+    return json.dumps({**kind, "status": {"token": token} if token else {}})
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("aws-iam-authenticator-that-is-not-there",), "executable aws-iam-authenticator-that-is-not-there not found"),
+        (("sh", "-c", "echo log in first >&2; exit 3"), "process returned 3. log in first"),
+        (("echo", credential("")), "missing token or clientCertificateData field in plugin output"),
+    ],
+)
+def test_who_gets_no_credentials_does_not_go_on_as_nobody(
+    command: tuple[str, ...], told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["list", "--kubeconfig", with_plugin(tmp_path / "config", *command)]) == 1
+    assert capfd.readouterr() == ("", f"Unable to connect to the server: getting credentials: exec: {told}\n")
 
 
 def test_a_credential_plugin_is_asked_and_a_broken_certificate_is_told(tmp_path: Path) -> None:
-    path = Path(write(tmp_path / "config", "a", a={}))
-    document = yaml.safe_load(path.read_text())
-    credential = (
-        '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"of the plugin"}}'
-    )
-    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "echo", "args": [credential]}
-    document["users"][0]["user"] = {"exec": plugin | {"interactiveMode": "Never"}}
-    path.write_text(yaml.safe_dump(document))
-    login = log_in(str(path), None)
+    path = tmp_path / "config"
+    login = log_in(with_plugin(path, "echo", credential("of the plugin")), None)
     assert (login.server, login.headers()) == ("https://a.config", {"Authorization": "Bearer of the plugin"})
+    for data in ("eA==", "x"):
+        with_plugin(path, "echo", credential("of the plugin"), **{"certificate-authority-data": data})
+        with pytest.raises(CommandError, match="invalid configuration: "):
+            log_in(str(path), None)
+    document = yaml.safe_load(Path(write(path, "a", a={})).read_text())
     document["users"][0]["user"] = {"client-certificate-data": "eA==", "client-key-data": "eA=="}
     path.write_text(yaml.safe_dump(document))
     with pytest.raises(CommandError, match="certificates of the kubeconfig"):
