@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from dev.reference import table
 from xray_cli.__main__ import PROGRAM, app
+from xray_cli.examples import EXAMPLES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 BEGIN, END = "<!-- made by dev/cli.py -->\n", "<!-- end of what is made -->\n"
@@ -38,9 +39,10 @@ def commands() -> Iterator[str]:
 
 
 def section(command: Any, context: typer.Context) -> Iterator[str]:
-    """Usage, explanation and what it takes."""
+    """Usage, explanation, examples and what it takes."""
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     yield f"### {context.info_name}\n\n```\n{usage}\n```\n\n{prose(command.help)}\n"
+    yield f"```sh\n{EXAMPLES[command.name]}\n```\n"
     own = [param for param in command.params if param.name not in COMMON and param.name != "help"]
     yield from arguments([param for param in own if param.param_type_name == "argument"])
     yield from options([param for param in own if param.param_type_name == "option"])

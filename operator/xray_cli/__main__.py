@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import typer
 from typer._completion_classes import completion_init
-from typer.core import TyperArgument, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.main import get_command
 
 from xray_cli.errors import CommandError
+from xray_cli.examples import EXAMPLES
 from xray_operator import __version__
 
 PROGRAM: Final = "kubectl xray"
@@ -59,6 +60,15 @@ class Argument(TyperArgument):
         return super()._usage_display_name().replace("{", "").replace("}", "")
 
 
+class Command(TyperCommand):
+    """Explained as kubectl explains its own: examples stand before options."""
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        super().format_help_text(ctx, formatter)
+        with formatter.section("Examples"):
+            formatter.write_text(f"\b\n{EXAMPLES[str(self.name)]}")  # lines stay as they are
+
+
 class Commands(TyperGroup):
     """The commands of COMMANDS."""
 
@@ -75,7 +85,7 @@ class Commands(TyperGroup):
             return None
         module, _, function = COMMANDS[cmd_name].partition(":")
         alone = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
-        alone.command(cmd_name)(getattr(importlib.import_module(module), function))
+        alone.command(cmd_name, cls=Command)(getattr(importlib.import_module(module), function))
         command = get_command(alone)
         for param in command.params:
             if isinstance(param, TyperArgument):

@@ -13,6 +13,7 @@ from typer.main import get_command
 from dev import cli
 from tests.contract.schemas import REPOSITORY
 from xray_cli.__main__ import COMMANDS, app
+from xray_cli.examples import EXAMPLES
 
 PAGE = (REPOSITORY / "docs" / "cli.md").read_text()
 
@@ -33,9 +34,11 @@ def test_the_list_of_commands_cuts_nothing_on_80_columns(monkeypatch: pytest.Mon
 
 
 def test_the_examples_parse() -> None:
-    examples = re.findall(r"^\$ kubectl xray (\w+)([^|\n]*)", PAGE, re.MULTILINE)
-    assert len(examples) > 4
-    for name, rest in examples:
+    assert [*EXAMPLES] == [*COMMANDS], "the help of each has some"
+    helped = re.findall(r"kubectl xray (\w+)([^|)\n]*)", "\n".join(EXAMPLES.values()))
+    told = re.findall(r"^\$ kubectl xray (\w+)([^|\n]*)", PAGE, re.MULTILINE)
+    assert len(told) > 4
+    for name, rest in (*helped, *told):
         command = get_command(app).get_command(typer.Context(get_command(app)), name)  # type: ignore[attr-defined]
         command.make_context(name, rest.split(), resilient_parsing=False)
 

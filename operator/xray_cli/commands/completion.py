@@ -19,8 +19,8 @@ def print_script(
 ) -> None:
     """Print a shell's completion script.
 
-    bash: source <(kubectl xray completion bash); zsh the same; fish: kubectl xray completion fish | source.
-    kubectl's own completion completes `kubectl xray` by kubectl_complete-xray, which is installed beside kubectl-xray.
+    For kubectl-xray. kubectl's own completion completes `kubectl xray` by kubectl_complete-xray, which is installed beside
+    it.
     """
     from typer._completion_shared import get_completion_script
 

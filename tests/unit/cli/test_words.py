@@ -54,6 +54,17 @@ def test_options_are_taken_where_and_as_kubectl_takes_them(
     assert json.loads(capsys.readouterr().out)["metadata"]["namespace"] == "chest"
 
 
+def test_examples_stand_before_options_each_on_its_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert run(["list", "--help"]) == 0
+    told = (
+        "\nExamples:\n  kubectl xray list -A --state Training --state Queued\n  kubectl xray list -o wide\n\nOptions:\n"
+    )
+    assert told in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("command", "usage"), [("describe", "NAME..."), ("cost", "[NAME]..."), ("report", "NAME"), ("completion", "SHELL")]
 )
