@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -31,9 +32,10 @@ from xray_operator.core.attempts import (
     merge_attempts,
     render_time,
 )
+from xray_operator.core.cost import price_in_force
 from xray_operator.core.observed import Observed
 from xray_operator.core.reconcile import reconcile
-from xray_operator.core.spec import Price
+from xray_operator.core.spec import FlavorSpec, Price
 
 FIRST = make_pod("cxr-1", 2).scheduled(10).prepared(12, 40).trained(42, 70, 20, "")
 SECOND = make_pod("cxr-2", 90).scheduled(100).prepared(101, 103).trained(104, 203)
@@ -171,8 +173,7 @@ def test_each_attempt_is_billed_by_itself() -> None:
 
 def test_the_bill_names_the_price_that_it_is_made_at() -> None:
     price = PRICE | {"source": "contract 7", "minimumSeconds": 60}
-    later = PRICE | {"effectiveFrom": "2026-11-22T10:00:30Z", "perHour": "99"}
-    status = status_of(started(SECOND, end="Complete", flavor=make_flavor(prices=[price, later])))
+    status = status_of(started(SECOND, end="Complete", flavor=make_flavor(prices=[price])))
     assert status["cost"]["price"] == {
         "effectiveFrom": "2026-01-01T00:00:00Z",
         "currency": "USD",
@@ -181,7 +182,16 @@ def test_the_bill_names_the_price_that_it_is_made_at() -> None:
         "incrementSeconds": 1,
         "source": "contract 7",
     }
-    assert status["cost"]["total"] == "0.2432", "a price that changes later is for runs that start later"
+    assert status["cost"]["total"] == "0.2432"
+
+
+def test_a_price_that_changes_during_a_run_is_for_runs_that_start_after_it() -> None:
+    flavor = make_flavor(prices=[PRICE, PRICE | {"effectiveFrom": "2026-11-22T10:00:30Z", "perHour": "17.00"}])
+    before = status_of(started(SECOND, end="Complete", flavor=flavor))["cost"]
+    assert (before["price"]["perHour"], before["total"]) == ("8.50", "0.2432")
+    next_run = price_in_force(FlavorSpec.model_validate(flavor).prices, at(31))
+    assert next_run is not None
+    assert next_run.per_hour == 2 * Decimal(before["price"]["perHour"])
 
 
 def test_what_a_deleted_job_held_is_written_down_before_the_run_goes_on() -> None:
