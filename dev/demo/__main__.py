@@ -275,8 +275,9 @@ def table(job: Manifest, watch: Stopwatch) -> str:
             f"{data.get('images', '?')} ({data.get('patients', '?')}), {data.get('rejected', '?')} rejected",
         ),
         (
-            "macro AUROC",
-            f"{results.get('aurocMacro', 'none')} over {results.get('findingsEvaluated', 0)} findings",
+            "macro AUROC (floor)",
+            f"{results.get('aurocMacro', 'none')} ({results.get('aurocFloor', 'none')}) "
+            f"over {results.get('findingsEvaluated', 0)} findings",
         ),
         ("loss (floor)", f"{results.get('loss', 'none')} ({results.get('lossFloor', 'none')})"),
         ("cost", cost.get("display", "?")),

@@ -287,6 +287,7 @@ def results(status: Raw, page: Page) -> list[str]:
     )
     rows = (
         ("AUROC", f"{found['aurocMacro']}{interval}{over}" if "aurocMacro" in found else "not computable"),
+        ("AUROC floor", f"{found['aurocFloor']}, without looking at a film" if "aurocFloor" in found else None),
         ("Loss", f"{found['loss']}{floor}" if "loss" in found else None),
         ("Report", found.get("report")),
         ("Model", found.get("model")),

@@ -19,7 +19,13 @@ from tests.contract.schemas import crd_schema, walk
 STATUS: dict[str, Any] = {
     "state": "Succeeded",
     "runsOn": "torch backend, ran on the CPU",
-    "results": {"aurocMacro": "0.8732", "findingsEvaluated": 14, "loss": "0.21", "lossFloor": "0.38"},
+    "results": {
+        "aurocMacro": "0.8732",
+        "aurocFloor": "0.5",
+        "findingsEvaluated": 14,
+        "loss": "0.21",
+        "lossFloor": "0.38",
+    },
     "data": {"images": 800, "patients": 287, "rejected": 0},
     "cost": {"display": "0.13 USD"},
     "run": {"claimName": "results", "folder": "demo-e5be4d712665"},

@@ -21,7 +21,7 @@ from xray_trainer.checkpoints import CHECKPOINTS_FOLDER, Checkpoints, training_d
 from xray_trainer.config import Model, RunFile, as_json
 from xray_trainer.errors import ConfigurationError
 from xray_trainer.evaluation.cached import read_parts
-from xray_trainer.evaluation.document import Parts, evaluate
+from xray_trainer.evaluation.document import Parts, auroc_floor, evaluate
 from xray_trainer.evaluation.predictions import Predictions, write_predictions
 from xray_trainer.files import (
     delete_abandoned,
@@ -189,6 +189,7 @@ def summarise(evaluation: Mapping[str, Any]) -> Dict[str, Any]:
     return {
         "auroc_macro": macro["auroc"],
         "auroc_interval": macro["auroc_interval"],
+        "auroc_floor": auroc_floor(evaluation),
         "findings_evaluated": macro["findings"],
         "test_images": evaluation["images"],
         "loss": evaluation["loss"],
@@ -251,4 +252,5 @@ def _log_figures(evaluation: Mapping[str, Any], metrics: MetricsFile, steps: int
     told = summarise(evaluation)
     measured = {"auroc_macro": told["auroc_macro"], "loss": told["loss"]}
     metrics.append({"step": steps, **{f"test_{name}": value for name, value in measured.items()}})
-    LOG.info("held-out images: %s", json.dumps({**measured, "loss_floor": told["loss_floor"]}))
+    floors = {name: told[name] for name in ("auroc_floor", "loss_floor")}
+    LOG.info("held-out images: %s", json.dumps({**measured, **floors}))

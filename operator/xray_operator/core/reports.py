@@ -89,6 +89,7 @@ class TrainResult(Report):
     device: Annotated[str, Field(max_length=64)]
     auroc_macro: Measure | None
     auroc_interval: tuple[Measure, Measure] | None = None
+    auroc_floor: Measure | None = None
     findings_evaluated: Count
     test_images: Count | None = None
     loss: Measure | None

@@ -112,6 +112,7 @@ def results_section(result: TrainResult | None) -> Status | None:
     return present(
         aurocMacro=decimal(result.auroc_macro),
         aurocInterval=[decimal(bound) for bound in result.auroc_interval] if result.auroc_interval else None,
+        aurocFloor=decimal(result.auroc_floor),
         findingsEvaluated=result.findings_evaluated,
         images=result.test_images,
         loss=decimal(result.loss),

@@ -84,8 +84,11 @@ def test_phases_in_their_order() -> None:
 
 def test_an_auroc_with_its_interval() -> None:
     found = {"aurocMacro": "0.7681", "aurocInterval": ["0.7512", "0.7801"], "findingsEvaluated": 14, "images": 25596}
-    (line,) = results({"results": found | {"findings": []}}, PIPE)
-    assert line == "  AUROC:  0.7681 [0.7512, 0.7801], mean of 14 findings on 25,596 held-out images"
+    found["aurocFloor"] = "0.6012"
+    assert results({"results": found | {"findings": []}}, PIPE) == [
+        "  AUROC:        0.7681 [0.7512, 0.7801], mean of 14 findings on 25,596 held-out images",
+        "  AUROC floor:  0.6012, without looking at a film",
+    ]
     assert results({"results": {"adopted": True}}, PIPE)[0] == "  AUROC:    not computable"
 
 

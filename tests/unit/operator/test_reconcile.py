@@ -258,6 +258,7 @@ def test_a_result_that_cannot_be_read_invents_no_number_and_may_still_come() -> 
     late = decide(started(FINISHED, end="Complete"), status=status)
     results = told(late)["results"]
     assert (results["aurocMacro"], results["aurocInterval"]) == ("0.5124", ["0.4708", "0.5561"])
+    assert results["aurocFloor"] == "0.6012"
     assert (results["images"], results["model"], results["report"]) == (152, "model", "report.html")
 
 

@@ -4,7 +4,7 @@ names an image or a patient."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from xray_trainer.metrics import auroc, losses_from_logits, macro
 
 VERSION = 1
 SEED = 0
+CHANCE = 0.5
 """Of the resamples: the same for every run, so that two runs on the same images are measured on the same draws."""
 FIGURES = ("average_precision", "f1", "sensitivity", "specificity", "brier", "ece")
 """Of each finding; beside the AUROC, those of the mean over findings."""
@@ -186,6 +187,13 @@ def _macro_floors(floors: Floors) -> Dict[str, Optional[float]]:
         "metadata_auroc": None if floors.metadata_aurocs is None else rounded(macro(floors.metadata_aurocs)),
         "memory_auroc": rounded(macro(floors.memory_aurocs)),
     }
+
+
+def auroc_floor(evaluation: Mapping[str, Any]) -> float:
+    """The highest mean AUROC that is reached without looking at a film, as far as it is known: by chance at least."""
+    floors = evaluation["floors"]
+    known: List[float] = [floors[name] for name in ("metadata_auroc", "memory_auroc") if floors[name] is not None]
+    return max([CHANCE, *known])
 
 
 def _mean(values: Sequence[Optional[float]]) -> Optional[float]:

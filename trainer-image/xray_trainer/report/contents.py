@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from xray_trainer.config import Model, RunFile
+from xray_trainer.evaluation.document import auroc_floor
 from xray_trainer.evaluation.table import Floats, Labels
 from xray_trainer.prepare.cache import Manifest
 from xray_trainer.prepare.pinned import PinnedModel
@@ -14,7 +15,6 @@ from xray_trainer.progress import Phase, timestamp
 
 VERSION = 1
 DECIMALS = 6
-CHANCE = 0.5
 NIH_LABELS = "Data_Entry_2017"
 """How NIH's labels files begin."""
 
@@ -95,12 +95,9 @@ def make_contents(trained: Trained, films: Sequence[Film], samples: Sequence[Fil
 def judge(evaluation: Mapping[str, Any]) -> Dict[str, Any]:
     """Whether the macro AUROC says that pixels were learnt from, against the best that was reached without any.
 
-    Returns: `beats_floors` ("clearly", "perhaps", "no", or None if nothing could be measured) and `floor`, of the floors
-    that are known and chance the highest.
+    Returns: `beats_floors` ("clearly", "perhaps", "no", or None if nothing could be measured) and `floor`.
     """
-    macro, floors = evaluation["macro"], evaluation["floors"]
-    known = [floors[name] for name in ("metadata_auroc", "memory_auroc") if floors[name] is not None]
-    floor = max([CHANCE, *known])
+    macro, floor = evaluation["macro"], auroc_floor(evaluation)
     if macro["auroc"] is None:
         return {"beats_floors": None, "floor": floor}
     low = macro["auroc_interval"][0] if macro["auroc_interval"] else None
