@@ -15,7 +15,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError, TimeoutError
 
 from xray_cli.errors import CommandError, NoConnection, ServerError, read_refusal
-from xray_cli.kubeconfig import Login, load_configuration, log_in, read_kubeconfig
+from xray_cli.kubeconfig import Login, load_configuration, log_in, read_kubeconfig, read_namespace
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -60,6 +60,11 @@ class Connection:
     def namespace(self) -> str:
         """Where the command acts."""
         return self.given_namespace or self._login.namespace
+
+    @property
+    def namespace_here(self) -> str:
+        """The same for what asks no cluster: it takes no credentials, and no kubeconfig either."""
+        return self.given_namespace or read_namespace(self._kubeconfig, self._context)
 
     @property
     def server(self) -> str:

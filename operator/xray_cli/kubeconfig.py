@@ -81,8 +81,7 @@ def log_in(given: str | None, context_name: str | None) -> Login:
     """As --kubeconfig and --context say, or the environment, or the pod in which this runs."""
     config = read_kubeconfig(given)
     if not config.entries and POD.exists():
-        namespace = (POD / "namespace").read_text().strip()
-        return _from_kubernetes(load_configuration(config, None), namespace)
+        return _from_kubernetes(load_configuration(config, None), _namespace_of_pod())
     name = context_name or config.current_context
     if not config.entries:
         raise CommandError("no configuration has been provided: neither KUBECONFIG nor ~/.kube/config names a cluster")
@@ -106,6 +105,20 @@ def log_in(given: str | None, context_name: str | None) -> Login:
         server_name=cluster.get("tls-server-name"),
         proxy=cluster.get("proxy-url"),
     )
+
+
+def read_namespace(given: str | None, context_name: str | None) -> str:
+    """That of the context, without a look at server and credentials; `default` where nothing names one."""
+    config = read_kubeconfig(given)
+    if not config.entries and POD.exists():
+        return _namespace_of_pod()
+    name = context_name or config.current_context
+    context = config.entry("contexts", name) if config.entries and name else {}
+    return context.get("namespace") or "default"
+
+
+def _namespace_of_pod() -> str:
+    return (POD / "namespace").read_text().strip()
 
 
 def read_kubeconfig(given: str | None, environment: Mapping[str, str] = os.environ) -> Kubeconfig:

@@ -82,8 +82,9 @@ def submit(
         raise CommandError(f"--name is for one job, and {len(jobs)} are given")
     if wait and dry_run:
         raise CommandError("--wait and --dry-run exclude each other: nothing would run")
-    placed = [(file, place(job, connection)) for file, job in jobs]
-    if dry_run is DryRun.CLIENT:
+    offline = dry_run is DryRun.CLIENT
+    placed = [(file, place(job, connection, offline=offline)) for file, job in jobs]
+    if offline:
         check_all(placed)
         report([job for _, job in placed], output, "created (dry run)")
         return
@@ -97,7 +98,7 @@ def submit(
         raise typer.Exit(wait_for_all(connection, made, quiet=output is not None))
 
 
-def place(job: Raw, connection: Connection) -> Raw:
+def place(job: Raw, connection: Connection, *, offline: bool = False) -> Raw:
     """The job in a namespace: its own, which -n may not contradict, or the one in which the command acts."""
     own = job["metadata"].get("namespace")
     if own and connection.given_namespace not in (None, own):
@@ -105,7 +106,8 @@ def place(job: Raw, connection: Connection) -> Raw:
             f'the namespace from the provided object "{own}" does not match the namespace "{connection.given_namespace}". '
             f"You must pass '--namespace={own}' to perform this operation."
         )
-    return {**job, "metadata": {**job["metadata"], "namespace": own or connection.namespace}}
+    namespace = own or (connection.namespace_here if offline else connection.namespace)
+    return {**job, "metadata": {**job["metadata"], "namespace": namespace}}
 
 
 def check_all(jobs: Iterable[tuple[str, Raw]]) -> None:

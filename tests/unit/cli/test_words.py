@@ -54,6 +54,24 @@ def test_options_are_taken_where_and_as_kubectl_takes_them(
     assert json.loads(capsys.readouterr().out)["metadata"]["namespace"] == "chest"
 
 
+def test_a_dry_run_here_asks_for_no_kubeconfig_and_no_credentials(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    words = ["submit", "--name=a", "--flavor=x", "--results=out", "--claim=nih", "--dry-run=client", "-o=json"]
+
+    def placed() -> str:
+        assert run(words) == 0
+        return str(json.loads(capsys.readouterr().out)["metadata"]["namespace"])
+
+    assert placed() == "default"
+    context = {"name": "hospital", "context": {"namespace": "chest", "user": "nobody", "cluster": "gone"}}
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    (tmp_path / "kubeconfig").write_text(json.dumps({"contexts": [context], "current-context": "hospital"}))
+    assert placed() == "chest"
+
+
 def test_examples_stand_before_options_each_on_its_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
