@@ -21,6 +21,7 @@ AGAINST_A_START = {
     names.SIZING_IMPOSSIBLE,
     names.FLAVOR_UNFIT,
     names.IMAGE_NOT_CONFIGURED,
+    names.BACKEND_NOT_INSTALLED,
     names.NAME_TAKEN,
     names.CREATION_REFUSED,
     names.FORMER_POD_RUNS,
