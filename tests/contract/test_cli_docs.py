@@ -14,6 +14,8 @@ from dev import cli
 from tests.contract.schemas import REPOSITORY
 from xray_cli.__main__ import COMMANDS, app
 from xray_cli.examples import EXAMPLES
+from xray_cli.findings import judge_crd, known_schema
+from xray_cli.shipped import known_crds
 
 PAGE = (REPOSITORY / "docs" / "cli.md").read_text()
 
@@ -25,6 +27,12 @@ def test_the_page_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_command_has_a_section() -> None:
     assert re.findall(r"^### (.*)$", PAGE, re.MULTILINE) == [*COMMANDS, "Common options"]
+
+
+def test_doctor_is_shown_with_the_fields_that_there_are() -> None:
+    for crd in known_crds().values():
+        found = judge_crd(crd, known_schema(crd))
+        assert re.search(rf"^{found.check} +{found.state} +{found.message}$", PAGE, re.MULTILINE)
 
 
 def test_the_list_of_commands_cuts_nothing_on_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
