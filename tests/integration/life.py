@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -200,8 +200,14 @@ class Life:
         await kubelet.train_ends(260, 0, example("result.json") | {"phases": []})
         return await self.reached("Succeeded")
 
-    async def live_through(self, job: Mapping[str, Any]) -> dict[str, Any]:
-        """A whole successful run of a created job; returns the job at its end."""
+    async def live_through(
+        self, job: Mapping[str, Any], in_training: Callable[[], Awaitable[None]] | None = None
+    ) -> dict[str, Any]:
+        """A whole successful run of a created job; returns the job at its end.
+
+        Args:
+            in_training: is awaited as soon as the operator has told that it trains.
+        """
         begin = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
         kubelet = Kubelet(self.cluster, self.namespace, begin, self.ip)
         evaluating = {"name": "Evaluating", "started_at": at(begin, 100), "finished_at": at(begin, 110)}
@@ -218,6 +224,8 @@ class Life:
             await kubelet.prepare_ends(40, 0, example("prepare-result.json"))
             await kubelet.train_starts(42)
             await self.reached("Training")
+            if in_training:
+                await in_training()
             await self.reported(40)
             trainer.answer = progress | {"phases": [evaluating | {"finished_at": None}], "progress_percentage": 90}
             await self.reached("Evaluating")

@@ -184,9 +184,7 @@ async def test_a_run_outlives_an_api_server_that_is_away_for_20_seconds(
 ) -> None:
     async with trial(kubeconfig, namespace, tmp_path) as tried:
         job = await tried.life.create(xray_job(namespace))
-        going = asyncio.create_task(tried.life.live_through(job))
-        await tried.life.reached("Training")
-        await tried.proxy.close()
+        going = asyncio.create_task(tried.life.live_through(job, tried.proxy.close))
         await tried.says("Request attempt #8/15 failed")  # after 1 + 1 + 2 + 3 + 5 + 5 + 5 s
         await tried.proxy.open()
         await going
