@@ -71,7 +71,8 @@ def submit(
     """Submit jobs out of files or flags.
 
     Flags beside a file replace what the file says: the same job with another name and learning rate needs no other file.
-    With --wait the exit code is 0 if all succeed, and 1 if one fails or is stopped at a limit. Ctrl-C leaves the runs going.
+    A job that the server refuses keeps back no other; the exit code is then 1. With --wait it is 0 if all succeed, and 1 if
+    one fails or is stopped at a limit. Ctrl-C leaves the runs going.
     """
     seconds = None if max_time is None else int(max_time)
     flags = Flags(
@@ -89,13 +90,19 @@ def submit(
         report([job for _, job in placed], output, "created (dry run)")
         return
     made: list[Raw] = []
+    code = 0
     try:
         for file, job in placed:
-            made.append(create(connection, file, job, dry_run))
+            try:
+                made.append(create(connection, job, dry_run))
+            except ServerError as error:
+                code = 1
+                print(error.while_creating(file).line, file=sys.stderr)
     finally:  # what there is by now is told, whatever became of the others
         report(made, output, "created (server dry run)" if dry_run else "created")
-    if wait:
-        raise typer.Exit(wait_for_all(connection, made, quiet=output is not None))
+    if wait and made:
+        code = max(code, wait_for_all(connection, made, quiet=output is not None))
+    raise typer.Exit(code)
 
 
 def place(job: Raw, connection: Connection, *, offline: bool = False) -> Raw:
@@ -126,12 +133,9 @@ def check_all(jobs: Iterable[tuple[str, Raw]]) -> None:
         raise CommandError("\n".join(wrong))
 
 
-def create(connection: Connection, file: str, job: Raw, dry_run: DryRun | None) -> Raw:
+def create(connection: Connection, job: Raw, dry_run: DryRun | None) -> Raw:
     query = {"dryRun": "All"} if dry_run else {}
-    try:
-        return connection.create(paths.collection(JOB_KIND, job["metadata"]["namespace"]), job, query)
-    except ServerError as error:
-        raise error.while_creating(file) from error
+    return connection.create(paths.collection(JOB_KIND, job["metadata"]["namespace"]), job, query)
 
 
 def report(jobs: list[Raw], output: ObjectFormat | None, done: str) -> None:

@@ -56,22 +56,24 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         assert capsys.readouterr() == told
 
 
-def test_of_several_jobs_those_that_were_created_are_told(
+def test_of_several_jobs_one_that_is_refused_keeps_back_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def create(_: Connection, path: str, body: dict[str, Any], query: object) -> dict[str, Any]:  # noqa: ARG001
-        if body["metadata"]["name"] == "c":
-            raise ServerError(409, {"reason": "AlreadyExists", "message": "c already exists"})
+        if body["metadata"]["name"] in ("c", "e"):
+            raise ServerError(409, {"reason": "AlreadyExists", "message": f"{body['metadata']['name']} already exists"})
         return body
 
     monkeypatch.setattr(Connection, "create", create)
     file = tmp_path / "jobs.yaml"
-    for text, code in ((listed("a", "b"), 0), (listed("a", "c", "d"), 1)):
+    for text, code in ((listed("a", "b"), 0), (listed("a", "c", "d", "e"), 1)):
         file.write_text(text)
         assert run(["submit", "-f", str(file), "-n", "x"]) == code
     out, err = capsys.readouterr()
-    assert out.splitlines() == [f"xraytrainingjob.xray.training/{name} created" for name in ("a", "b", "a")]
-    assert err == f'Error from server (AlreadyExists): error when creating "{file}": c already exists\n'
+    assert out.splitlines() == [f"xraytrainingjob.xray.training/{name} created" for name in ("a", "b", "a", "d")]
+    assert err.splitlines() == [
+        f'Error from server (AlreadyExists): error when creating "{file}": {name} already exists' for name in ("c", "e")
+    ]
 
 
 @pytest.mark.parametrize("command", ["submit", "render"])
