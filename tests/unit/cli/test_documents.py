@@ -87,6 +87,8 @@ def test_of_several_jobs_one_that_is_refused_keeps_back_no_other(
         (b"a: \x80", "position 3: invalid leading UTF-8 octet"),
         ("&a [*a]", "expected what JSON can say: Circular reference detected"),
         ("!!timestamp x", "expected what JSON can say: 'NoneType' object has no attribute 'groupdict'"),
+        ("spec:\n  a: 1\n  b: 2\n  a: 3\n", "line 4, column 3: a is written twice"),
+        ('{"a": [{"b": 1, "b": 1}]}', "line 1, column 17: b is written twice"),
         ("a: .nan", "expected what JSON can say: Out of range float values are not JSON compliant"),
     ],
 )
@@ -105,6 +107,15 @@ def test_what_looks_like_a_time_or_a_number_is_text_where_json_has_text(
     (tmp_path / "job.yaml").write_text(job("a", ", annotations: {since: 2026-01-01, 5: five}"))
     assert run(["submit", "-f", str(tmp_path), "--dry-run=client", "-n", "x", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["metadata"]["annotations"] == {"since": "2026-01-01", "5": "five"}
+
+
+def test_what_is_merged_in_gives_way_to_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = job("a").replace("metadata: ", "metadata: &first ")
+    second = job("b").replace("metadata: {", "metadata: {<<: *first, ")
+    items = "".join("- " + each.replace("\n", "\n  ").rstrip(" ") for each in (first, second))
+    (tmp_path / "jobs.yaml").write_text(f"apiVersion: v1\nkind: List\nitems:\n{items}")
+    assert run(["submit", "-f", str(tmp_path), *DRY]) == 0
+    assert capsys.readouterr() == (named("a", "b"), "")
 
 
 @pytest.mark.parametrize("command", ["submit", "render"])
