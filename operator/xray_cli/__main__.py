@@ -148,12 +148,15 @@ def run(arguments: list[str]) -> int:
 
 
 def as_kubectl_takes_them(words: list[str]) -> list[str]:
-    """The same words, with kubectl's own options behind the command where they stand before it; and `-o=json` as `-o json`."""
+    """The same words, with kubectl's own options behind the command where they stand before it; and `-o=json` as `-o json`.
+
+    None where no command is among them.
+    """
     split = [part for word in words for part in (word.split("=", 1) if re.match(r"-\w=", word) else [word])]
     at = 0
     while at < len(split) and split[at].partition("=")[0] in EVERYWHERE:
         at += 1 if "=" in split[at] else 2
-    return [*split[at : at + 1], *split[:at], *split[at + 1 :]]
+    return [split[at], *split[:at], *split[at + 1 :]] if at < len(split) else []
 
 
 def usage_error(error: Any) -> str:

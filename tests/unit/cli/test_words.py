@@ -54,6 +54,11 @@ def test_options_are_taken_where_and_as_kubectl_takes_them(
     assert json.loads(capsys.readouterr().out)["metadata"]["namespace"] == "chest"
 
 
+def test_options_without_a_command_are_answered_by_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["-n", "chest"]) == 0
+    assert capsys.readouterr().out.startswith("Usage: kubectl xray [OPTIONS] COMMAND")
+
+
 def test_a_dry_run_here_asks_for_no_kubeconfig_and_no_credentials(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
