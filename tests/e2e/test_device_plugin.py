@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from dev.cluster.devices import NAMESPACE, RESOURCE, allocatable
-from dev.demo.stack import Kube, Manifest, claim
+from dev.demo.stack import Kube, Manifest, claim, restricted_pod
 from tests.e2e.places import CLAIM, tiny_run
 from tests.e2e.waiting import until, wait_for_end
 
@@ -30,7 +30,7 @@ def place(kube: Kube, module_namespace: str) -> str:
 def start(kube: Kube, namespace: str, name: str, epochs: int) -> None:
     source = {"synthetic": {"images": 60, "seed": 3, "size": 64}}
     manifest = tiny_run(namespace, name, FLAVOR, source, prepare="InitContainer")
-    manifest["spec"]["training"]["epochs"] = epochs
+    manifest["spec"] |= {"training": {"epochs": epochs, "globalBatchSize": 16}, "checkpoint": {"everySteps": 10}}
     kube.apply(manifest)
 
 
@@ -101,3 +101,42 @@ def test_a_run_holds_all_devices_of_its_flavor_and_the_next_waits_until_they_are
     assert before["finishedAt"] <= held["startedAt"]
     assert held["finishedAt"] <= after["startedAt"]
     kube.kubectl("delete", "xtj", "first", "-n", place, "--timeout=180s")
+
+
+@contextmanager
+def more_urgent_pod(kube: Kube, namespace: str, image: str) -> Iterator[None]:
+    """A pod of a higher priority class takes all devices until the end of the block."""
+    name = f"urgent-{namespace}"
+    priority = {
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": {"name": name},
+        "value": 1000,
+    }
+    pod = restricted_pod(image, [], {}, ["sleep", "600"])
+    pod["containers"][0]["resources"] = {"limits": {RESOURCE: str(DEVICES)}}
+    pod |= {"priorityClassName": name, "terminationGracePeriodSeconds": 0}
+    metadata = {"name": "urgent", "namespace": namespace}
+    kube.apply(priority, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod})
+    try:
+        kube.kubectl("wait", "-n", namespace, "pod/urgent", "--for=condition=Ready", f"--timeout={STEP_SECONDS}s")
+        yield
+    finally:
+        kube.kubectl("delete", "-n", namespace, "pod", "urgent", "--timeout=60s")
+        kube.kubectl("delete", "priorityclass", name)
+
+
+def test_a_run_that_the_scheduler_preempts_saves_a_checkpoint_waits_and_goes_on_from_it(
+    kube: Kube, place: str, prepare_image: str
+) -> None:
+    start(kube, place, "preempted", LONG)
+    until("a checkpoint is told of", lambda: status_of(kube, place, "preempted").get("checkpoint"), STEP_SECONDS)
+    with more_urgent_pod(kube, place, prepare_image):
+        until("it tells what it lacks", lambda: lacks_devices(status_of(kube, place, "preempted")), STEP_SECONDS)
+        waiting = status_of(kube, place, "preempted")
+        assert [(row["reason"], row["exitCode"]) for row in waiting["attempts"][:1]] == [("Stopped", 143)]
+        saved = waiting["checkpoint"]["step"]
+    ended = dict(wait_for_end(kube, "preempted", place)["status"])
+    assert ended["state"] == "Succeeded", ended["conditions"]
+    assert ended["results"]["resumedFromStep"] == saved > 0
+    assert len(ended["attempts"]) == 2
