@@ -134,7 +134,9 @@ def test_a_run_that_the_scheduler_preempts_saves_a_checkpoint_waits_and_goes_on_
     with more_urgent_pod(kube, place, prepare_image):
         until("it tells what it lacks", lambda: lacks_devices(status_of(kube, place, "preempted")), STEP_SECONDS)
         waiting = status_of(kube, place, "preempted")
-        assert [(row["reason"], row["exitCode"]) for row in waiting["attempts"][:1]] == [("Stopped", 143)]
+        (stopped, *_) = waiting["attempts"]
+        assert (stopped["reason"], stopped["exitCode"]) == ("Stopped", 143)
+        assert "preempting to accommodate a higher priority pod" in stopped["message"]
         saved = waiting["checkpoint"]["step"]
     ended = dict(wait_for_end(kube, "preempted", place)["status"])
     assert ended["state"] == "Succeeded", ended["conditions"]

@@ -142,6 +142,12 @@ def failure_of(pod: Pod) -> Failure | None:
     """Why a pod failed; None if it did not. The log of a crash may hold anything and is not passed on."""
     if pod.phase == "Succeeded" or not pod.over:
         return None
+    failure = _own_failure(pod)
+    return replace(failure, message=names.short(f"{failure.message}; {pod.disruption}")) if pod.disruption else failure
+
+
+def _own_failure(pod: Pod) -> Failure:
+    """As its containers tell it, or what became of it."""
     for name, container in ((names.PREPARE, pod.prepare), (names.TRAIN, pod.train)):
         if container.exit_code:
             return _container_failure(pod, name, container)

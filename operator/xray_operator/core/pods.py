@@ -62,6 +62,8 @@ class Pod:
     lost: datetime | None
     """When it was marked for deletion or disruption: of a pod that was ended from outside the end of what it held, where no
     container tells."""
+    disruption: str = ""
+    """Who ends it from outside and what for, in that one's words: the scheduler, an eviction, the kubelet."""
     node: str = ""
     cut_off: datetime | None = None
     """Since when the cluster itself hears nothing of its node; a moment to come, where it is given time to end."""
@@ -92,8 +94,8 @@ def read_pod(raw: Raw, port: int = names.PROGRESS_PORT) -> Pod:
     metadata, status, held = raw["metadata"], raw.get("status", {}), conditions_of(raw)
     scheduled = held.get("PodScheduled", {})
     on_node = scheduled.get("status") == "True"
-    disrupted = held.get("DisruptionTarget", {}).get("lastTransitionTime")
-    lost = read_time(disrupted) if disrupted else _asked_to_go(metadata)
+    disrupted = held.get("DisruptionTarget", {})
+    lost = read_time(disrupted["lastTransitionTime"]) if disrupted else _asked_to_go(metadata)
     containers = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
     others = [each["name"] for each in containers if each["name"] not in (names.PREPARE, names.TRAIN)]
     return Pod(
@@ -108,6 +110,7 @@ def read_pod(raw: Raw, port: int = names.PROGRESS_PORT) -> Pod:
         port=port,
         reason=status.get("reason", ""),
         lost=lost,
+        disruption=disrupted.get("message", ""),
         node=raw.get("spec", {}).get("nodeName", ""),
         cut_off=_cut_off(metadata, held),
         beside=tuple(_container(containers, name) for name in others),

@@ -189,9 +189,9 @@ class PodBuilder:
         self._condition("ContainersReady", str(containers), lastTransitionTime=render_time(at(since)))
         return self._condition("Ready", str(pod), lastTransitionTime=render_time(at(since)))
 
-    def evicted(self, seconds: float, reason: str) -> Self:
+    def evicted(self, seconds: float, reason: str, message: str = "") -> Self:
         """By a controller, which asks the kubelet to end it, or ends it itself."""
-        fields = {"reason": reason, "lastTransitionTime": render_time(at(seconds))}
+        fields = {"reason": reason, "message": message, "lastTransitionTime": render_time(at(seconds))}
         return self._condition("DisruptionTarget", "True", **fields)
 
     def prepare_waits(self, reason: str, message: str = "") -> Self:

@@ -162,6 +162,15 @@ def test_what_was_trained_since_the_checkpoint_is_lost_when_the_attempt_fails_an
     assert status_of(started(stopped), known)["attempts"][0]["lostSeconds"] == 1, "it saves before it ends"
 
 
+def test_who_ended_a_pod_from_outside_is_told_in_his_own_words() -> None:
+    words = "default-scheduler: preempting to accommodate a higher priority pod"
+    pod = make_pod().scheduled(10).prepared(12, 40).evicted(90, "PreemptionByScheduler", words).phase("Failed")
+    (silent,) = status_of(started(pod))["attempts"]
+    assert (silent["reason"], silent["message"].partition("; ")[2]) == ("Disrupted", words)
+    (saved,) = status_of(started(pod.trained(42, 100, 143, example("stopped-result.json"))))["attempts"]
+    assert (saved["reason"], saved["message"].partition("; ")[2]) == ("Stopped", words)
+
+
 def test_each_attempt_is_billed_by_itself() -> None:
     price = PRICE | {"perHour": "36", "minimumSeconds": 100, "incrementSeconds": 60}
     status = status_of(started(FIRST, SECOND, end="Complete", flavor=make_flavor(prices=[price])))
