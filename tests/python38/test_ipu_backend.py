@@ -12,13 +12,14 @@ import numpy as np
 import poptorch
 import pytest
 import torch
+from optimum.graphcore import IPUConfig
 from poptorch import _hardware
 from tiny import FINDINGS, IMAGE_SIZE, IMAGES, STORED_SIZE, VIT, open_parts, write_cache
 from transformers import ViTConfig, ViTForImageClassification, set_seed
 
 from xray_trainer.backends.callbacks import MetricsFile
 from xray_trainer.backends.common import Outcome, Shuffled
-from xray_trainer.backends.ipu import IMAGE_CONTENTS, RECIPE, image_digest, make_ipu_config, run, share_layers
+from xray_trainer.backends.ipu import IMAGE_CONTENTS, image_digest, make_ipu_config, run, share_layers
 from xray_trainer.checkpoints import Checkpoints
 from xray_trainer.config import Checkpoint, Ipu, RunFile, parse_run_file
 from xray_trainer.errors import (
@@ -42,6 +43,22 @@ PER_EPOCH = IMAGES["train"] // GLOBAL_BATCH
 STEPS = EPOCHS * PER_EPOCH
 HALF = 2e-2
 """How far outputs of half precision may lie from those of the same weights in 32 bits."""
+
+VIT_BASE_IPU: Dict[str, Any] = {
+    "recompute_checkpoint_every_layer": True,
+    "optimizer_state_offchip": True,
+    "replicated_tensor_sharding": True,
+    "enable_half_partials": True,
+    "replication_factor": 1,
+    "gradient_accumulation_steps": 128,
+    "device_iterations": 1,
+    "inference_device_iterations": 4,
+    "inference_replication_factor": 1,
+    "ipus_per_replica": 4,
+    "layers_per_ipu": [3, 3, 3, 3],
+    "matmul_proportion": 0.3,
+}
+"""Source: https://huggingface.co/Graphcore/vit-base-ipu/resolve/main/ipu_config.json, without its folder of executables."""
 
 Prepared = Tuple[Path, Manifest]
 
@@ -111,8 +128,14 @@ def make_run_file(folder: Path, replicas: int = 1, ipu: Optional[Dict[str, Any]]
     return parse_run_file(document)
 
 
-def train(run_file: RunFile, prepared: Prepared, stop_at: Optional[int] = None, phase: str = "Training") -> Ran:
-    output, progress = run_file.output_dir, Progress("Training")
+def train(
+    run_file: RunFile,
+    prepared: Prepared,
+    stop_at: Optional[int] = None,
+    phase: str = "Training",
+    progress: Optional[Progress] = None,
+) -> Ran:
+    output, progress = run_file.output_dir, progress or Progress("Training")
     output.mkdir(parents=True, exist_ok=True)
     metrics = MetricsFile(output / "metrics.jsonl", Trackers())
     checkpoints = Checkpoints(output / "checkpoints", run_file.checkpoint.keep, "sha256:0", {})
@@ -156,6 +179,20 @@ def test_the_model_computes_in_32_bits_what_the_device_computed(ran: Ran, prepar
 def test_compiling_is_a_phase_of_its_own(ran: Ran) -> None:
     names = [phase.name for phase in ran.progress.finish()]
     assert names == ["Training", "Compiling", "Training", "Compiling", "Training", "Evaluating"]
+
+
+def test_steps_that_are_done_stay_done_while_evaluation_is_compiled(prepared: Prepared, tmp_path: Path) -> None:
+    told: List[int] = []
+
+    class Looking(Progress):
+        def lives(self) -> None:
+            """At each batch of validation."""
+            super().lives()
+            told.append(self.state.step)
+
+    with pytest.raises(StoppedError):
+        train(make_run_file(tmp_path), prepared, stop_at=PER_EPOCH + 1, progress=Looking("Training"))
+    assert set(told) == {PER_EPOCH}
 
 
 def test_losses_and_validation_are_told(ran: Ran) -> None:
@@ -214,6 +251,16 @@ def test_a_loss_that_is_no_number_ends_the_run(prepared: Prepared, tmp_path: Pat
         train(make_run_file(tmp_path).model_copy(update={"training": _with_rate(tmp_path, 1e8)}), prepared)
 
 
+def test_weights_that_are_no_numbers_are_not_saved(prepared: Prepared, tmp_path: Path) -> None:
+    """The loss that shows them is only that of the next step."""
+    overflowing = make_run_file(tmp_path).model_copy(
+        update={"training": _with_rate(tmp_path, 1e8), "checkpoint": Checkpoint(every_steps=1, keep=2)}
+    )
+    with pytest.raises(DivergedError, match="step 1: weights that are no numbers"):
+        train(overflowing, prepared)
+    assert not list((tmp_path / "checkpoints").glob("step-*"))
+
+
 def _with_rate(folder: Path, rate: float) -> Any:
     return make_run_file(folder).training.model_copy(update={"learning_rate": rate, "warmup_ratio": 0.0})
 
@@ -221,7 +268,10 @@ def _with_rate(folder: Path, rate: float) -> Any:
 @pytest.mark.parametrize(
     ("variable", "value", "error", "message"),
     [
-        ("POPTORCH_EMULATED_IPUS", "2", AcceleratorError, r"Failed to acquire 4 IPU\(s\); the pod holds 4"),
+        (
+            *("POPTORCH_EMULATED_IPUS", "2", AcceleratorError),
+            r"Failed to acquire 4 IPU\(s\); the pod holds 4, another process may use them",
+        ),
         ("POPTORCH_EMULATED_FAILURE", "acquire", AcceleratorError, "Failed to acquire"),
         ("POPTORCH_EMULATED_FAILURE", "recoverable:PARTITION_RESET@3", AcceleratorError, "needs PARTITION_RESET"),
         ("POPTORCH_EMULATED_FAILURE", "unrecoverable@3", AcceleratorError, "taken out of service"),
@@ -265,6 +315,30 @@ def test_that_a_model_does_not_fit_is_told_by_the_errors_type_or_by_its_words(
         train(make_run_file(tmp_path), prepared)
 
 
+@pytest.mark.parametrize(
+    ("batches", "advice"),
+    [
+        ({}, "micro_batch_size: 2: .* expected a smaller one, more of them for each replica"),
+        ({"micro_batch_size": 1, "gradient_accumulation_steps": 16}, "micro_batch_size: 1: .* expected more of them"),
+    ],
+)
+def test_advice_against_too_little_memory_is_what_can_be_done(
+    batches: Dict[str, Any], advice: str, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POPTORCH_EMULATED_FAILURE", "out_of_memory")
+    with pytest.raises(OutOfMemoryError, match=rf"{advice}.*ipu\.layers_per_ipu.*matmul_proportion.*smaller model"):
+        train(make_run_file(tmp_path, **batches), prepared)
+
+
+@pytest.mark.parametrize("version", [-1, 1])
+def test_hardware_that_upstream_does_not_take_is_no_ipu(
+    version: int, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poptorch.ipuHardwareVersion", lambda: version)
+    with pytest.raises(AcceleratorError, match=f"hardware version {version}; expected 2 or 21"):
+        train(make_run_file(tmp_path), prepared)
+
+
 def test_an_epochs_order_follows_from_seed_and_epoch(prepared: Prepared) -> None:
     dataset = open_parts(*prepared)["train"]
     first, again = list(Shuffled(dataset, 1)), list(Shuffled(dataset, 1))
@@ -285,6 +359,20 @@ def test_a_learning_rate_means_what_it_means_elsewhere(prepared: Prepared, tmp_p
     after = torch.load(str(tmp_path / "checkpoints" / "step-00000001" / "pytorch_model.bin"))
     moved = torch.cat([(after[name].float() - weight).abs().flatten() for name, weight in before.items()])
     assert moved.quantile(0.9).item() == pytest.approx(rate, rel=0.02)
+
+
+def test_it_computes_in_half_precision(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: List[torch.dtype] = []
+    compile_as_usual = poptorch.PoplarExecutor.compile
+
+    def compile_and_look(executor: poptorch.PoplarExecutor, **inputs: torch.Tensor) -> None:
+        taken.extend(tensor.dtype for tensor in [*inputs.values(), *executor.model.state_dict().values()])
+        compile_as_usual(executor, **inputs)
+
+    monkeypatch.setattr(poptorch.PoplarExecutor, "compile", compile_and_look)
+    with pytest.raises(StoppedError):
+        train(make_run_file(tmp_path), prepared, stop_at=PER_EPOCH + 1)
+    assert set(taken) == {torch.float16}, "pixels, labels and weights, in training and in evaluation"
 
 
 @pytest.mark.usefixtures("eight_ipus")
@@ -310,22 +398,26 @@ def config_of(folder: Path, layers: int = 12, **ipu: Any) -> Any:
     return make_ipu_config(make_run_file(folder, ipu=ipu), ViTConfig(num_hidden_layers=layers))
 
 
-def test_the_recipe_is_the_tutorials_and_the_layout_is_the_run_files(tmp_path: Path) -> None:
-    config = make_ipu_config(
-        make_run_file(tmp_path, 2, global_batch_size=32, gradient_accumulation_steps=16), ViTConfig()
-    )
-    told = config.to_dict()
-    assert {name: told[name] for name in RECIPE} == RECIPE
+def test_a_run_of_the_tutorials_size_has_its_configuration(tmp_path: Path) -> None:
+    batches = {"global_batch_size": 128, "micro_batch_size": 1, "gradient_accumulation_steps": 128}
+    config = make_ipu_config(make_run_file(tmp_path, **batches), ViTConfig())
+    published = IPUConfig(**VIT_BASE_IPU, executable_cache_dir=config.executable_cache_dir)
+    assert config.to_dict() == published.to_dict()
+
+
+def test_the_layout_is_the_run_files(tmp_path: Path) -> None:
+    batches = {"global_batch_size": 64, "gradient_accumulation_steps": 32}
+    told = make_ipu_config(make_run_file(tmp_path, 2, **batches), ViTConfig()).to_dict()
     assert told["layers_per_ipu"] == told["inference_layers_per_ipu"] == [3, 3, 3, 3]
     assert (told["replication_factor"], told["inference_replication_factor"]) == (2, 2)
-    assert (told["ipus_per_replica"], told["gradient_accumulation_steps"]) == (4, 8)
+    assert (told["ipus_per_replica"], told["gradient_accumulation_steps"]) == (4, 16)
 
 
 def test_an_override_reaches_the_configuration(tmp_path: Path) -> None:
     overrides = {"matmul_proportion": [0.1, 0.2, 0.3, 0.4], "recompute_checkpoint_every_layer": False}
     config = config_of(tmp_path, overrides=overrides)
     assert {name: getattr(config, name) for name in overrides} == overrides
-    assert config.optimizer_state_offchip is RECIPE["optimizer_state_offchip"]
+    assert config.optimizer_state_offchip is VIT_BASE_IPU["optimizer_state_offchip"]
 
 
 @pytest.mark.parametrize(
@@ -404,6 +496,7 @@ def test_programs_that_differ_have_folders_of_their_own(tmp_path: Path, monkeypa
         folder(make_run_file(tmp_path, ipu={"overrides": {"matmul_proportion": 0.2}})),
         folder(make_run_file(tmp_path, micro_batch_size=1, global_batch_size=8)),
         folder(_replicas(tmp_path, 2)),
+        folder(usual.model_copy(update={"accelerator": usual.accelerator.model_copy(update={"count": 8})})),
     ]
     monkeypatch.setattr("poptorch.__version__", "3.4.0")
     folders.append(folder(usual))
