@@ -432,7 +432,8 @@ def test_an_override_reaches_the_configuration(tmp_path: Path) -> None:
         ({"matmul_proportion": -0.1}, r"ipu\.overrides\.matmul_proportion: -0\.1: .* must be >= 0"),
         ({"output_mode": "most"}, r'ipu\.overrides\.output_mode: "most": .*can only take'),
         ({"matmul_proportion": [0.1, 0.2]}, r"ipu\.overrides .*same number of IPUs as ipus_per_replica=4"),
-        ({"matmul_proportion": 1.5}, r"ipu\.overrides .*1\.5 is not in \[0, 1\]"),
+        ({"matmul_proportion": 1.5}, r"matmul_proportion: 1\.5; expected shares of an IPU's memory, at most 1"),
+        ({"inference_matmul_proportion": [0.1, 2.0]}, r"inference_matmul_proportion: \[0\.1, 2\.0\]; .*at most 1"),
         ({"seed": 1, "nothing": 2}, r"overrides\.seed: .*; ipu\.overrides\.nothing: "),
     ],
 )

@@ -402,7 +402,7 @@ def executor_of(opts: poptorch.Options) -> poptorch.PoplarExecutor:
         (lambda: detached().copyWeightsToHost(), poptorch.Error, "not attached"),
         (lambda: executor_of(options().useOfflineIpuTarget())(**batch()), AssertionError, "offline"),
         (lambda: executor_of(options(replicas=3)).compile(**batch(24)), poptorch.Error, "6 IPUs are no power of two"),
-        (lambda: poptorch.inferenceModel(small(), options()), AssertionError, "Gradient accumulation"),
+        (lambda: poptorch.inferenceModel(small(), options()), poptorch.Error, "has to be 1 for inference"),
         (
             lambda: poptorch.trainingModel(small(), options(), torch.optim.SGD(small().parameters(), 0.1)),
             ValueError,
@@ -417,7 +417,8 @@ def executor_of(opts: poptorch.Options) -> poptorch.PoplarExecutor:
         (lambda: options(replicas=0), AssertionError, "greater than 0"),
         (lambda: options().Training.gradientAccumulation(0), AssertionError, "greater than 0"),
         (lambda: options().Precision.setPartialsType(torch.int8), ValueError, "torch.half"),
-        (lambda: options().setAvailableMemoryProportion({"IPU0": 1.5}), AssertionError, "IPU0"),
+        (lambda: options().setAvailableMemoryProportion({"0": 0.5}), AssertionError, "Invalid key 0"),
+        (lambda: poptorch.setLogLevel("LOUD"), ValueError, "Unknown log level: LOUD"),
         (lambda: options().outputMode(poptorch.OutputMode.EveryN), ValueError, "not emulated"),
         (lambda: sgd(small()).variable_attrs.markAsConstant("speed"), AssertionError, "speed"),
         (

@@ -1,7 +1,8 @@
 """A stand-in for Graphcore's PopTorch on machines without IPUs: the same programs run, and the CPU computes.
 
 It has the names that optimum-graphcore takes to train and evaluate a Vision Transformer, with the meaning that PopTorch's
-documentation gives them; any other name raises AttributeError. What it refuses, PopTorch refuses.
+documentation gives them; any other name raises AttributeError. What it refuses, PopTorch refuses
+as well, or the message says that it is not emulated.
 
 It does not tell how fast an IPU is, what fits into its memory, which operators it has, or how it rounds: floats are
 computed in 32 bits, and weights of half precision are rounded to the nearest number after each step.
@@ -54,8 +55,9 @@ __all__ = [
 def setLogLevel(level: str) -> None:
     """Args: level: TRACE, DEBUG, INFO, WARN, ERR or OFF.
 
-    Raises: AssertionError.
+    Raises: ValueError.
     """
     levels = {"TRACE": 5, "DEBUG": 10, "INFO": 20, "WARN": 30, "ERR": 40, "OFF": 60}
-    assert level in levels, f"Invalid log level {level}: expected one of {', '.join(levels)}"
+    if level not in levels:
+        raise ValueError(f"Unknown log level: {level}; expected one of {', '.join(levels)}")
     _logging.getLogger("poptorch").setLevel(levels[level])

@@ -93,10 +93,8 @@ class PoplarExecutor:
         if training:
             self._let_model_ask_for_weights()
             self.setOptimizer(optimizer or SGD(model.parameters(), lr=DEFAULT_LEARNING_RATE))
-        else:
-            assert self._options.Training.gradient_accumulation == 1, (
-                "Gradient accumulation should be left to its default value (1) for inference"
-            )
+        elif self._options.Training.gradient_accumulation != 1:
+            raise Error("Training.gradientAccumulation has to be 1 for inference")
 
     def __getattr__(self, name: str) -> Any:
         """What it hasn't is the model's."""

@@ -88,6 +88,8 @@ NOT_OVERRIDDEN = frozenset(
     )
 )
 """What follows from the rest of the run file, or would change how many images make a step."""
+PROPORTIONS = ("matmul_proportion", "inference_matmul_proportion")
+"""Shares of an IPU's memory. Upstream refuses negative ones; whether they are more than all of it, only the compiler sees."""
 KEY_DIGITS = 16
 IMAGE_CONTENTS = Path("/etc/image-contents")
 """Digests of all that the image was built of, by its Dockerfile."""
@@ -294,6 +296,8 @@ def _what_is_wrong(name: str, value: Any) -> str:
         return f"ipu.overrides.{name}: {json.dumps(value)}; expected {str(FIELDS[name]).replace('typing.', '')}"
     except ValueError as error:
         return f"ipu.overrides.{name}: {json.dumps(value)}: {_first_line(error)}"
+    if name in PROPORTIONS and np.any(np.asarray(value or 0) > 1):
+        return f"ipu.overrides.{name}: {json.dumps(value)}; expected shares of an IPU's memory, at most 1"
     return ""
 
 
