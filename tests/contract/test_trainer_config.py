@@ -154,6 +154,7 @@ def test_errors_have_the_agreed_shape() -> None:
 
 def test_progress_has_the_agreed_shape() -> None:
     progress = Progress("Training")
+    progress.device = "cpu"
     progress.advance(6, 15)
     progress.record(loss=0.2207, learning_rate=0.000187)
     progress.saved({"step": 6, "time": "2026-11-22T10:00:30Z"})

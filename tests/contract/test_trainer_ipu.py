@@ -87,6 +87,7 @@ def test_log_and_report_say_that_it_is_emulated(finished: Finished) -> None:
     assert "ipu backend on 4 EMULATED IPUs" in (output / "train.log").read_text()
     assert "No IPU has computed this" in (output / "report.html").read_text()
     report = json.loads((output / "result.json").read_text())
+    assert report["device"] == "emulated IPU"
     assert report["versions"]["poptorch"].endswith("+emulated")
     assert report["versions"].keys() >= {"optimum-graphcore", "transformers", "torch"}
     assert report["versions"]["python"].startswith("3.8.")

@@ -69,6 +69,7 @@ def ended(place: Place) -> dict[str, Any]:
     place.edit(suspend=True)
     until("stands still", lambda: place.status().get("state") == "Suspended", 120)
     assert not [pod for pod in place.pods() if pod["status"]["phase"] == "Running"], "the devices are released"
+    assert place.status()["runsOn"] == "ipu backend on 4 emulated IPUs: 1 replica of 4"
     place.edit(suspend=False)
     return dict(wait_for_end(place.kube, NAME, place.namespace)["status"])
 

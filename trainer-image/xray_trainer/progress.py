@@ -134,7 +134,7 @@ class State:
     """Of a data set that is being read."""
 
     def as_json(self) -> Dict[str, Any]:
-        """All of tests/contract/examples/progress.json but its time. The remaining time is null until a rate is known."""
+        """tests/contract/examples/progress.json without device and time. The remaining time is null until a rate is known."""
         return {
             "phase": self.phases[-1].name,
             "started_at": timestamp(self.phases[0].started_at),
@@ -159,6 +159,8 @@ class Progress:
             seconds: a clock that nobody sets.
         """
         now = clock()
+        self.device: Optional[str] = None
+        """What trains, once that is known."""
         self._clock = clock
         self._seconds = seconds
         self._began = self._asked = seconds()
@@ -174,8 +176,8 @@ class Progress:
             return self._state
 
     def as_json(self) -> Dict[str, Any]:
-        """What `/progress` tells: the state, and the time by the clock that its own times are from."""
-        return {**self.state.as_json(), "time": timestamp(self._clock())}
+        """What `/progress` tells: the state, what trains, and the time by the clock that its own times are from."""
+        return {**self.state.as_json(), "device": self.device, "time": timestamp(self._clock())}
 
     def begin(self, phase: str) -> None:
         """End the current phase and begin the next, of which nothing is done yet; metrics stay."""

@@ -68,6 +68,7 @@ def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = 
     """
     set_environment(os.environ)
     backend = open_backend(run_file.backend)
+    progress.device = device = backend.device()
     from xray_trainer.backends.callbacks import MetricsFile
     from xray_trainer.report.contents import Trained
     from xray_trainer.report.write import write_report
@@ -100,7 +101,7 @@ def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = 
             rows=metrics.rows,
             loss_floor=floor_of_training(held_out, parts),
             phases=progress.state.phases,
-            device=outcome.device,
+            device=device,
             steps=outcome.steps,
             resumed_from_step=outcome.resumed_from_step,
             versions=libraries,
@@ -108,7 +109,7 @@ def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = 
         )
         report = write_report(output, prepared.cache, output / MODEL_FOLDER, trained, held_out)
         figures = {**summarise(evaluation), "report": report}
-        result = make_result(run_file.backend, outcome, figures, model_digest, progress.finish())
+        result = make_result(run_file.backend, device, outcome, figures, model_digest, progress.finish())
         describe_model(output / MODEL_FOLDER, Facts(run_file, manifest, model, result, evaluation, libraries))
         write_json(output / RESULT, {**result, **describe(run_file, prepared, manifest, model, libraries)})
         sync_folder(output)
@@ -128,7 +129,7 @@ def set_environment(environment: MutableMapping[str, str]) -> None:
 
 
 def open_backend(name: str) -> ModuleType:
-    """The module of xray_trainer.backends: each has a `run` and tells its `versions`.
+    """The module of xray_trainer.backends: each has a `run` and tells its `versions` and its `device`.
 
     Raises: ConfigurationError if this image hasn't the libraries that it needs.
     """
@@ -199,14 +200,19 @@ def summarise(evaluation: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def make_result(
-    backend: str, outcome: Outcome, figures: Mapping[str, Any], model_digest: str, phases: Tuple[Phase, ...]
+    backend: str,
+    device: str,
+    outcome: Outcome,
+    figures: Mapping[str, Any],
+    model_digest: str,
+    phases: Tuple[Phase, ...],
 ) -> Dict[str, Any]:
     """The shape of tests/contract/examples/result.json."""
     return {
         "version": VERSION,
         "exit_code": 0,
         "backend": backend,
-        "device": outcome.device,
+        "device": device,
         **figures,
         "steps": outcome.steps,
         "resumed_from_step": outcome.resumed_from_step,

@@ -279,27 +279,28 @@ def edited_fields(recorded: JobSpec, wanted: JobSpec) -> list[str]:
     return sorted(_differences("spec", recorded.fixed(), wanted.fixed()))
 
 
-def runs_on(snapshot: Snapshot, device: str | None = None) -> str:
+def runs_on(snapshot: Snapshot, device: str | None = None, *, over: bool = False) -> str:
     """Which backend trains on what, in words.
 
     Args:
-        device: what the trainer's result names, when there is one: it corrects the expectation.
+        device: what the trainer names, once it has: it corrects the expectation.
+        over: whether it has trained.
     """
     if snapshot.trains_with == "ipu":
-        return _on_ipus(snapshot, device)
+        return _on_ipus(snapshot, device, over)
     used = device or backend_of(snapshot.backend).device
     kind = used.partition(":")[0]
     place = {"cpu": "the CPU", "cuda": "one GPU"}.get(kind, used)
-    if device is None:
-        return f"torch backend on {place}{_held(snapshot, 'are', kind)}"
-    return f"torch backend, ran on {place}{_held(snapshot, 'were', kind)}"
+    if over:
+        return f"torch backend, ran on {place}{_held(snapshot, 'were', kind)}"
+    return f"torch backend on {place}{_held(snapshot, 'are', kind)}"
 
 
-def _on_ipus(snapshot: Snapshot, device: str | None) -> str:
+def _on_ipus(snapshot: Snapshot, device: str | None, over: bool) -> str:
     sizing = snapshot.effective
     replicas = names.counted(sizing.replication_factor, "replica")
     emulated = "emulated " if device and device.startswith("emulated") else ""
-    ran = ", ran" if device else ""
+    ran = ", ran" if over else ""
     ipus = names.counted(snapshot.accelerators, f"{emulated}IPU")
     return f"ipu backend{ran} on {ipus}: {replicas} of {sizing.ipus_per_replica}"
 

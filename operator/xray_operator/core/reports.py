@@ -149,6 +149,8 @@ class Progress(Report):
     """When it answered, by the clock that its other times are from."""
     checkpoint: SavedCheckpoint | None = None
     phases: Annotated[tuple[Phase, ...], Field(max_length=16)] = ()
+    device: Annotated[str, Field(max_length=64)] | None = None
+    """What trains."""
 
 
 class FreePartitions(Report):

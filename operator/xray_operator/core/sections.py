@@ -129,19 +129,22 @@ def results_section(result: TrainResult | None) -> Status | None:
     )
 
 
-def run_section(job: XRayJob, snapshot: Snapshot, pod: Pod | None) -> Status:
+def run_section(job: XRayJob, snapshot: Snapshot, progress: Progress | None, situation: Situation) -> Status:
     kind = backend_of(snapshot.backend).child_kind
+    name, known = job.ref.run_name(snapshot.rerun), job.status.get("run", {})
+    told = situation.result or progress
     return present(
         flavor=snapshot.flavor,
-        jobName=job.ref.run_name(snapshot.rerun),
+        jobName=name,
         jobKind=None if kind == "Job" else kind,
-        podName=pod.name if pod else None,
+        podName=situation.pod.name if situation.pod else None,
         claimName=snapshot.spec.output.claim_name,
         folder=job.ref.output_folder(snapshot.spec, snapshot.trains_with),
         startedAt=render_time(snapshot.started_at),
         recordDigest=snapshot.digest or None,
         prepareImage=snapshot.prepare_image,
         trainImage=snapshot.train_image,
+        device=(told.device if told else None) or (known.get("device") if known.get("jobName") == name else None),
     )
 
 

@@ -179,7 +179,8 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
     data = data_section(job.status, observed.progress, situation) or {}
     turn = _turn(job, batch_job, observed, halt)
     situation = _refine(situation, job, batch_job, observed, halt, turn, attempts, trainer or {}, now)
-    told = runs_on(batch_job.snapshot, situation.result.device if situation.result else None)
+    run = run_section(job, batch_job.snapshot, observed.progress, situation)
+    told = runs_on(batch_job.snapshot, run.get("device"), over=situation.result is not None)
     situation = replace(situation, message=_message(situation, told, data, cost))
     ready = situation.data_ready or ("digest" in data and situation.state in _BETWEEN_PODS)
     listed = conditions.accepted_conditions(
@@ -196,7 +197,7 @@ def followed_status(job: XRayJob, batch_job: Job, observed: Observed, now: datet
         "state": situation.state,
         "runsOn": told[:256],
         "conditions": conditions.render_conditions(listed, job.status.get("conditions", []), job.generation, now),
-        "run": run_section(job, batch_job.snapshot, situation.pod),
+        "run": run,
         "cost": cost_section(cost),
         "sizing": sizing_section(batch_job.snapshot, data),
     } | present(
@@ -228,7 +229,8 @@ def preparing_status(job: XRayJob, snapshot: Snapshot, observed: Observed, now: 
     prepared = preparation_sections(job, snapshot, of_now, now, left=situation.state in names.FINAL_STATES)
     attempts = attempts_from_status(job.status.get("attempts", ()))
     cost = make_bill(attempts, snapshot, paid_preparations(prepared, snapshot))
-    told = runs_on(snapshot, situation.result.device if situation.result else None)
+    run = run_section(job, snapshot, None, situation)
+    told = runs_on(snapshot, run.get("device"), over=situation.result is not None)
     data = data_section(job.status, observed.progress, situation) or {}
     if situation.result:
         situation = replace(situation, message=_message(situation, told, data, cost))
@@ -237,7 +239,7 @@ def preparing_status(job: XRayJob, snapshot: Snapshot, observed: Observed, now: 
     listed = conditions.accepted_conditions(situation, accepted, data_message(data), job.live.ready_when)
     return _waiting(job, situation.state, listed, now) | present(
         runsOn=told[:256],
-        run=run_section(job, snapshot, situation.pod),
+        run=run,
         sizing=sizing_section(snapshot, data),
         cost=cost_section(cost),
         **prepared,

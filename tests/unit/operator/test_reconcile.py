@@ -272,6 +272,19 @@ def test_the_device_that_the_trainer_names_corrects_what_was_expected() -> None:
     assert status["runsOn"] == "torch backend, ran on one GPU; 4 nvidia.com/gpu of flavor demo-vpod4 were held"
 
 
+def test_what_the_trainer_runs_on_is_told_while_it_trains_and_when_it_has_failed() -> None:
+    pod = make_pod().scheduled(10).prepared(12, 40).trains(42)
+    silent = told(decide(started(pod, flavor=make_flavor("gpu")), now=45))
+    assert "device" not in silent["run"]
+    training = told(
+        decide(started(pod, flavor=make_flavor("gpu"), progress=make_progress(device="cpu")), status=silent, now=50)
+    )
+    words = "torch backend on the CPU; the 4 nvidia.com/gpu of flavor demo-vpod4 are held and not used"
+    assert (training["runsOn"], training["run"]["device"]) == (words, "cpu")
+    failed = told(decide(started(pod.trained(42, 60, 15, ""), flavor=make_flavor("gpu")), status=training, now=61))
+    assert (failed["runsOn"], failed["run"]["device"]) == (words, "cpu")
+
+
 @pytest.mark.parametrize(
     ("flavor", "device", "words"),
     [
@@ -299,7 +312,7 @@ def test_the_device_that_the_trainer_names_corrects_what_was_expected() -> None:
     ],
 )
 def test_one_gpu_is_used_however_many_are_held(flavor: dict[str, Any], device: str | None, words: str) -> None:
-    assert runs_on(make_snapshot(flavor, make_job().flavor("x")), device) == words
+    assert runs_on(make_snapshot(flavor, make_job().flavor("x")), device, over=device is not None) == words
 
 
 @pytest.mark.parametrize(
@@ -312,7 +325,8 @@ def test_one_gpu_is_used_however_many_are_held(flavor: dict[str, Any], device: s
     ],
 )
 def test_a_stand_in_for_ipus_is_told_as_such(accelerators: int, device: str | None, words: str) -> None:
-    assert runs_on(make_snapshot(make_flavor(accelerators=accelerators), config=WITH_IPUS), device) == words
+    snapshot = make_snapshot(make_flavor(accelerators=accelerators), config=WITH_IPUS)
+    assert runs_on(snapshot, device, over=device is not None) == words
 
 
 def test_a_crash_without_a_result_does_not_pass_on_the_log() -> None:

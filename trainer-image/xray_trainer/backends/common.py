@@ -37,7 +37,6 @@ class Outcome:
     """A trained model and its predictions for the images that it wasn't trained on."""
 
     model: ViTForImageClassification
-    device: str
     steps: int
     resumed_from_step: Optional[int]
     """The step of the checkpoint that this attempt began with."""

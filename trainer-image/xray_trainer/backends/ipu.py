@@ -163,6 +163,11 @@ def where_it_runs(ipu: Ipu) -> str:
     return f"ipu backend on {ipu.ipus} {what}: {ipu.replication_factor} x {ipu.ipus_per_replica} for one model each"
 
 
+def device() -> str:
+    """What computes, in a word for results and status."""
+    return "emulated IPU" if is_emulated() else "ipu"
+
+
 def is_emulated() -> bool:
     """Whether a stand-in has PopTorch's place."""
     return "emulated" in poptorch.__version__
@@ -236,7 +241,6 @@ def _train(
     model.load_state_dict({name: values.float() for name, values in trainer.model.state_dict().items()})
     return Outcome(
         model=model,
-        device="emulated IPU" if is_emulated() else "ipu",
         steps=trainer.state.global_step,
         resumed_from_step=None if found is None else found.step,
         test_logits=predicted[-1],

@@ -110,6 +110,11 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or NO_MEMORY in str(error)
 
 
+def device() -> str:
+    """What computes, in a word for results and status."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def where_it_runs(run_file: RunFile) -> str:
     """Which backend computes on what, and what the pod holds in vain.
 
@@ -169,7 +174,6 @@ def _train(
         raise keeper.ended(error, trainer.state, trainer.save_checkpoint) from error
     return Outcome(
         model=model,
-        device=arguments.device.type,
         steps=trainer.state.global_step,
         resumed_from_step=None if found is None else found.step,
         test_logits=predicted[-1],
@@ -206,7 +210,7 @@ def _arguments(run_file: RunFile, per_epoch: int, scratch: Path, validate_first:
         disable_tqdm=True,
         dataloader_num_workers=0,  # cached pixels are cropped faster than a worker process could hand them over
         dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=device() == "cpu",
         remove_unused_columns=False,
         label_names=["labels"],
     )
