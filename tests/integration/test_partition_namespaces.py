@@ -20,6 +20,7 @@ from xray_operator.core.manifests import build_job
 
 pytestmark = pytest.mark.integration
 NAMESPACE = "partition-namespaces"
+JOB_CONTROLLER = "system:serviceaccount:kube-system:job-controller"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:{NAMESPACE}-xray-operator"
 IMAGES = {name: f"registry.example/{name}:1" for name in ("prepare", "torch", "ipu")}
 TRAINER = {name: {"repository": f"registry.example/{name}", "tag": "1"} for name in IMAGES}
@@ -89,6 +90,11 @@ ASKING = [
     (pod(secured(capabilities={"add": ["SYS_ADMIN"]})), "capabilities"),
     (pod(secured(privileged=True), hostNetwork=True), "hostNetwork, privileged"),
     (pod({"ports": [{"containerPort": 20000, "hostPort": 20000}]}), "hostPort"),
+    (pod(secured(seccompProfile={"type": "Unconfined"})), "seccompProfile Unconfined"),
+    (pod(securityContext={"seccompProfile": {"type": "Unconfined"}}), "seccompProfile Unconfined"),
+    (pod(secured(appArmorProfile={"type": "Unconfined"})), "appArmorProfile Unconfined"),
+    (pod(secured(seLinuxOptions={"type": "spc_t"})), "seLinuxOptions"),
+    (pod(securityContext={"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "0"}]}), "sysctls"),
     (pod(initContainers=[{"name": "i", "image": "i", **secured(privileged=True)}]), "privileged"),
 ]
 
@@ -103,6 +109,8 @@ def test_what_asks_for_nothing_is_let_through(release: Release) -> None:
     assert refusal(release, pod()) == ""
     assert refusal(release, job_of(pod())) == ""
     assert refusal(release, pod(secured(capabilities={"drop": ["ALL"]}, privileged=False), hostNetwork=False)) == ""
+    usual = {"seccompProfile": {"type": "RuntimeDefault"}, "seLinuxOptions": {"level": "s0:c1,c2"}}
+    assert refusal(release, pod(secured(**usual), securityContext=usual)) == ""
 
 
 def test_other_namespaces_are_not_touched(release: Release, namespace: str) -> None:
@@ -116,6 +124,19 @@ def test_only_the_operator_makes_a_run(release: Release, flavor: Manifest) -> No
     template = run_job(flavor)["spec"]["template"]
     template["metadata"]["name"] = "own"
     assert "may not" in refusal(release, {"apiVersion": "v1", "kind": "Pod", **template})
+
+
+def test_a_pod_of_that_shape_is_a_jobs(release: Release) -> None:
+    """Where all controllers share one account, it is no proof of a Job that was looked at: a ReplicaSet's pod has any image."""
+    template = run_job(PRIVILEGED)["spec"]["template"]
+    template["metadata"]["name"] = "own"
+    made = {"apiVersion": "v1", "kind": "Pod", **template}
+    assert "may not" in refusal(release, made, JOB_CONTROLLER)
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "own", "uid": "0", "controller": True}
+    template["metadata"]["ownerReferences"] = [owner]
+    assert "may not" in refusal(release, made, JOB_CONTROLLER)
+    template["metadata"]["ownerReferences"] = [owner | {"apiVersion": "batch/v1", "kind": "Job"}]
+    assert refusal(release, made, JOB_CONTROLLER) == ""
 
 
 def change(path: str, value: Any) -> Callable[[Manifest], None]:
