@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -18,7 +19,15 @@ from xray_operator.core.admission import find_flavor, find_prepare_flavor
 from xray_operator.core.attempts import attempts_from_status
 from xray_operator.core.backends import backend_of
 from xray_operator.core.bill import run_until
-from xray_operator.core.ipu_job import controller_handle, find_ipu_job, judge, read_ipu_job, with_claim, with_gone_claim
+from xray_operator.core.ipu_job import (
+    controller_handle,
+    count_promised,
+    find_ipu_job,
+    judge,
+    read_ipu_job,
+    with_claim,
+    with_gone_claim,
+)
 from xray_operator.core.observed import (
     Capacity,
     Job,
@@ -243,7 +252,17 @@ class Gatherer:
     async def _capacity(self, snapshot: Snapshot) -> Capacity | None:
         if snapshot.vipu_proxy_url is None:
             return None
-        return await fetch_capacity(self.session, snapshot.vipu_proxy_url, snapshot.accelerators)
+        promised = await self._promised(backend_of(snapshot.backend).child_kind, snapshot.accelerators)
+        capacity = await fetch_capacity(self.session, snapshot.vipu_proxy_url, snapshot.accelerators)
+        return replace(capacity, promised=promised)
+
+    async def _promised(self, kind: str, size: int) -> int:
+        """Partitions that are spoken for. Where nobody may look, or there is nothing to look at, the run can't begin anyway."""
+        query, raws = {"labelSelector": f"app.kubernetes.io/managed-by={names.OPERATOR}"}, list[Raw]()
+        for place in self.config.namespaces or (None,):
+            with suppress(NotFound, Refused):
+                raws += (await self.cluster.get(paths.listing(kind, place), query))["items"]
+        return count_promised(raws, size)
 
     async def _observe_left_run(self, job: XRayJob) -> Observed | None:
         """The end of a former run whose Job is gone, before the last of it was written down."""

@@ -73,6 +73,8 @@ class Operator:
     listings: dict[tuple[str, str | None], Listing] = field(default_factory=dict)
     """The last LIST of each kind and namespace."""
     clock: Callable[[], datetime] = utc_now
+    claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of several runs that were told of a free partition, one at a time asks once more and claims it."""
 
     async def work(self) -> Never:
         """Look at one job after the other, for ever."""
@@ -167,6 +169,13 @@ class Operator:
             return  # going, or the watch will bring what we wrote and with it the key
         job = read_xray_job(raw)
         observed = await self.gatherer.observe(job)
+        if observed.capacity and self._decide(job, observed).create:
+            async with self.claiming:
+                await self._act(job, await self.gatherer.observe(job))
+        else:
+            await self._act(job, observed)
+
+    async def _act(self, job: XRayJob, observed: Observed) -> None:
         decision = self._decide(job, observed)
         while decision.create:
             further = await self._create(job, observed, decision.create)

@@ -166,6 +166,7 @@ async def live_with_ipu_jobs(known: ApiServer, cluster: Cluster) -> None:
     record, job = build_config_map(plan), build_job(plan)
     known.objects[paths.item_of(record)] = record
     every = known.objects[paths.collection_of(job)] = {"items": []}
+    known.objects[paths.listing(names.IPU_JOB_KIND, None)] = {"items": []}
     began = prepared.status({"rerun": 0, "state": "Queued", "run": {"jobName": plan.run_name}})
     async with aiohttp.ClientSession() as session:
         for suspended in (False, False, True):

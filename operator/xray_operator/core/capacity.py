@@ -1,7 +1,9 @@
-"""Whether a partition is free for a run whose flavor says whom to ask. Called by status; nothing here asks.
+"""Whether a partition is free for a run whose flavor says whom to ask. Called by reconcile; nothing here asks.
 
-Two runs that ask at the same moment may both be told of the last partition: then the one whose IPUJob comes second waits
-at Graphcore's operator, with its IPUJob made.
+What the proxy calls free may be spoken for: by an IPUJob of ours that was made and has no partition yet. Those are listed
+before the proxy is asked, so that one that gets its partition in between counts twice, and never not at all; and the
+workers make IPUJobs one at a time. IPUJobs of other people, or of another operator, may still come first: then the run's
+waits at Graphcore's operator, with its IPUJob made.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ def find_wait(snapshot: Snapshot, capacity: Capacity | None) -> Wait | None:
         trouble = capacity.trouble if capacity else "was not asked"
         told = f"V-IPU proxy {snapshot.vipu_proxy_url} {trouble}; nothing is claimed until it tells what is free"
         return Wait(names.CAPACITY_UNKNOWN, told)
-    if capacity.partitions < 1:
+    if capacity.partitions <= capacity.promised:
         ipus = names.counted(snapshot.accelerators, "IPU")
-        told = f"waits for a partition of {ipus}: V-IPU proxy {snapshot.vipu_proxy_url} has none"
+        left = f"{capacity.partitions}, for runs whose IPUJobs were made before" if capacity.partitions else "none"
+        told = f"waits for a partition of {ipus}: V-IPU proxy {snapshot.vipu_proxy_url} has {left}"
         return Wait(names.NO_PARTITION_FREE, told)
     return None

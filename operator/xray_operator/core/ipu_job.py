@@ -7,6 +7,7 @@ the last. What counts is the pod's own end; of the IPUJob's status only fields w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -116,6 +117,13 @@ def with_gone_claim(pods: Sequence[Pod], made: datetime) -> tuple[Pod, ...]:
     return _share(pods, Claim(made, gone=True))
 
 
+def count_promised(raws: Iterable[Raw], size: int) -> int:
+    """Partitions of so many IPUs that are spoken for: by IPUJobs that were made and don't have theirs yet."""
+    waiting = (raw for raw in raws if not _had_partition(raw.get("status") or {}))
+    asked = (str(raw["spec"].get("ipusPerJobInstance")) for raw in waiting)
+    return sum(-(-int(ipus) // size) if re.fullmatch("[0-9]{1,4}", ipus) else 1 for ipus in asked)
+
+
 def worker_of(job_name: str) -> str:
     """What the pod of an IPUJob with one worker is called."""
     return f"{job_name}-worker-0"
@@ -140,6 +148,11 @@ def _share(pods: Sequence[Pod], claim: Claim) -> tuple[Pod, ...]:
 def _ended(status: Raw) -> bool:
     """Whether its controller is through with it; which words it has for that in launcherStatus is published of one only."""
     return "completionTime" in status or status.get("launcherStatus") == COMPLETED
+
+
+def _had_partition(status: Raw) -> bool:
+    """A worker that runs has one, whatever else is told."""
+    return bool(status.get("iPUPartitionCreated") or status.get("currentReplicas")) or _ended(status)
 
 
 def _given_up(failures: Sequence[Failure]) -> str | None:

@@ -181,6 +181,8 @@ class Capacity:
     """How many of the size that was asked for can be had now; None: it is not known."""
     trouble: str = ""
     """Why not, in words."""
+    promised: int = 0
+    """How many of them IPUJobs of ours will get that have none yet."""
 
 
 @dataclass(frozen=True)

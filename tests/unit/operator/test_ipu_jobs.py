@@ -36,10 +36,17 @@ from xray_operator import names
 from xray_operator.cluster import paths
 from xray_operator.cluster.capacity import fetch_capacity
 from xray_operator.core.attempts import attempts_from_status, render_time
-from xray_operator.core.ipu_job import find_ipu_job, handle_of, read_ipu_job, with_claim, with_gone_claim
+from xray_operator.core.ipu_job import (
+    count_promised,
+    find_ipu_job,
+    handle_of,
+    read_ipu_job,
+    with_claim,
+    with_gone_claim,
+)
 from xray_operator.core.manifests import build_config_map, build_job
-from xray_operator.core.observed import Capacity, Observed, Volume, read_pods
-from xray_operator.core.plan import runs_on
+from xray_operator.core.observed import Capacity, Observed, Volume, read_pods, read_xray_job
+from xray_operator.core.plan import make_plan, runs_on
 from xray_operator.core.reconcile import Decision, reconcile
 from xray_operator.core.spec import FlavorSpec, Problem, parse_part
 from xray_operator.errors import ClusterError, NotFound, Refused
@@ -347,6 +354,7 @@ URL = ON_IPU_OPERATOR["vipuProxyUrl"]
     ("capacity", "reason", "message"),
     [
         (Capacity(0), names.NO_PARTITION_FREE, f"waits for a partition of 4 IPUs: V-IPU proxy {URL} has none"),
+        (Capacity(2, promised=2), names.NO_PARTITION_FREE, f"{URL} has 2, for runs whose IPUJobs were made before"),
         (
             Capacity(trouble="does not answer within 5 s"),
             names.CAPACITY_UNKNOWN,
@@ -473,15 +481,15 @@ class ServerWithIpuJobs(FakeCluster):
         self.objects[paths.item_of(record)] = record
 
     async def get(self, path: str, query: Any = None) -> dict[str, Any]:
-        if path != paths.collection("IPUJob", "radiology"):
+        if not path.endswith("/ipujobs"):
             return await super().get(path, query)
-        assert query == {"labelSelector": f"{names.LABEL_JOB_UID}={UID}"}
         if self.error:
             raise self.error
         made = [raw for raw in self.objects.values() if raw["kind"] == "IPUJob"]
         for raw in made:
             raw["metadata"] |= {"uid": "made", "creationTimestamp": render_time(at(1))}
-        return {"items": [*self.raws, *made]}
+        label, _, value = query["labelSelector"].partition("=")
+        return {"items": [raw for raw in (*self.raws, *made) if raw["metadata"]["labels"][label] == value]}
 
 
 async def gather(cluster: ServerWithIpuJobs, status: Any = BEGUN, index: Index | None = None, **spec: Any) -> Observed:
@@ -565,6 +573,68 @@ async def test_an_ipu_job_is_made_once_and_looked_for_at_once() -> None:
                 await run_until_idle(operator)
     assert len([raw for raw in cluster.objects.values() if raw["kind"] == "IPUJob"]) == 1
     assert cluster.writes().count("POST ipujobs") == 1
+
+
+async def test_of_several_runs_that_hear_of_the_last_partition_one_claims_it() -> None:
+    """All are told that one is free, for Graphcore's operator has made no partition yet."""
+
+    async def free(_: web.Request) -> web.Response:
+        return web.json_response({"available": True, "numOfPartitions": 1, "message": ""})
+
+    async with answering(free) as url, aiohttp.ClientSession() as session:
+        cluster, snapshot = ServerWithIpuJobs(), PLAN.snapshot.model_copy(update={"vipu_proxy_url": url})
+        raws = [make_job("cxr").in_namespace(f"tenant-{n}").spec(**SPEC).status(prepared()).raw() for n in range(3)]
+        for raw in raws:
+            record = build_config_map(make_plan(read_xray_job(raw).ref, snapshot))
+            cluster.objects[paths.item_of(record)] = record
+        operator = make_operator(cluster, *raws)
+        object.__setattr__(operator.gatherer, "session", session)
+        for raw in raws:
+            operator.queue.add(raw["metadata"]["uid"])
+        workers = [asyncio.create_task(operator.work()) for _ in raws]
+        while len(operator.queue) or operator.queue.busy:
+            await asyncio.sleep(0)
+        for worker in workers:
+            worker.cancel()
+    assert cluster.writes().count("POST ipujobs") == 1
+
+
+async def test_a_partition_that_an_ipu_job_gets_while_the_proxy_answers_is_not_free_as_well() -> None:
+    other = ipu_job(name="other")
+    other["metadata"] |= {"labels": other["metadata"]["labels"] | {names.LABEL_JOB_UID: "other"}}
+
+    async def last(_: web.Request) -> web.Response:
+        other["status"]["iPUPartitionCreated"] = True
+        return web.json_response({"available": True, "numOfPartitions": 1, "message": ""})
+
+    async with answering(last) as url:
+        cluster = ServerWithIpuJobs(other)
+        record = build_config_map(replace(PLAN, snapshot=PLAN.snapshot.model_copy(update={"vipu_proxy_url": url})))
+        cluster.objects[paths.item_of(record)] = record
+        assert (await gather(cluster)).capacity == Capacity(1, promised=1)
+
+
+@pytest.mark.parametrize(
+    ("size", "ipus", "status", "count"),
+    [
+        (4, "4", {}, 1),
+        (4, "16", {}, 4),
+        (16, "4", {}, 1),
+        (4, "many", {}, 1),
+        (4, "4", {"lastMessage": "no 4 IPUs are free"}, 1),
+        (4, "4", {"iPUPartitionCreated": True}, 0),
+        (4, "4", {"currentReplicas": 1}, 0),
+        (4, "4", ENDED, 0),
+        (4, "4", {"launcherStatus": "Completed"}, 0),
+    ],
+)
+def test_what_an_ipu_job_without_its_partition_will_take_is_spoken_for(
+    size: int, ipus: str, status: dict[str, Any], count: int
+) -> None:
+    raw = ipu_job(**status)
+    raw["spec"]["ipusPerJobInstance"] = ipus
+    assert count_promised([raw], size) == count
+    assert count_promised([raw, raw], size) == 2 * count
 
 
 # The V-IPU proxy
