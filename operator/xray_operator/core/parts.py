@@ -72,14 +72,15 @@ class Partition(Part):
             raise ValueError("give either host and id, or configSecretName alone")
         return self
 
-    def key(self, namespace: str) -> str:
+    @property
+    def key(self) -> str:
         """The same for all runs that would hold the same partition, as the value of a label.
 
-        The port is left out: one server may be reached on two. What a Secret says is read by kubelet only, so two
-        namespaces' Secrets are two partitions here.
+        The port is left out: one server may be reached on two. What a Secret says is read by kubelet only; its copies in
+        several namespaces are taken for the same, because a flavor is one partition.
         """
-        named = f"secret/{namespace}/{self.config_secret_name}"
-        told = named if self.config_secret_name else f"vipu/{_one_spelling(str(self.host))}/{self.id}"
+        secret = self.config_secret_name
+        told = f"secret/{secret}" if secret else f"vipu/{_one_spelling(str(self.host))}/{self.id}"
         return hashlib.sha256(told.encode()).hexdigest()[:40]
 
     def __str__(self) -> str:

@@ -171,7 +171,7 @@ class Plan:
     @property
     def partition_key(self) -> str | None:
         """Of the partition that the run holds; None if its flavor has none."""
-        return self.snapshot.partition.key(self.job.namespace) if self.snapshot.partition else None
+        return self.snapshot.partition.key if self.snapshot.partition else None
 
     @property
     def progress_port(self) -> int:

@@ -236,9 +236,16 @@ def test_a_run_on_the_hosts_network_has_a_port_of_its_own_and_says_it_everywhere
     ],
 )
 def test_flavors_share_a_partition_by_server_and_name(one: dict[str, Any], two: dict[str, Any], same: bool) -> None:
-    keys = [Partition.model_validate(each).key("radiology") for each in (one, two)]
+    keys = [Partition.model_validate(each).key for each in (one, two)]
     assert (keys[0] == keys[1]) is same
-    assert (Partition.model_validate(one).key("elsewhere") == keys[0]) is ("host" in one)
+
+
+@pytest.mark.parametrize("flavor", [POD4, OF_SECRET])
+def test_runs_of_one_flavor_share_its_partition_whatever_their_namespace(flavor: dict[str, Any]) -> None:
+    """The Secret is one beside each job, and tells all of them of the flavor's one partition."""
+    spec = PREPARED.raw()["spec"]
+    runs = [make_run(make_job().in_namespace(name).spec(**spec), flavor) for name in ("radiology", "elsewhere")]
+    assert len({run.partition_key for run in runs}) == 1
 
 
 @pytest.mark.parametrize(
