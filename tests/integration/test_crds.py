@@ -119,8 +119,10 @@ JOBS = [
     ),
     (
         {"training": {"globalBatchSize": 128, "microBatchSize": 3}},
-        f"spec.training.globalBatchSize: {HERE}128 is not a multiple of microBatchSize, 3",
+        f"spec.training.globalBatchSize: {HERE}128 is not a multiple of microBatchSize, 3; nearest: [126, 129]",
     ),
+    ({"training": {"globalBatchSize": 16384, "microBatchSize": 1000}}, "nearest: [16000]"),
+    ({"training": {"globalBatchSize": 2, "microBatchSize": 3}}, "nearest: [3]"),
     ({"training": {"learningRate": "0"}}, f'spec.training.learningRate: {HERE}"0" is not above 0'),
     ({"ipu": {"ipusPerReplica": 3}}, 'spec.ipu.ipusPerReplica: Unsupported value: 3: supported values: "1", "2", "4"'),
     (
@@ -129,7 +131,8 @@ JOBS = [
     ),
     (
         {"ipu": {"layersPerIpu": [4, 4, 4]}},
-        f"spec.ipu.layersPerIpu: {HERE}3 entries; expected one for each IPU of a replica, so 1, 2, 4, 8, 16, 32 or 64",
+        f"spec.ipu.layersPerIpu: {HERE}3 entries; expected one for each IPU of a replica, so a power of two; "
+        "nearest are 2 and 4",
     ),
     (
         {"model": MODEL, "ipu": {"layersPerIpu": [1, 2]}},
@@ -172,6 +175,7 @@ FLAVORS = [
     ({"namespaceSelector": {}}, "spec.namespaceSelector.matchLabels: Required value"),
     ({"namespaceSelector": {"matchLabels": {}}}, "spec.namespaceSelector.matchLabels"),
     ({"accelerators": 3}, f"spec.accelerators: {HERE}3 is not a power of two from 1 to 64"),
+    ({"accelerators": 63}, "V-IPU partitions come in no other size; nearest are 32 and 64"),
     ({"resourceName": "ipu"}, "spec.resourceName"),
     (POD4 | {"accelerators": 6}, f"spec.accelerators: {HERE}6 is not a power of two from 1 to 64"),
     (POD4 | {"partition": None}, "vipuPartition needs accelerators and partition, for example accelerators: 4"),

@@ -251,8 +251,10 @@ class Training(Part):
 
     @model_validator(mode="after")
     def _whole_number_of_steps(self) -> Self:
-        if self.micro_batch_size and self.global_batch_size % self.micro_batch_size:
-            raise ValueError("globalBatchSize must be a multiple of microBatchSize")
+        batch, micro = self.global_batch_size, self.micro_batch_size or 1
+        if batch % micro:
+            nearest = [size for size in (batch // micro * micro, (batch // micro + 1) * micro) if 1 <= size <= 16384]
+            raise ValueError(f"globalBatchSize must be a multiple of microBatchSize; nearest: {nearest}")
         return self
 
 
@@ -267,8 +269,11 @@ class Ipu(Part):
     @model_validator(mode="after")
     def _one_entry_for_each(self) -> Self:
         possible = PARTITION_SIZES if self.ipus_per_replica is None else (self.ipus_per_replica,)
-        if self.layers_per_ipu and len(self.layers_per_ipu) not in possible:
-            raise ValueError("layersPerIpu must have an entry for each of ipusPerReplica IPUs, a power of two")
+        given = len(self.layers_per_ipu or ()) or possible[0]
+        if given not in possible:
+            nearest = [count for count in possible if count < 2 * given < 4 * count] or list(possible)
+            told = "layersPerIpu must have an entry for each of ipusPerReplica IPUs, a power of two"
+            raise ValueError(f"{told}; nearest: {nearest}")
         return self
 
     @model_validator(mode="after")
@@ -353,7 +358,8 @@ class JobSpec(LiveSpec):
         if layers and self.ipu.layers_per_ipu and sum(self.ipu.layers_per_ipu) != layers:
             raise ValueError("ipu.layersPerIpu must add up to model.config.layers")
         if layers and (self.ipu.ipus_per_replica or 1) > layers:
-            raise ValueError("ipu.ipusPerReplica must be at most model.config.layers")
+            nearest = max(count for count in PARTITION_SIZES if count <= layers)
+            raise ValueError(f"ipu.ipusPerReplica must be at most model.config.layers; nearest: {nearest}")
         return self
 
     def prepares_first(self, flavor: FlavorSpec) -> bool:

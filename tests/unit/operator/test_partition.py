@@ -24,6 +24,7 @@ from tests.unit.operator.builders import (
     started,
     told,
 )
+from xray_operator import names
 from xray_operator.core.backends.base import PARTITION_SIZES
 from xray_operator.core.observed import Observed, Unreadable
 from xray_operator.core.partition import (
@@ -35,7 +36,7 @@ from xray_operator.core.partition import (
     spread,
     warmup_steps,
 )
-from xray_operator.core.spec import Ipu, Model, Problem, Training
+from xray_operator.core.spec import Ipu, JobSpec, Model, Problem, Training, parse_part
 
 Wish = dict[str, Any]
 
@@ -216,6 +217,29 @@ def test_the_words_of_a_refusal(wish: Wish, accelerators: int, words: str) -> No
     problems = size({"training": {}, "ipu": {}} | wish, 12, accelerators)
     assert isinstance(problems, list)
     assert [str(problem) for problem in problems] == [words]
+
+
+@pytest.mark.parametrize(
+    ("wish", "nearest"),
+    [
+        ({"training": {"globalBatchSize": 128, "microBatchSize": 3}}, "[126, 129]"),
+        ({"training": {"globalBatchSize": 2, "microBatchSize": 3}}, "[3]"),
+        ({"training": {"globalBatchSize": 16384, "microBatchSize": 1000}}, "[16000]"),
+        ({"ipu": {"layersPerIpu": [4, 4, 4]}}, "[2, 4]"),
+        ({"ipu": {"layersPerIpu": [1] * 33}}, "[32, 64]"),
+        ({"ipu": {"ipusPerReplica": 4, "layersPerIpu": [6, 6]}}, "[4]"),
+        (
+            {
+                "model": {"config": {"hiddenSize": 64, "layers": 3, "heads": 2, "patchSize": 16}},
+                "ipu": {"ipusPerReplica": 8},
+            },
+            "2",
+        ),
+    ],
+)
+def test_what_fields_of_the_job_alone_decide_is_refused_with_the_nearest_too(wish: Wish, nearest: str) -> None:
+    (problem,) = parse_part(JobSpec, make_job().spec(**wish).raw()["spec"], "spec", names.SPEC_INVALID)
+    assert str(problem).endswith(f"; nearest: {nearest}")
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:
