@@ -30,6 +30,7 @@ from xray_operator.core.observed import Observed, Unreadable
 from xray_operator.core.partition import (
     LAYERS,
     Sizing,
+    largest_divisor,
     model_layers,
     size_off_ipus,
     size_on_ipus,
@@ -123,6 +124,29 @@ def test_what_is_refused_is_possible_once_the_nearest_is_taken(
         assert isinstance(size(corrected, layers, accelerators), Sizing), (problems, corrected)
 
 
+@given(st.sampled_from([360, 840, 5040, 15120]), st.integers(1, 1024), counts)
+def test_nothing_between_a_micro_batch_and_its_nearest_is_possible(batch: int, limit: int, accelerators: int) -> None:
+    """Of batches that have many divisors."""
+    micro = largest_divisor(batch, limit)
+    wish = {"training": {"globalBatchSize": batch, "microBatchSize": micro}, "ipu": {}}
+    problems = size(wish, 12, accelerators)
+    if isinstance(problems, Sizing) or [problem.path for problem in problems] != ["spec.training.microBatchSize"]:
+        return
+    (near,) = suggestions(problems[0])
+    for other in range(max(micro - abs(micro - near) + 1, 1), min(micro + abs(micro - near), 1025)):
+        if batch % other == 0:
+            assert isinstance(size(with_value(wish, problems[0].path, other), 12, accelerators), list)
+
+
+@given(st.lists(st.integers(1, 48), min_size=4, max_size=4), st.integers(4, 48))
+def test_as_few_layers_as_can_be_are_moved(counts: list[int], layers: int) -> None:
+    problems = size({"training": {}, "ipu": {"layersPerIpu": counts}}, layers, 4)
+    if isinstance(problems, list):
+        (near,) = suggestions(problems[0])
+        moved = sum(abs(one - other) for one, other in zip(counts, near, strict=True))
+        assert moved == abs(sum(counts) - layers)
+
+
 @given(wishes(), depths, counts)
 def test_nothing_between_a_batch_and_its_nearest_is_possible(wish: Wish, layers: int | None, accelerators: int) -> None:
     problems = size(wish, layers, accelerators)
@@ -182,6 +206,12 @@ def test_the_tutorial_on_other_partitions(accelerators: int, scaling: str, expec
             16,
             "spec.training.microBatchSize: 8 is impossible with globalBatchSize 128: 4 replicas of 4 IPUs share it, "
             "and fill their pipelines with 7 micro-batches; nearest is 4",
+        ),
+        (
+            {"training": {"globalBatchSize": 360, "microBatchSize": 8}},
+            16,
+            "spec.training.microBatchSize: 8 is impossible with globalBatchSize 360: 4 replicas of 4 IPUs share it, "
+            "and fill their pipelines with 7 micro-batches; nearest is 9",
         ),
         (
             {"ipu": {"ipusPerReplica": 8}},

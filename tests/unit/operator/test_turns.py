@@ -303,9 +303,79 @@ def test_a_run_that_stands_still_lets_others_pass_and_a_pod_without_its_job_hold
     world.pass_over("one")
     assert world.jobs["one"]["metadata"]["annotations"] == {}
     world._make_pod("three")
-    world.pass_over("two")
+    for _ in range(3):
+        world.pass_over("two")
     assert world.jobs["two"]["spec"]["suspend"], "the pod of a Job that is gone still holds"
     world.pods.clear()
     for _ in range(3):
         world.pass_over("two")
     assert not world.jobs["two"]["spec"]["suspend"]
+
+
+def let_go_on(world: World, name: str) -> None:
+    """Without a look of the Job's controller."""
+    for _ in range(4):
+        world.decides(world.processes[0], name)
+        world.act(world.processes[0])
+    assert not world.jobs[name]["spec"]["suspend"]
+
+
+def stand_back_while_the_controller_is_behind(world: World) -> None:
+    """Its controller has read one, and acts when two has had every chance to go on."""
+    world.controller_reads("one")
+    world.halted["one"] = True
+    world.decides(world.processes[0], "one")
+    world.act(world.processes[0])
+    for _ in range(4):
+        world.decides(world.processes[1], "two")
+        world.act(world.processes[1])
+        world.check()
+    world.controller_acts("one")
+    world.check()
+
+
+@pytest.mark.parametrize("suspended_before", [False, True])
+def test_what_its_controller_has_not_seen_go_on_is_not_suspended_again(suspended_before: bool) -> None:
+    """It may be about to make the pod, and would not say that it has seen the suspension."""
+    world = World()
+    world.create("one")
+    if suspended_before:
+        let_go_on(world, "one")
+        for halted in (False, True):
+            world.halted["one"] = halted
+            world.pass_over("one")
+            world.kubelet("one", "Failed")
+        world.pass_over("one")
+        world.halted["one"] = False
+    let_go_on(world, "one")
+    world.create("two")
+    stand_back_while_the_controller_is_behind(world)
+    assert set(world.holders) == {"one"}
+
+
+def test_what_is_suspended_holds_until_its_controller_says_so() -> None:
+    """Its pod has failed, and the controller may be about to make another."""
+    world = World()
+    world.create("one")
+    world.create("two")
+    let_go_on(world, "one")
+    world.controller_reads("one")
+    world.controller_acts("one")
+    world.kubelet("one", "Failed")
+    stand_back_while_the_controller_is_behind(world)
+    assert world.holders == ["one"]
+
+
+def test_of_two_that_claim_at_once_the_later_gives_way() -> None:
+    world = World()
+    for process, name in zip(world.processes, ("two", "one"), strict=True):
+        world.create(name)
+        world.decides(process, name)
+    for process in world.processes:
+        world.act(process)
+    assert [raw["metadata"]["annotations"] for raw in world.jobs.values()] == [
+        {names.ANNOTATION_TURN: names.CLAIMS}
+    ] * 2
+    for name in ("one", "two", "one"):
+        world.pass_over(name)
+    assert world.holders == ["one"]
