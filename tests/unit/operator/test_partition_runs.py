@@ -10,6 +10,7 @@ import pytest
 from tests.unit.operator.builders import (
     CONFIG,
     JOB_UID,
+    UID,
     Observed,
     at,
     condition,
@@ -17,13 +18,20 @@ from tests.unit.operator.builders import (
     make_flavor,
     make_job,
     make_pod,
+    make_run,
     started,
     told,
 )
 from xray_operator import names
+from xray_operator.cluster import paths
+from xray_operator.cluster.execute import change_job
+from xray_operator.core.attempts import render_time
+from xray_operator.core.manifests import build_config_map, build_job
 from xray_operator.core.observed import Entrant, HeldPod, Line, Unreadable, Volume
 from xray_operator.core.reconcile import Decision, reconcile
 from xray_operator.core.turns import Change
+from xray_operator.gather import Gatherer
+from xray_operator.index import Index
 
 POD4 = make_flavor(
     "vipuPartition",
@@ -135,3 +143,37 @@ def test_nothing_is_prepared_on_the_host_of_a_partition() -> None:
     refused = told(start(dataset=PREPARED["dataset"] | {"prepare": "InitContainer"}))
     assert condition(refused, names.STALLED)[:2] == ("True", names.FLAVOR_UNFIT)
     assert 'spec.dataset.prepare: "InitContainer" can\'t be had' in condition(refused, names.READY)[2]
+
+
+class Server:
+    """Has the run's record, and nobody in the line."""
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        self.record = record
+        self.listed: list[tuple[str, str]] = []
+        self.patch: dict[str, Any] = {}
+
+    async def get(self, path: str, query: Any = None) -> dict[str, Any]:
+        if path == paths.item_of(self.record):
+            return self.record
+        self.listed.append((path, query["labelSelector"]))
+        return {"items": []}
+
+    async def merge(self, _: str, body: dict[str, Any]) -> None:
+        self.patch = body
+
+
+async def test_the_line_is_listed_anew_jobs_first_and_a_job_that_was_changed_since_takes_no_step() -> None:
+    job = make_job().spec(**PREPARED)
+    run = make_run(job, POD4)
+    waits = build_job(run)
+    waits["metadata"] |= {"uid": JOB_UID, "resourceVersion": "7", "creationTimestamp": render_time(at(1))}
+    server: Any = Server(build_config_map(run))
+    session: Any = None
+    observed = await Gatherer(Index(batch_jobs={UID: [waits]}), server, session, CONFIG).observe(job.build())
+    selector = f"{names.LABEL_PARTITION}={run.partition_key}"
+    assert server.listed == [(paths.listing(kind, None), selector) for kind in ("Job", "Pod")]
+    assert observed.line == Line((), ())
+    await change_job(server, job.build(), Decision(turn=Change(False, "", "7")))
+    assert server.patch["metadata"]["resourceVersion"] == "7"
+    assert server.patch["spec"] == {"suspend": False}
