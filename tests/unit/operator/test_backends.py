@@ -12,7 +12,8 @@ import xray_operator
 from xray_operator.core.backends import BACKENDS, BackendName
 from xray_operator.core.backends.base import Backend
 
-PACKAGE = Path(inspect.getfile(xray_operator)).parent
+SOURCES = Path(inspect.getfile(xray_operator)).parent.parent
+"""Of the operator and of the command line."""
 
 
 def test_every_word_of_the_spec_has_a_backend_of_its_own() -> None:
@@ -23,9 +24,10 @@ def test_every_word_of_the_spec_has_a_backend_of_its_own() -> None:
 
 def test_nobody_else_compares_a_backend_with_a_word() -> None:
     assert list(comparisons("a.backend == 'cpu' and b.backend in ('x', 'y') and 'gpu' != backend")) == [1, 1, 1]
+    assert list(comparisons("match a.backend:\n  case 'cpu': pass")) == [1]
     found = {
-        f"{path.relative_to(PACKAGE)}:{line}"
-        for path in PACKAGE.rglob("*.py")
+        f"{path.relative_to(SOURCES)}:{line}"
+        for path in SOURCES.rglob("*.py")
         for line in comparisons(path.read_text())
     }
     assert found == set()
@@ -36,6 +38,8 @@ def comparisons(text: str) -> Iterator[int]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Compare):
             yield from (side.lineno for side in (node.left, *node.comparators) if name_of(side) == "backend")
+        if isinstance(node, ast.Match) and name_of(node.subject) == "backend":
+            yield node.lineno
 
 
 def name_of(node: ast.expr) -> str:
