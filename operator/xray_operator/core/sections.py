@@ -131,11 +131,10 @@ def results_section(result: TrainResult | None) -> Status | None:
 
 def run_section(job: XRayJob, snapshot: Snapshot, progress: Progress | None, situation: Situation) -> Status:
     kind = backend_of(snapshot.backend).child_kind
-    name, known = job.ref.run_name(snapshot.rerun), job.status.get("run", {})
     told = situation.result or progress
     return present(
         flavor=snapshot.flavor,
-        jobName=name,
+        jobName=job.ref.run_name(snapshot.rerun),
         jobKind=None if kind == "Job" else kind,
         podName=situation.pod.name if situation.pod else None,
         claimName=snapshot.spec.output.claim_name,
@@ -144,7 +143,7 @@ def run_section(job: XRayJob, snapshot: Snapshot, progress: Progress | None, sit
         recordDigest=snapshot.digest or None,
         prepareImage=snapshot.prepare_image,
         trainImage=snapshot.train_image,
-        device=(told.device if told else None) or (known.get("device") if known.get("jobName") == name else None),
+        device=(told.device if told else None) or job.status.get("run", {}).get("device"),
     )
 
 
