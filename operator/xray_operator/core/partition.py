@@ -158,6 +158,22 @@ def size_on_ipus(training: Training, ipu: Ipu, layers: int | None, accelerators:
     )
 
 
+def too_few_images(sizing: Sizing, training: Training, images: int) -> Problem | None:
+    """Where so many training images don't fill a global batch on IPUs: the nearest that they would fill."""
+    if sizing.ipus_per_replica is None or images >= sizing.global_batch_size:
+        return None
+    scaled = sizing.global_batch_size // training.global_batch_size
+    unit = sizing.micro_batch_size * sizing.replication_factor // scaled
+    least = unit * (2 * sizing.ipus_per_replica - 1)
+    path, batch = "spec.training.globalBatchSize", training.global_batch_size
+    why = f"takes {sizing.global_batch_size} images per update, and there are {images} to train on"
+    if (nearest := images // scaled // unit * unit) >= least:
+        return _problem(path, batch, why, nearest)
+    return Problem(
+        names.SIZING_IMPOSSIBLE, path, batch, f"{why}; this layout's pipelines take {least * scaled} at least"
+    )
+
+
 def spread(layers: int, ipus: int) -> tuple[int, ...]:
     """As evenly as can be; the last have one more, for the first keep the activations of more micro-batches."""
     each, more = divmod(layers, ipus)

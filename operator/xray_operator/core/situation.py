@@ -11,6 +11,7 @@ from xray_operator import names
 from xray_operator.core.attempts import failure_of, render_time
 from xray_operator.core.halt import Halt
 from xray_operator.core.observed import Job, JobHandle, Observed, SharedJob
+from xray_operator.core.partition import too_few_images
 from xray_operator.core.parts import Partition
 from xray_operator.core.plan import Preparation, Snapshot
 from xray_operator.core.pods import Pod
@@ -127,6 +128,14 @@ def adopt_result(situation: Situation, snapshot: Snapshot, shared_jobs: Iterable
                     changing=False,
                 )
     return situation
+
+
+def refuse_too_few_images(situation: Situation, snapshot: Snapshot) -> Situation:
+    """The same, or that of a run whose images were counted and fill no batch: nothing is held to find that out."""
+    if situation.data is None or situation.state != names.PREPARING:
+        return situation
+    problem = too_few_images(snapshot.effective, snapshot.spec.training, situation.data.train_images)
+    return replace(situation, state=names.FAILED, reason=problem.reason, message=str(problem)) if problem else situation
 
 
 def _assess_preparation(preparation: Preparation, shared: SharedJob | None, began: datetime) -> Situation:

@@ -47,6 +47,7 @@ from xray_operator.core.situation import (
     end_for_rerun,
     heed_lost_node,
     is_outdated,
+    refuse_too_few_images,
     stand_still,
     wait_in_line,
     yield_to_kueue,
@@ -225,6 +226,7 @@ def preparing_status(job: XRayJob, snapshot: Snapshot, observed: Observed, now: 
     situation = _watch(situation, job, observed, (), trainer or {}, now)
     found = [shared for each in pending if (shared := observed.shared_jobs.get(each.job_name))]
     situation = adopt_result(situation, snapshot, found, job.ref.output_folder(snapshot.spec, snapshot.trains_with))
+    situation = refuse_too_few_images(situation, snapshot)
     of_now = {shared.name: shared for shared in found if not is_outdated(shared, snapshot.started_at)}
     prepared = preparation_sections(job, snapshot, of_now, now, left=situation.state in names.FINAL_STATES)
     attempts = attempts_from_status(job.status.get("attempts", ()))

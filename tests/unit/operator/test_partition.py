@@ -35,6 +35,7 @@ from xray_operator.core.partition import (
     size_off_ipus,
     size_on_ipus,
     spread,
+    too_few_images,
     warmup_steps,
 )
 from xray_operator.core.spec import Ipu, JobSpec, Model, Problem, Training, parse_part
@@ -145,6 +146,25 @@ def test_as_few_layers_as_can_be_are_moved(counts: list[int], layers: int) -> No
         (near,) = suggestions(problems[0])
         moved = sum(abs(one - other) for one, other in zip(counts, near, strict=True))
         assert moved == abs(sum(counts) - layers)
+
+
+@given(wishes(), depths, counts, st.integers(0, 300))
+def test_too_few_images_for_a_batch_are_told_the_largest_that_they_fill(
+    wish: Wish, layers: int | None, accelerators: int, images: int
+) -> None:
+    sizing = size(wish, layers, accelerators)
+    if isinstance(sizing, list):
+        return
+    problem = too_few_images(sizing, Training.model_validate(wish["training"]), images)
+    assert (problem is None) == (images >= sizing.global_batch_size)
+    if problem is None:
+        return
+    filled = []
+    for batch in range(sizing.micro_batch_size, images + 1, sizing.micro_batch_size):
+        other = size(with_value(wish, problem.path, batch), layers, accelerators)
+        if isinstance(other, Sizing) and other.global_batch_size <= images:
+            filled.append(batch)
+    assert filled[-1:] == (suggestions(problem) if "nearest" in str(problem) else [])
 
 
 @given(wishes(), depths, counts)

@@ -14,6 +14,7 @@ from tests.unit.operator.builders import (
     FLAVORS,
     PRICE,
     UID,
+    WITH_IPUS,
     PodBuilder,
     at,
     condition,
@@ -100,6 +101,25 @@ def seen(*jobs: SharedJob, snapshot: Snapshot = FIXED) -> Observed:
 
 
 PREPARED = data_job(data_pod(ends=40), over="Complete")
+
+
+def test_a_batch_that_the_images_do_not_fill_ends_a_run_before_its_ipus_are_held() -> None:
+    config = WITH_IPUS.model_copy(update={"default_prepare_flavor": "prepare-cpu"})
+    model = {"config": {"hiddenSize": 64, "layers": 4, "heads": 2, "patchSize": 16}}
+    spec = {"model": model, "training": {"globalBatchSize": 521}}
+    snapshot = fixed(config=config, **spec)
+    decision = decide_first(seen(PREPARED, snapshot=snapshot), now=41, config=config, **spec)
+    status = told(decision)
+    assert decision.create is None
+    words = (
+        "spec.training.globalBatchSize: 521 takes 521 images per update, and there are 520 to train on; nearest is 520"
+    )
+    assert (status["state"], condition(status, "Stalled")) == ("Failed", ("True", "SizingImpossible", words))
+    assert condition(status, "DataReady")[0] == "True"
+    assert (status["cost"]["heldSeconds"], status["cost"]["total"]) == (0, "0.0030"), "its preparation alone"
+    assert decide_first(seen(PREPARED, snapshot=snapshot), status, now=60, config=config, **spec) == Decision()
+    off_ipus = fixed(**spec)
+    assert told(decide_first(seen(PREPARED, snapshot=off_ipus), now=41, **spec))["state"] == "Preparing"
 
 
 def name_for(spec: dict[str, Any], uids: dict[str, str] | None = None, image: str = "prepare:1") -> str:
