@@ -40,6 +40,9 @@ Manifest = dict[str, Any]
 async def release(kubeconfig: Path) -> AsyncIterator[Release]:
     """The chart with its policy for its own namespace."""
     make_namespace(kubeconfig, NAMESPACE)
+    for kind, older in OLDER.items():
+        made = kubectl(kubeconfig, "create", "-f", "-", "-n", NAMESPACE, stdin=json.dumps(older))
+        assert made.returncode == 0, (kind, made.stderr)
     with installed(kubeconfig, NAMESPACE, partitionNamespaces=[NAMESPACE], trainer=TRAINER) as made:
 
         async def enforced() -> bool:
@@ -47,6 +50,9 @@ async def release(kubeconfig: Path) -> AsyncIterator[Release]:
 
         await until("the policy is enforced", enforced)
         yield made
+    for kind in OLDER:
+        patch = ["patch", kind, "older", "-n", NAMESPACE, "--type=merge", "-p", '{"metadata": {"finalizers": []}}']
+        kubectl(kubeconfig, *patch)  # without the policy nothing keeps them
     remove_namespace(kubeconfig, NAMESPACE)
 
 
@@ -75,6 +81,14 @@ def run_job(flavor: Manifest = FLAVOR) -> Manifest:
     made = build_job(make_run(job, flavor, OperatorConfig(images=Images(**IMAGES))))
     made["metadata"] |= {"namespace": NAMESPACE, "ownerReferences": []}
     return made
+
+
+def older(manifest: Manifest) -> Manifest:
+    """What is there before the policy, with a finalizer of a controller."""
+    return manifest | {"metadata": {"name": "older", "finalizers": ["example.com/tracks"]}}
+
+
+OLDER = {"pod": older(pod(hostNetwork=True)), "job": older(job_of(pod(hostNetwork=True)))}
 
 
 def secured(**context: Any) -> Manifest:
@@ -197,3 +211,15 @@ async def test_the_job_controller_makes_the_pod_and_nobody_turns_it_into_another
     added = {"spec": {"ephemeralContainers": [{"name": "debug", "image": "registry.example/own:1"}]}}
     assert "has not the shape" in patch(added, "--subresource=ephemeralcontainers")
     assert patch({"metadata": {"annotations": {"seen": "yes"}}}) == ""
+
+
+@pytest.mark.parametrize("kind", OLDER)
+def test_what_was_there_before_the_policy_can_go_and_nothing_else(release: Release, kind: str) -> None:
+    def patch(text: Manifest) -> str:
+        command = ["patch", kind, "older", "-n", NAMESPACE, "--type=merge", "-p", json.dumps(text)]
+        return kubectl(release.kubeconfig, *command).stderr
+
+    assert "has not the shape" in patch({"metadata": {"labels": {"app": "another"}}})
+    assert "has not the shape" in patch({"spec": {"activeDeadlineSeconds": 3600}})
+    kubectl(release.kubeconfig, "delete", kind, "older", "-n", NAMESPACE, "--wait=false", "--cascade=orphan")
+    assert patch({"metadata": {"finalizers": []}}) == ""
