@@ -31,7 +31,8 @@ FIELDS: Final = {
     "inference_device_iterations": _COUNT,
     **dict.fromkeys(PER_IPU, _PROPORTION),
     "optimizer_state_offchip": _SWITCH,
-    "output_mode": (TypeAdapter(Literal["all", "sum", "final", "default"]), "all, sum, final or default"),
+    # with "sum" the loss that is told would be as many times too large as there are micro-batches
+    "output_mode": (TypeAdapter(Literal["all", "final", "default"]), "all, final or default"),
     "recompute_checkpoint_every_layer": _SWITCH,
     "replicated_tensor_sharding": _SWITCH,
 }

@@ -40,7 +40,8 @@ def test_a_text_becomes_a_value(name: str, text: str, value: Any) -> None:
         ("auto_loss_scaling", "yes", '"yes" is not true or false'),
         ("inference_device_iterations", "0", '"0" is not a whole number'),
         ("inference_device_iterations", "2.5", '"2.5" is not a whole number'),
-        ("output_mode", "first", '"first" is not all, sum, final or default'),
+        ("output_mode", "first", '"first" is not all, final or default'),
+        ("output_mode", "sum", '"sum" is not all, final or default'),
         ("replication_factor", "2", "is derived by the operator: use spec.ipu.ipusPerReplica"),
     ],
 )

@@ -20,7 +20,7 @@ def fabric_parts(host: Host) -> PodParts:
     """Rights, and as much of the host as its flavor says."""
     return PodParts(
         limits={name: str(count) for name, count in (host.extra_resources or {}).items()},
-        env=[{"name": "RDMAV_FORK_SAFE", "value": "1"}],  # the trainer's data loader forks
+        env=[{"name": "RDMAV_FORK_SAFE", "value": "1"}],  # of Graphcore's own setup, for programs that fork
         mounts=[{"name": "infiniband", "mountPath": INFINIBAND}] if host.privileged else [],
         volumes=[_infiniband()] if host.privileged else [],
         security=_security(host),
