@@ -39,9 +39,9 @@ NOT_ACQUIRED = example("error-result.json") | {"exit_code": 21, "reason": "Accel
 
 
 @pytest.fixture
-def ipu_jobs(kubeconfig: Path) -> None:
+async def ipu_jobs(kubeconfig: Path) -> None:
     """The API server knows them."""
-    install_crd(kubeconfig)
+    await install_crd(kubeconfig)
 
 
 @pytest.fixture
@@ -56,12 +56,18 @@ def by_operator(kubeconfig: Path, namespace: str) -> Iterator[str]:
     kubectl(kubeconfig, "delete", "acceleratorflavor", namespace)
 
 
-def install_crd(kubeconfig: Path) -> None:
+async def install_crd(kubeconfig: Path) -> None:
     # by the server: what Graphcore's own holds doesn't fit into kubectl's annotation
     done = kubectl(kubeconfig, "apply", "--server-side", "-f", str(CRD))
     assert done.returncode == 0, done.stderr
     waited = kubectl(kubeconfig, "wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=60s")
     assert waited.returncode == 0, waited.stderr
+
+    async def served() -> bool:
+        """Established comes before: until its storage is there, the API server has not one answer."""
+        return kubectl(kubeconfig, "get", "--raw", "/apis/graphcore.ai/v1alpha1/ipujobs").returncode == 0
+
+    await until("the API server serves IPUJobs", served)
 
 
 def let_go_of_left_ones(kubeconfig: Path) -> None:
@@ -358,13 +364,13 @@ async def test_a_cluster_without_ipu_jobs_and_one_that_loses_them_leaves_the_ope
         life = tried.life
         await create(life, by_operator)
         await life.says("Accepted", "BackendNotInstalled", "Graphcore's IPU Operator is not installed")
-        install_crd(kubeconfig)
+        await install_crd(kubeconfig)
         async with graphcores_operator(kubeconfig, namespace):
             await is_prepared(life)
             await one_ipu_job(life)
             remove_crd(kubeconfig)
             await life.says("Accepted", "BackendNotInstalled")
-            install_crd(kubeconfig)
+            await install_crd(kubeconfig)
             await one_ipu_job(life)
             await succeeds(life, await trains(life))
         assert tried.codes == [], "the operator has never ended"
