@@ -150,7 +150,7 @@ def run(arguments: list[str]) -> int:
 def as_kubectl_takes_them(words: list[str]) -> list[str]:
     """The same words, with kubectl's own options behind the command where they stand before it; and `-o=json` as `-o json`.
 
-    None where no command is among them.
+    No words where no command is among them.
     """
     split = [part for word in words for part in (word.split("=", 1) if re.match(r"-\w=", word) else [word])]
     at = 0
