@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
@@ -91,37 +91,31 @@ def judge_rights(purpose: str, wanted: Sequence[Right], lacking: Sequence[Right]
     return Finding(f"right to {purpose}", state, f"you may not {tell(lacking)}")
 
 
-def judge_operators(deployments: Sequence[Raw] | None) -> list[Finding]:
-    """The operators of the cluster; None if the user may not look."""
-    if deployments is None:
-        return [Finding("operator", State.UNKNOWN, "you may not list deployments; the platform team sees it")]
-    if not deployments:
-        told = f"no Deployment has the label app.kubernetes.io/name={names.OPERATOR}; helm install xray charts/xray-operator"
-        return [Finding("operator", State.MISSING, told)]
-    return [_judge_operator(each) for each in deployments]
-
-
-def judge_config(text: str, namespace: str, flavors: Iterable[str]) -> Iterator[Finding]:
-    """An operator's configuration, as far as runs in this namespace depend on it.
+def judge_operators(
+    operators: Sequence[tuple[Raw, str | None]] | None, namespace: str, flavors: Collection[str] | None
+) -> list[Finding]:
+    """The operators of the cluster. One that serves the namespace is enough: what others lack is a warning then.
 
     Args:
-        text: YAML.
-        flavors: names of those that there are.
+        operators: the Deployment of each, and its configuration in YAML, None where the user may not read it; None for all
+            if the user may not look.
+        flavors: names of those that there are; None if the user may not look.
     """
-    try:
-        config = OperatorConfig.model_validate(parse_only_yaml(text) or {})
-    except (ValidationError, DocumentError) as error:
-        yield Finding("configuration", State.WARNING, f"not of this version: {' '.join(str(error).split())[:200]}")
-        return
-    if config.namespaces and namespace not in config.namespaces:
-        told = f"namespace {namespace} is not served; {_listed(config.namespaces)} {_be(config.namespaces)}"
-        yield Finding("configuration", State.MISSING, told)
-    if not (config.images.prepare and config.images.torch):
-        yield Finding("configuration", State.MISSING, "images.prepare or images.torch is not set: no job is accepted")
-    default = config.default_prepare_flavor
-    if default and default not in flavors:
-        told = f"defaultPrepareFlavor {default} is not there: jobs on accelerators have to name dataset.prepareFlavor"
-        yield Finding("configuration", State.WARNING, told)
+    if operators is None:
+        return [Finding("operator", State.UNKNOWN, "you may not list deployments; the platform team sees it")]
+    if not operators:
+        told = f"no Deployment has the label app.kubernetes.io/name={names.OPERATOR}; helm install xray charts/xray-operator"
+        return [Finding("operator", State.MISSING, told)]
+    judged = [
+        [_judge_operator(deployment), *(_judge_config(_name(deployment), text, namespace, flavors) if text else ())]
+        for deployment, text in operators
+    ]
+    enough = any(all(each.state is not State.MISSING for each in one) for one in judged)
+    return [
+        replace(each, state=State.WARNING) if enough and each.state is State.MISSING else each
+        for one in judged
+        for each in one
+    ]
 
 
 def judge_flavors(
@@ -165,16 +159,38 @@ def quantity(value: object) -> Decimal:
 
 
 def _judge_operator(deployment: Raw) -> Finding:
-    metadata, status = deployment["metadata"], deployment.get("status", {})
-    name = f"{metadata['namespace']}/{metadata['name']}"
-    version = metadata.get("labels", {}).get("app.kubernetes.io/version", "?")
-    conditions = {row["type"]: row for row in status.get("conditions", ())}
+    name = _name(deployment)
+    version = deployment["metadata"].get("labels", {}).get("app.kubernetes.io/version", "?")
+    conditions = {row["type"]: row for row in deployment.get("status", {}).get("conditions", ())}
     available = conditions.get("Available", {})
     if available.get("status") == "True":
         return Finding("operator", State.OK, f"{name}, version {version}")
     return Finding(
         "operator", State.MISSING, f"{name} is not available: {available.get('message', 'no word of it yet')}"
     )
+
+
+def _name(deployment: Raw) -> str:
+    return f"{deployment['metadata']['namespace']}/{deployment['metadata']['name']}"
+
+
+def _judge_config(operator: str, text: str, namespace: str, flavors: Collection[str] | None) -> Iterator[Finding]:
+    """An operator's configuration, as far as runs in this namespace depend on it."""
+    check = f"configuration of {operator}"
+    try:
+        config = OperatorConfig.model_validate(parse_only_yaml(text) or {})
+    except (ValidationError, DocumentError) as error:
+        yield Finding(check, State.WARNING, f"not of this version: {' '.join(str(error).split())[:200]}")
+        return
+    if config.namespaces and namespace not in config.namespaces:
+        told = f"namespace {namespace} is not served; {_listed(config.namespaces)} {_be(config.namespaces)}"
+        yield Finding(check, State.MISSING, told)
+    if not (config.images.prepare and config.images.torch):
+        yield Finding(check, State.MISSING, "images.prepare or images.torch is not set: no job is accepted")
+    default = config.default_prepare_flavor
+    if default and flavors is not None and default not in flavors:
+        told = f"defaultPrepareFlavor {default} is not there: jobs on accelerators have to name dataset.prepareFlavor"
+        yield Finding(check, State.WARNING, told)
 
 
 def _judge_flavor(

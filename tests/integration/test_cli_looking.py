@@ -80,7 +80,8 @@ def test_doctor_tells_what_a_run_needs_until_it_is_there(kubeconfig: Path, names
     code, found = examine(kubeconfig, namespace)
     assert found["operator"] == ("ok", f"{namespace}/xray, version 0.1.0")
     assert found["claims"] == ("ok", "results (ReadWriteMany)")
-    assert (code, found["configuration"]) == (1, ("missing", f"namespace {namespace} is not served; elsewhere is"))
+    not_served = ("missing", f"namespace {namespace} is not served; elsewhere is")
+    assert (code, found[f"configuration of {namespace}/xray"]) == (1, not_served)
     assert kubectl(kubeconfig, "delete", "configmap", "xray", "-n", namespace).returncode == 0
     done = xray(kubeconfig, "doctor", "-n", namespace)
     assert (done.returncode, done.stderr) == (0, "")

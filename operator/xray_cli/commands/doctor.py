@@ -16,7 +16,6 @@ from xray_cli.errors import ServerError
 from xray_cli.findings import (
     Finding,
     State,
-    judge_config,
     judge_crd,
     judge_flavors,
     judge_operators,
@@ -78,10 +77,12 @@ def _examine(connection: Connection) -> Iterator[Finding]:
     yield from crds
     for purpose, wanted in RIGHTS.items():
         yield judge_rights(purpose, wanted, lacks(connection, wanted), needed=purpose == "submit")
-    deployments = _items(connection, "/apis/apps/v1/deployments", LABEL)
-    yield from judge_operators(deployments)
-    if all(crd.state is not State.MISSING for crd in crds):
-        yield from _examine_flavors(connection, deployments or [])
+    served = all(crd.state is not State.MISSING for crd in crds)
+    flavors = _items(connection, paths.flavors()) if served else None
+    known = None if flavors is None else [each["metadata"]["name"] for each in flavors]
+    yield from judge_operators(_operators(connection), connection.namespace, known)
+    if served:
+        yield from _examine_flavors(connection, flavors)
     namespace = connection.namespace
     claims = _items(connection, paths.collection("PersistentVolumeClaim", namespace))
     if claims is None:
@@ -90,10 +91,7 @@ def _examine(connection: Connection) -> Iterator[Finding]:
         yield from judge_storage(claims, _items(connection, "/apis/storage.k8s.io/v1/storageclasses"))
 
 
-def _examine_flavors(connection: Connection, deployments: list[Raw]) -> Iterator[Finding]:
-    flavors = _items(connection, paths.flavors())
-    for text in _configurations(connection, deployments):
-        yield from judge_config(text, connection.namespace, [f["metadata"]["name"] for f in flavors or ()])
+def _examine_flavors(connection: Connection, flavors: list[Raw] | None) -> Iterator[Finding]:
     if flavors is None:
         yield Finding("flavors", State.UNKNOWN, "you may not list acceleratorflavors")
         return
@@ -125,13 +123,17 @@ def _served_schema(connection: Connection, known: Raw) -> Raw | None:
     )
 
 
-def _configurations(connection: Connection, deployments: list[Raw]) -> Iterator[str]:
-    """Those of the operators that the user may read."""
-    for deployment in deployments:
-        metadata = deployment["metadata"]
-        found = _object(connection, paths.item("ConfigMap", metadata["namespace"], metadata["name"]))
-        if found and (text := found.get("data", {}).get("config.yaml")):
-            yield text
+def _operators(connection: Connection) -> list[tuple[Raw, str | None]] | None:
+    """Each Deployment with its configuration, None where the user may not read it; None if he may not see Deployments."""
+    deployments = _items(connection, "/apis/apps/v1/deployments", LABEL)
+    return None if deployments is None else [(each, _configuration(connection, each)) for each in deployments]
+
+
+def _configuration(connection: Connection, deployment: Raw) -> str | None:
+    metadata = deployment["metadata"]
+    found = _object(connection, paths.item("ConfigMap", metadata["namespace"], metadata["name"])) or {}
+    text = found.get("data", {}).get("config.yaml")
+    return None if text is None else str(text)
 
 
 def _items(connection: Connection, path: str, query: Mapping[str, str] | None = None) -> list[Raw] | None:

@@ -15,7 +15,6 @@ from tests.integration.life import flavor as usual_flavor
 from xray_cli.findings import (
     Finding,
     State,
-    judge_config,
     judge_crd,
     judge_flavors,
     judge_operators,
@@ -60,49 +59,65 @@ def test_a_right_is_missing_only_where_no_run_begins_without() -> None:
     assert judge_rights("look", rights, rights[:1], needed=True).state is State.MISSING
 
 
-def deployment(available: str | None) -> dict[str, Any]:
+GOOD = {"images": {"prepare": "p", "torch": "t"}}
+ELSEWHERE = GOOD | {"namespaces": ["other", "more"]}
+
+
+def operator(
+    available: str | None = "True", config: dict[str, Any] | None = None, namespace: str = "system"
+) -> tuple[dict[str, Any], str | None]:
+    """A Deployment, and its configuration, if it is for the user to read."""
     conditions = [{"type": "Available", "status": available, "message": "no pod"}] if available else []
-    metadata = {"name": "xray", "namespace": "system", "labels": {"app.kubernetes.io/version": "1.2.3"}}
-    return {"metadata": metadata, "status": {"conditions": conditions}}
+    metadata = {"name": "xray", "namespace": namespace, "labels": {"app.kubernetes.io/version": "1.2.3"}}
+    return {"metadata": metadata, "status": {"conditions": conditions}}, yaml.safe_dump(config) if config else None
 
 
 @pytest.mark.parametrize(
-    ("deployments", "state", "told"),
+    ("operators", "state", "told"),
     [
         (None, State.UNKNOWN, "you may not list deployments"),
         ([], State.MISSING, "no Deployment has the label"),
-        ([deployment("True")], State.OK, "system/xray, version 1.2.3"),
-        ([deployment("False")], State.MISSING, "system/xray is not available: no pod"),
-        ([deployment(None)], State.MISSING, "no word of it yet"),
+        ([operator()], State.OK, "system/xray, version 1.2.3"),
+        ([operator("False")], State.MISSING, "system/xray is not available: no pod"),
+        ([operator(None)], State.MISSING, "no word of it yet"),
     ],
 )
-def test_an_operator_has_to_be_available(deployments: list[dict[str, Any]] | None, state: State, told: str) -> None:
-    (found,) = judge_operators(deployments)
+def test_an_operator_has_to_be_available(operators: list[Any] | None, state: State, told: str) -> None:
+    (found,) = judge_operators(operators, "chest", ["cpu"])
     assert found.state is state
     assert told in found.message
-
-
-GOOD = {"images": {"prepare": "p", "torch": "t"}}
 
 
 @pytest.mark.parametrize(
     ("config", "state", "told"),
     [
-        (GOOD | {"namespaces": ["other", "more"]}, State.MISSING, "namespace chest is not served; other, more are"),
+        (ELSEWHERE, State.MISSING, "namespace chest is not served; other, more are"),
         ({"images": {"torch": "t"}}, State.MISSING, "no job is accepted"),
         (GOOD | {"defaultPrepareFlavor": "none"}, State.WARNING, "defaultPrepareFlavor none is not there"),
         (GOOD | {"colour": "red"}, State.WARNING, "not of this version"),
     ],
 )
 def test_a_configuration_that_keeps_runs_back_is_told(config: dict[str, Any], state: State, told: str) -> None:
-    (found,) = judge_config(yaml.safe_dump(config), "chest", ["cpu"])
-    assert found.state is state
+    _, found = judge_operators([operator(config=config)], "chest", ["cpu"])
+    assert (found.check, found.state) == ("configuration of system/xray", state)
     assert told in found.message
 
 
-def test_of_a_good_configuration_nothing_is_told() -> None:
+@pytest.mark.parametrize("flavors", [["cpu"], None])
+def test_of_a_good_configuration_nothing_is_told(flavors: list[str] | None) -> None:
     config = GOOD | {"namespaces": ["chest"], "defaultPrepareFlavor": "cpu"}
-    assert list(judge_config(yaml.safe_dump(config), "chest", ["cpu"])) == []
+    assert [each.check for each in judge_operators([operator(config=config)], "chest", flavors)] == ["operator"]
+
+
+@pytest.mark.parametrize("other", [operator("False", namespace="far"), operator(config=ELSEWHERE, namespace="far")])
+def test_one_operator_that_serves_the_namespace_is_enough(other: tuple[dict[str, Any], str | None]) -> None:
+    here = operator(config=GOOD | {"namespaces": ["chest"]})
+    for found in (judge_operators(pair, "chest", ["cpu"]) for pair in ([other, here], [here, other])):
+        assert {each.state for each in found} == {State.OK, State.WARNING}
+        (told,) = (each for each in found if each.state is State.WARNING)
+        assert "far/xray" in told.check + told.message
+    away = operator("False", GOOD)
+    assert {each.state for each in judge_operators([other, away], "chest", ["cpu"])} >= {State.MISSING}
 
 
 def flavor(**spec: Any) -> dict[str, Any]:
