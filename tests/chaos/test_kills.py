@@ -12,7 +12,6 @@ import random
 import re
 import signal
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import pytest
 from dev.demo.stack import SYSTEM_NAMESPACE, Kube, Manifest, claim, pod_on_claim, restricted_pod, run_pod_job
 from tests.chaos.settings import FLAVOR, IMAGE, KILLS
 from tests.e2e.places import CLAIM, tiny_run
-from tests.e2e.processes import process_of
+from tests.e2e.processes import process_of, progress_of
 from tests.e2e.waiting import until, wait_for_end
 
 pytestmark = pytest.mark.e2e
@@ -86,18 +85,10 @@ class Attempt:
     pod: Manifest
     process: int
 
-    def progress(self) -> Manifest:
-        """What the trainer tells; nothing where it doesn't answer yet."""
-        try:
-            with urllib.request.urlopen(f"http://{self.pod['status']['podIP']}:9400/progress", timeout=1) as answer:
-                return dict(json.load(answer))
-        except OSError:
-            return {}
-
     def wait_for_step(self, step: int) -> int:
         """Until the trainer has told of this step, or a later one."""
         deadline = time.monotonic() + STEP_SECONDS
-        while (told := self.progress()).get("step", 0) < step:
+        while (told := progress_of(self.pod)).get("step", 0) < step:
             assert told.get("phase") != "Evaluating", f"step {step} was over before anybody saw it"
             assert time.monotonic() < deadline, told
             time.sleep(0.005)  # between two looks

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from dev.demo.stack import Manifest
+from tests.e2e.waiting import until
 
 
 def process_of(pod: Manifest, argument: str) -> int | None:
@@ -27,17 +30,39 @@ WALL: Final = 0x40000000
 """waitpid also for what is no child. Source: sys/ptrace.h, sys/wait.h."""
 
 
+def progress_of(pod: Manifest) -> Manifest:
+    """What the pod's trainer tells; nothing where it doesn't answer."""
+    try:
+        with urllib.request.urlopen(f"http://{pod['status']['podIP']}:9400/progress", timeout=1) as answer:
+            return dict(json.load(answer))
+    except OSError:
+        return {}
+
+
 @contextlib.contextmanager
-def standing_still(process: int) -> Iterator[None]:
-    """The main thread of a process gets no further, as in a read that never ends; its other threads go on."""
-    _ptrace(PTRACE_SEIZE, process)
-    _ptrace(PTRACE_INTERRUPT, process)
-    os.waitpid(process, WALL)
+def standing_still(pod: Manifest) -> Iterator[None]:
+    """The main thread of the pod's trainer gets no further, as in a read that never ends; its other threads go on.
+
+    Where it holds Python's lock, they don't: then it is let go, and stopped at another instruction.
+    """
+    process = until("the trainer runs", lambda: process_of(pod, "train") or 0)
+    until("the trainer stands where its other threads go on", lambda: _stop(process, pod))
     try:
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
             _ptrace(PTRACE_DETACH, process)
+
+
+def _stop(process: int, pod: Manifest) -> bool:
+    """Returns: whether it stands; where it answers no more, it goes on."""
+    _ptrace(PTRACE_SEIZE, process)
+    _ptrace(PTRACE_INTERRUPT, process)
+    os.waitpid(process, WALL)
+    if progress_of(pod):
+        return True
+    _ptrace(PTRACE_DETACH, process)
+    return False
 
 
 def _ptrace(request: int, process: int) -> None:

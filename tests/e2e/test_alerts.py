@@ -8,7 +8,7 @@ import pytest
 
 from dev.demo.stack import Kube
 from tests.e2e.places import cpu_flavor, folder, generate_set, tiny_run
-from tests.e2e.processes import process_of, standing_still
+from tests.e2e.processes import standing_still
 from tests.e2e.prometheus import running_prometheus
 from tests.e2e.waiting import until, wait_for_end
 
@@ -32,7 +32,7 @@ def test_a_trainer_that_hangs_makes_the_alert_fire_until_it_goes_on(
         assert prometheus.value(f"xray_training_stalled{series}") == 0
         assert not prometheus.firing(ALERT)
         (pod,) = kube.items("pods", module_namespace, f"xray.training/job-name={NAME}")
-        with standing_still(until("the trainer runs", lambda: process_of(pod, "train") or 0)):
+        with standing_still(pod):
             (labels,) = until("the alert fires", lambda: prometheus.firing(ALERT), 120)
         assert labels == {"severity": "critical", "namespace": module_namespace, "name": NAME}
         until("the alert is over", lambda: not prometheus.firing(ALERT), 60)

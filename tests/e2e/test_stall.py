@@ -9,7 +9,7 @@ import pytest
 
 from dev.demo.stack import SYSTEM_NAMESPACE, Kube, Manifest
 from tests.e2e.places import cpu_flavor, folder, generate_set, tiny_run
-from tests.e2e.processes import process_of, standing_still
+from tests.e2e.processes import standing_still
 from tests.e2e.waiting import until, wait_for_end
 
 pytestmark = pytest.mark.e2e
@@ -57,7 +57,7 @@ def test_a_training_that_hangs_is_ended_and_another_pod_goes_on(kube: Kube, plac
     until("a checkpoint is told of", lambda: status(kube, place).get("checkpoint"), 300)
     pod = kube.find("pod", status(kube, place)["run"]["podName"], place) or {}
     assert stalled(kube, place) == "0.0"
-    with standing_still(until("the trainer runs", lambda: process_of(pod, "train") or 0)):
+    with standing_still(pod):
         until("the run is stalled", lambda: reason(status(kube, place), "Running") == "NoProgress", 120)
         until("Prometheus is told", lambda: stalled(kube, place) == "1.0")
         until("the pod is told to end", lambda: is_going(kube.find("pod", pod["metadata"]["name"], place)), 60)
