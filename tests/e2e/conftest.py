@@ -10,6 +10,9 @@ import pytest
 
 from dev.demo.stack import Kube, build_images, install_chart, namespace, remove_volumes, start_cluster
 
+PREFIX = "e2e-"
+"""Of the tests' namespaces."""
+
 
 @pytest.fixture(scope="session")
 def stack() -> tuple[Kube, dict[str, str]]:
@@ -17,6 +20,9 @@ def stack() -> tuple[Kube, dict[str, str]]:
     kube = start_cluster(4)
     images = build_images("operator", "prepare", "torch")
     install_chart(kube, images)
+    for each in kube.kubectl("get", "namespaces", "-o", "name").split():
+        if each.startswith(f"namespace/{PREFIX}"):  # of a session that was killed; its runs hold the node
+            remove_namespace(kube, each.removeprefix("namespace/"))
     return kube, images
 
 
@@ -42,8 +48,12 @@ def ipu_image_installed(kube: Kube, images: dict[str, str]) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def module_namespace(kube: Kube) -> Iterator[str]:
     """A namespace of the test module under Pod Security `restricted`, gone after it."""
-    name = f"e2e-{uuid.uuid4().hex[:8]}"
+    name = f"{PREFIX}{uuid.uuid4().hex[:8]}"
     kube.apply(namespace(name))
     yield name
+    remove_namespace(kube, name)
+
+
+def remove_namespace(kube: Kube, name: str) -> None:
     kube.kubectl("delete", "namespace", name, "--wait=true", "--timeout=180s")
     remove_volumes(kube, name)

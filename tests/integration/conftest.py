@@ -21,11 +21,17 @@ from tests.integration.cluster_access import (
 from tests.integration.kubelet import NODE
 from xray_operator.cluster.client import Cluster
 
+PREFIX = "test-"
+"""Of the tests' namespaces."""
+
 
 @pytest.fixture(scope="session")
 def kubeconfig() -> Path:
     """The control plane with our CRDs and one node on paper, on which nothing is scheduled by itself."""
     path = start_control_plane()
+    for each in kubectl(path, "get", "namespaces", "-o", "name").stdout.split():
+        if each.startswith(f"namespace/{PREFIX}"):  # of a session that was killed
+            remove_namespace(path, each.removeprefix("namespace/"))
     install_crds(path)
     make_node(path)
     return path
@@ -62,7 +68,7 @@ async def cluster(kubeconfig: Path) -> AsyncIterator[Cluster]:
 @pytest.fixture
 def namespace(kubeconfig: Path) -> Iterator[str]:
     """A namespace of the test's own; it goes in the background."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
+    name = f"{PREFIX}{uuid.uuid4().hex[:8]}"
     make_namespace(kubeconfig, name)
     yield name
     remove_namespace(kubeconfig, name)
