@@ -16,6 +16,7 @@ from tests.unit.operator.test_metrics import status_after
 from xray_operator.budget_metrics import BudgetMetrics
 from xray_operator.metrics import Metrics
 from xray_trainer.progress import METRICS, Progress
+from xray_trainer.progress_server import render_metrics
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 ROW = re.compile(
@@ -49,7 +50,7 @@ def trainer_page() -> str:
     progress = Progress("Training")
     progress.advance(1, 4)
     progress.record(**dict.fromkeys(METRICS, 0.5))
-    return generate_latest(progress.registry).decode()
+    return render_metrics(progress.state.as_metrics()).decode()
 
 
 PAGES = {"operator": operator_page, "trainer": trainer_page}

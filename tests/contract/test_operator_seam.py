@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.unit.operator.builders import EXAMPLES, WITH_IPUS, example, make_flavor, make_job, make_run
 from tests.unit.trainer.build import make_run_file, write_data_set
 from tests.unit.trainer.test_finished import finish
+from tests.unit.trainer.test_progress_server import Asked
 from xray_operator.cluster.progress import fetch_progress
 from xray_operator.core.admission import size_run
 from xray_operator.core.backends.base import PARTITION_SIZES
@@ -34,8 +35,7 @@ from xray_operator.core.spec import FlavorSpec, JobSpec
 from xray_operator.names import FATAL_EXIT_CODES, NEVER
 from xray_trainer.__main__ import main
 from xray_trainer.config import as_json, parse_run_file
-from xray_trainer.progress import Progress as TrainerProgress
-from xray_trainer.progress import serve
+from xray_trainer.progress_server import serve
 
 
 def test_the_run_file_of_the_example_job_is_the_example() -> None:
@@ -122,11 +122,12 @@ def test_data_that_is_corrupt_is_not_tried_again() -> None:
 
 @pytest.mark.parametrize("told", ["2026-11-22T10:10:00Z", NEVER, ""])
 async def test_the_operator_tells_the_trainer_by_when_to_end_as_it_asks_for_progress(told: str) -> None:
-    served = TrainerProgress("Training")
+    served = Asked("Training")
     port = serve(served, 0, "127.0.0.1")
     assert port
     async with aiohttp.ClientSession() as session:
         assert await fetch_progress(session, "127.0.0.1", port, 5, told)
+    assert served.heard.wait(10)
     expected = {NEVER: datetime.max, "": None}.get(told, datetime(2026, 11, 22, 10, 10))
     assert served.run_until() == (expected and expected.replace(tzinfo=UTC))
 

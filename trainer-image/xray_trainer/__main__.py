@@ -31,7 +31,8 @@ from xray_trainer.errors import StoppedError, TrainerError
 from xray_trainer.findings import NIH_FINDINGS, SEPARATOR
 from xray_trainer.finished import find_finished
 from xray_trainer.interruption import StopNow, StopSignal
-from xray_trainer.progress import Progress, serve
+from xray_trainer.progress import Progress
+from xray_trainer.progress_server import serve
 from xray_trainer.result import error_result, write_result
 
 LOG = logging.getLogger("xray_trainer")

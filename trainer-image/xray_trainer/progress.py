@@ -1,30 +1,16 @@
-"""What a container is doing, served over HTTP: `/progress` as JSON for the operator, `/metrics` for Prometheus.
-
-Both containers use it. The server is a daemon thread and lives until the process ends; whatever happens to it, the
-run goes on: nobody's answer is worth a lost run.
-"""
+"""What a container is doing. Both containers keep one Progress; `progress_server` tells others of it."""
 
 from __future__ import annotations
 
-import json
-import logging
 import threading
 import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
-
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-
-LOG = logging.getLogger(__name__)
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 Clock = Callable[[], datetime]
-RUN_UNTIL = "X-Xray-Run-Until"
-"""Header of whoever asks for /progress: when the container has to end by itself (`2026-11-22T10:00:00Z`), or `never`."""
-
+TELL_SECONDS = 0.1
+"""Between two counts of data that are told: to tell one takes 0.08 ms of the time in which images are read."""
 METRICS: Mapping[str, Tuple[str, str]] = {
     "progress": ("xray_trainer_progress_ratio", "Share done of the present phase."),
     "steps": ("xray_trainer_steps", "Optimisation steps done."),
@@ -134,7 +120,7 @@ class State:
     """Of a data set that is being read."""
 
     def as_json(self) -> Dict[str, Any]:
-        """tests/contract/examples/progress.json without device and time. The remaining time is null until a rate is known."""
+        """All of it but the metrics that only Prometheus is told. The remaining time is null until a rate is known."""
         return {
             "phase": self.phases[-1].name,
             "started_at": timestamp(self.phases[0].started_at),
@@ -149,9 +135,14 @@ class State:
             "phases": [phase.as_json() for phase in self.phases],
         }
 
+    def as_metrics(self) -> Dict[str, float]:
+        """The values that are known; keys of METRICS."""
+        read = self.data.as_metrics() if self.data else {}
+        return {"progress": self.fraction, **self.trained, **read, **self.metrics}
+
 
 class Progress:
-    """Holds the latest State; written by the run's thread, read by the server's."""
+    """Holds the latest State, and tells whoever follows it of each change."""
 
     def __init__(self, phase: str, clock: Clock = utc_now, seconds: Callable[[], float] = time.monotonic) -> None:
         """
@@ -159,24 +150,43 @@ class Progress:
             seconds: a clock that nobody sets.
         """
         now = clock()
-        self.device: Optional[str] = None
-        """What trains, once that is known."""
+        self._device: Optional[str] = None
         self._clock = clock
         self._seconds = seconds
         self._began = self._asked = seconds()
         self._run_until: Optional[datetime] = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._tell: Callable[[], None] = lambda: None
+        self._tell_counts_at = self._began
         self._state = State(phases=(Phase(phase, now),), updated_at=now)
-        self.registry = CollectorRegistry()
-        self.registry.register(_Latest(self))
 
     @property
     def state(self) -> State:
         with self._lock:
             return self._state
 
+    @property
+    def device(self) -> Optional[str]:
+        """What trains, once that is known."""
+        return self._device
+
+    @device.setter
+    def device(self, device: str) -> None:
+        with self._lock:
+            self._device = device
+            self._tell()
+
+    def follow(self, tell: Callable[[], None]) -> None:
+        """Call `tell` now, after each change and whenever somebody has asked, one call at a time."""
+        with self._lock:
+            self._tell = tell
+            self._tell()
+
     def as_json(self) -> Dict[str, Any]:
-        """What `/progress` tells: the state, what trains, and the time by the clock that its own times are from."""
+        """What `/progress` tells: the state, what trains, and the time by the clock that its own times are from.
+
+        tests/contract/examples/progress.json shows it.
+        """
         return {**self.state.as_json(), "device": self.device, "time": timestamp(self._clock())}
 
     def begin(self, phase: str) -> None:
@@ -185,15 +195,15 @@ class Progress:
         with self._lock:
             phases = (*self._finished(now), Phase(phase, now))
             kept = self._state
-            self._state = State(
-                phases, updated_at=now, metrics=kept.metrics, trained=kept.trained, checkpoint=kept.checkpoint
+            self._change(
+                State(phases, updated_at=now, metrics=kept.metrics, trained=kept.trained, checkpoint=kept.checkpoint)
             )
 
     def finish(self) -> Tuple[Phase, ...]:
         """End the current phase. Returns: all phases of the run."""
         now = self._clock()
         with self._lock:
-            self._state = replace(self._state, phases=self._finished(now), updated_at=now)
+            self._change(replace(self._state, phases=self._finished(now), updated_at=now))
             return self._state.phases
 
     def advance(self, step: int, total_steps: int, fraction: Optional[float] = None) -> None:
@@ -211,11 +221,14 @@ class Progress:
         """Begin the current phase where an earlier attempt left it: the time left follows from what is done now."""
         with self._lock:
             self._state = replace(self._state, fraction_found_done=step / max(1, total_steps))
-        self.advance(step, total_steps)
+            self.advance(step, total_steps)
 
-    def count_data(self, data: DataCounts, remaining_seconds: Optional[int]) -> None:
-        """Record how far a data set is read, and how long the rest takes, if that is known."""
-        now = self._clock()
+    def count_data(self, data: DataCounts, remaining_seconds: Optional[int], **metrics: float) -> None:
+        """Record how far a data set is read, how long the rest takes, if that is known, and what `record` takes.
+
+        So often as images are read it is not told: see TELL_SECONDS.
+        """
+        now, seconds = self._clock(), self._seconds()
         with self._lock:
             self._state = replace(
                 self._state,
@@ -224,14 +237,18 @@ class Progress:
                 fraction=data.share,
                 remaining_seconds=remaining_seconds,
                 data=data,
+                metrics={**self._state.metrics, **metrics},
                 updated_at=now,
             )
+            if seconds >= self._tell_counts_at:
+                self._tell_counts_at = seconds + TELL_SECONDS
+                self._tell()
 
     def saved(self, checkpoint: Optional[Mapping[str, Any]]) -> None:
         """Record the newest checkpoint that is complete on the volume, or that there is none."""
         now = self._clock()
         with self._lock:
-            self._state = replace(self._state, checkpoint=checkpoint, updated_at=now)
+            self._change(replace(self._state, checkpoint=checkpoint, updated_at=now))
 
     def asked(self, run_until: Optional[str] = None) -> None:
         """Somebody reads `/progress`.
@@ -242,6 +259,8 @@ class Progress:
         self._asked = self._seconds()
         if run_until is not None and (told := read_deadline(run_until)):
             self._run_until = told
+        with self._lock:
+            self._tell()
 
     def run_until(self) -> Optional[datetime]:
         """The latest that was told; None if nothing was, the last of all days for `never`."""
@@ -262,7 +281,7 @@ class Progress:
         """Record that work goes on of which no share is told."""
         now = self._clock()
         with self._lock:
-            self._state = replace(self._state, updated_at=now)
+            self._change(replace(self._state, updated_at=now))
 
     def advance_share(self, fraction: float) -> None:
         """Record the share of the work done in a phase without steps."""
@@ -274,40 +293,32 @@ class Progress:
             phase = self._state.phases[-1]
             remaining = _remaining_seconds(phase.started_at, now, share, self._state.fraction_found_done)
             training = {"steps": step, "planned_steps": total_steps} if phase.name == "Training" else {}
-            self._state = replace(
-                self._state,
-                step=step,
-                total_steps=total_steps,
-                fraction=share,
-                remaining_seconds=remaining,
-                trained=training or self._state.trained,
-                updated_at=now,
+            self._change(
+                replace(
+                    self._state,
+                    step=step,
+                    total_steps=total_steps,
+                    fraction=share,
+                    remaining_seconds=remaining,
+                    trained=training or self._state.trained,
+                    updated_at=now,
+                )
             )
 
     def record(self, **values: float) -> None:
         """Record the latest values of metrics; the keys are those of METRICS."""
         now = self._clock()
         with self._lock:
-            self._state = replace(self._state, metrics={**self._state.metrics, **values}, updated_at=now)
+            self._change(replace(self._state, metrics={**self._state.metrics, **values}, updated_at=now))
+
+    def _change(self, state: State) -> None:
+        """Called with the lock held, so that the latest is told last."""
+        self._state = state
+        self._tell()
 
     def _finished(self, now: datetime) -> Tuple[Phase, ...]:
         last = self._state.phases[-1]
         return (*self._state.phases[:-1], replace(last, finished_at=last.finished_at or now))
-
-
-class _Latest(Collector):
-    """The latest values, as Prometheus asks for them; those that nobody has told yet are absent."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def collect(self) -> Iterator[Metric]:
-        state = self._progress.state
-        read = state.data.as_metrics() if state.data else {}
-        for key, value in {"progress": state.fraction, **state.trained, **read, **state.metrics}.items():
-            name, documentation = METRICS[key]
-            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            yield family(name, documentation, value=value)
 
 
 def _remaining_seconds(started_at: datetime, now: datetime, share: float, found_done: float) -> Optional[int]:
@@ -315,55 +326,3 @@ def _remaining_seconds(started_at: datetime, now: datetime, share: float, found_
     if done <= 0:
         return None
     return max(0, round((now - started_at).total_seconds() * (1 - share) / done))
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """Answers from the Progress that `serve` bound to the class."""
-
-    progress: Progress
-    timeout = 10
-    """A client that sends nothing gives its thread back after this many seconds."""
-
-    def do_GET(self) -> None:
-        if self.path == "/progress":
-            self.progress.asked(self.headers.get(RUN_UNTIL))
-            self._answer(200, "application/json", json.dumps(self.progress.as_json()).encode())
-        elif self.path == "/metrics":
-            self._answer(200, CONTENT_TYPE_LATEST, generate_latest(self.progress.registry))
-        else:
-            self._answer(404, "text/plain; charset=utf-8", b"/progress and /metrics are served here\n")
-
-    def _answer(self, code: int, content_type: str, body: bytes) -> None:
-        self.send_response(code)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Requests are not logged: the operator asks every few seconds."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 (the base class calls it)
-        """A client that went away is none of the run's business."""
-        LOG.debug("a progress request ended early")
-
-
-def serve(progress: Progress, port: int, host: str = "0.0.0.0") -> Optional[int]:
-    """Serve `progress` from a daemon thread until the process ends.
-
-    Args:
-        port: TCP port; 0 lets the system choose.
-    Returns: the port, or None if it could not be opened, which is logged and otherwise without consequence.
-    """
-    handler = type("_BoundHandler", (_Handler,), {"progress": progress})
-    try:
-        server = _Server((host, port), handler)
-    except OSError as error:
-        LOG.warning("progress port %d: %s; the run goes on without /progress and /metrics", port, error.strerror)
-        return None
-    threading.Thread(target=server.serve_forever, name="progress", daemon=True).start()
-    return int(server.server_address[1])

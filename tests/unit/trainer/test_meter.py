@@ -29,6 +29,7 @@ from xray_trainer.prepare.display import LOG_SECONDS, describe, describe_seconds
 from xray_trainer.prepare.meter import Meter
 from xray_trainer.prepare.run import prepare
 from xray_trainer.progress import DataCounts, Progress
+from xray_trainer.progress_server import render_metrics
 
 
 class Clock:
@@ -73,11 +74,14 @@ def test_what_is_read_and_done_is_told_with_rate_and_time_left(meter: Meter, clo
         "progress_percentage": 25,
         "estimated_remaining_seconds": 12,
     }
-    value = meter.progress.registry.get_sample_value
-    assert (value("xray_trainer_archives_read"), value("xray_trainer_archives")) == (1, 3)
-    assert value("xray_trainer_prepared_images_per_second") == 2.5
-    assert (value("xray_trainer_images_prepared"), value("xray_trainer_images_rejected")) == (10, 2)
-    assert value("xray_trainer_source_read_bytes_total") == 250
+    assert set(render_metrics(meter.progress.state.as_metrics()).decode().splitlines()) >= {
+        "xray_trainer_archives_read 1.0",
+        "xray_trainer_archives 3.0",
+        "xray_trainer_prepared_images_per_second 2.5",
+        "xray_trainer_images_prepared 10.0",
+        "xray_trainer_images_rejected 2.0",
+        "xray_trainer_source_read_bytes_total 250.0",
+    }
 
 
 def test_what_an_earlier_attempt_had_done_is_told_and_says_nothing_of_the_rate(meter: Meter, clock: Clock) -> None:
@@ -95,7 +99,7 @@ def test_what_an_earlier_attempt_had_done_is_told_and_says_nothing_of_the_rate(m
 def test_an_image_before_any_time_or_byte_has_passed_has_no_rate(meter: Meter) -> None:
     meter.on_image(1, rejected=0)
     assert (told(meter)["images_per_second"], told(meter)["estimated_remaining_seconds"]) == (None, None)
-    assert meter.progress.registry.get_sample_value("xray_trainer_prepared_images_per_second") is None
+    assert "prepared_images_per_second" not in meter.progress.state.as_metrics()
 
 
 def test_more_than_was_expected_is_never_more_than_all(meter: Meter, clock: Clock) -> None:
@@ -114,8 +118,8 @@ class Listening(Progress):
         super().__init__("Preparing")
         self.archives_done: list[int] = []
 
-    def count_data(self, counts: DataCounts, remaining_seconds: int | None) -> None:
-        super().count_data(counts, remaining_seconds)
+    def count_data(self, counts: DataCounts, remaining_seconds: int | None, **metrics: float) -> None:
+        super().count_data(counts, remaining_seconds, **metrics)
         self.archives_done.append(counts.archives_done)
 
 

@@ -47,8 +47,9 @@ class Meter:
         """So many images are done, and so many files left out, in all."""
         self._images = images
         counts, remaining = self._counts(), self._remaining_seconds()
-        self.progress.count_data(counts, remaining)
-        self.progress.record(images_prepared=images, images_rejected=rejected, source_bytes_read=self._bytes_read)
+        self.progress.count_data(
+            counts, remaining, images_prepared=images, images_rejected=rejected, source_bytes_read=self._bytes_read
+        )
         self._display.tell(counts, remaining)
 
     def on_archive(self, done: int) -> None:
