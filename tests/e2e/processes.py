@@ -41,28 +41,16 @@ def progress_of(pod: Manifest) -> Manifest:
 
 @contextlib.contextmanager
 def standing_still(pod: Manifest) -> Iterator[None]:
-    """The main thread of the pod's trainer gets no further, as in a read that never ends; its other threads go on.
-
-    Where it holds Python's lock, they don't: then it is let go, and stopped at another instruction.
-    """
+    """The main thread of the pod's trainer gets no further, whatever it holds, as in a step on IPUs that never ends."""
     process = until("the trainer runs", lambda: process_of(pod, "train") or 0)
-    until("the trainer stands where its other threads go on", lambda: _stop(process, pod))
+    _ptrace(PTRACE_SEIZE, process)
+    _ptrace(PTRACE_INTERRUPT, process)
+    os.waitpid(process, WALL)
     try:
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
             _ptrace(PTRACE_DETACH, process)
-
-
-def _stop(process: int, pod: Manifest) -> bool:
-    """Returns: whether it stands; where it answers no more, it goes on."""
-    _ptrace(PTRACE_SEIZE, process)
-    _ptrace(PTRACE_INTERRUPT, process)
-    os.waitpid(process, WALL)
-    if progress_of(pod):
-        return True
-    _ptrace(PTRACE_DETACH, process)
-    return False
 
 
 def _ptrace(request: int, process: int) -> None:

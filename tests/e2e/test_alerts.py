@@ -23,7 +23,7 @@ def test_a_trainer_that_hangs_makes_the_alert_fire_until_it_goes_on(
 ) -> None:
     generate_set(kube, module_namespace, prepare_image, "xrays", size=128)
     job = tiny_run(module_namespace, NAME, FLAVOR, folder("xrays"))
-    job["spec"] |= {"training": {"epochs": 100, "globalBatchSize": 16}, "checkpoint": {"everySteps": 10}}
+    job["spec"] |= {"training": {"epochs": 300, "globalBatchSize": 16}, "checkpoint": {"everySteps": 10}}
     job["spec"]["limits"] = {"noProgressSeconds": 30, "onStall": "Notify"}
     series = f'{{namespace="{module_namespace}",name="{NAME}"}}'
     with cpu_flavor(kube, FLAVOR, PRICE), running_prometheus(kube, prometheus_programs, tmp_path) as prometheus:

@@ -49,7 +49,7 @@ def stalled(kube: Kube, namespace: str) -> str:
 def test_a_training_that_hangs_is_ended_and_another_pod_goes_on(kube: Kube, place: str) -> None:
     job = tiny_run(place, NAME, FLAVOR, folder("xrays"))
     job["spec"] |= {
-        "training": {"epochs": 100, "globalBatchSize": 16},
+        "training": {"epochs": 300, "globalBatchSize": 16},
         "checkpoint": {"everySteps": 10},
         "limits": {"noProgressSeconds": LIMIT, "onStall": "Restart"},
     }
