@@ -136,7 +136,17 @@ JOBS = [
     ),
     (
         {"model": MODEL, "ipu": {"layersPerIpu": [1, 2]}},
-        f"spec.ipu.layersPerIpu: {HERE}adds up to 3; expected model.config.layers, 2",
+        f"spec.ipu.layersPerIpu: {HERE}adds up to 3; expected model.config.layers, 2; nearest is 1 on each IPU",
+    ),
+    (
+        {"model": MODEL, "ipu": {"layersPerIpu": [1, 1, 1, 1]}},
+        f"spec.ipu.layersPerIpu: {HERE}adds up to 4; expected model.config.layers, 2; "
+        "nearest is an entry for each of 2 IPUs",
+    ),
+    (
+        {"model": {"config": MODEL["config"] | {"layers": 6}}, "ipu": {"layersPerIpu": [1, 1, 1, 1]}},
+        f"spec.ipu.layersPerIpu: {HERE}adds up to 4; expected model.config.layers, 6; "
+        "nearest is 1 on each of the first 2 IPUs and 2 on the others",
     ),
     (
         {"model": MODEL, "ipu": {"ipusPerReplica": 4}},
