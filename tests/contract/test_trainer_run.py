@@ -120,7 +120,7 @@ def test_the_output_folder_holds_what_is_promised_and_no_pickle(finished: tuple[
     report = json.loads((output / "report.json").read_text())
     assert report["evaluation"] == json.loads((output / "evaluation.json").read_text())
     assert report["model"]["digest"] == finished[1]["model_digest"]
-    assert "4 graphcore.ai/ipu are held by this pod and not used" in (output / "train.log").read_text()
+    assert "this pod holds 4 graphcore.ai/ipu for nothing" in (output / "train.log").read_text()
 
 
 def test_the_report_tells_how_to_repeat_the_run(finished: tuple[Path, dict[str, Any]]) -> None:

@@ -124,11 +124,9 @@ def where_it_runs(run_file: RunFile) -> str:
     if torch.cuda.is_available():
         return f"torch backend on one GPU ({torch.cuda.get_device_name(0)}); the pod holds {held.count}"
     if os.environ.get(EXPECTED_DEVICE) == "cuda":
-        raise AcceleratorError(
-            f"{held.count} {held.resource_name} are held by this pod and CUDA finds none; expected a GPU"
-        )
+        raise AcceleratorError(f"this pod holds {held.count} {held.resource_name} and CUDA finds none; expected a GPU")
     cores = f"torch backend on the CPU with {torch.get_num_threads()} threads"
-    return f"{cores}; {held.count} {held.resource_name} are held by this pod and not used" if held.count else cores
+    return f"{cores}; this pod holds {held.count} {held.resource_name} for nothing" if held.count else cores
 
 
 def _train(
