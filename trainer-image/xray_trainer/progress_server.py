@@ -36,6 +36,8 @@ RUN_UNTIL = "X-Xray-Run-Until"
 """Header of whoever asks for /progress: when the container has to end by itself (`2026-11-22T10:00:00Z`), or `never`."""
 MOST_BYTES = 1 << 16
 """Of a message."""
+MOST_CHARACTERS = 64
+"""Of RUN_UNTIL: what is longer is no time, and would find no room."""
 
 
 def serve(progress: Progress, port: int, host: str = "0.0.0.0") -> Optional[int]:
@@ -116,7 +118,8 @@ class _Latest:
     def asked(self, run_until: Optional[str]) -> None:
         """Tell the container that somebody reads `/progress`."""
         with contextlib.suppress(OSError):
-            self._channel.send(json.dumps(run_until).encode(), socket.MSG_DONTWAIT)
+            told = run_until and run_until[:MOST_CHARACTERS]
+            self._channel.send(json.dumps(told).encode(), socket.MSG_DONTWAIT)
 
 
 class _Values(Collector):

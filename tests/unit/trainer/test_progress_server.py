@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from xray_trainer.progress import Progress
-from xray_trainer.progress_server import serve
+from xray_trainer.progress_server import RUN_UNTIL, serve
 
 
 class Asked(Progress):
@@ -62,6 +62,16 @@ def test_whoever_asks_for_progress_is_noticed_and_a_scrape_is_not() -> None:
     get(port, "/progress")
     assert progress.heard.wait(20)
     assert progress.questions == 1
+
+
+def test_whoever_tells_more_than_a_time_is_heard_as_anybody() -> None:
+    progress = Asked("Training")
+    port = start(progress)
+    long = urllib.request.Request(f"http://127.0.0.1:{port}/progress", headers={RUN_UNTIL: "\xe9" * 60_000})
+    with urllib.request.urlopen(long, timeout=20) as answer:
+        assert answer.status == 200
+    assert progress.heard.wait(20)
+    assert progress.run_until() is None
 
 
 def test_both_pages_are_served() -> None:
