@@ -177,7 +177,7 @@ class Progress:
             self._tell()
 
     def follow(self, tell: Callable[[], None]) -> None:
-        """Call `tell` now, after each change and whenever somebody has asked, one call at a time."""
+        """Call `tell` now, after each change but most counts of data, and after each question; one call at a time."""
         with self._lock:
             self._tell = tell
             self._tell()

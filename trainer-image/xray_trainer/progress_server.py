@@ -5,7 +5,7 @@ are copied (github.com/graphcore/poptorch, python/poptorch.cpp; it lets go while
 steps only, and not at all where a step hangs, which is when it matters most. The process ends with the one that has started it,
 and whatever happens to it, the run goes on: nobody's answer is worth a lost run.
 
-Each change is one message on a socket. None waits for room: a message that found none is made good at the next question.
+What Progress tells is one message each on a socket. None waits for room: the state is told again after each question.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -47,16 +47,15 @@ def serve(progress: Progress, port: int, host: str = "0.0.0.0") -> Optional[int]
         port: TCP port; 0 lets the system choose.
     Returns: the port, or None if it could not be opened, which is logged and otherwise without consequence.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        with theirs, socket.create_server((host, port)) as listener:
-            answerer, port = _start(listener, theirs), int(listener.getsockname()[1])
+        with socket.create_server((host, port)) as listener:
+            channel, answerer = _start(listener)
+            port = int(listener.getsockname()[1])
     except OSError as error:
-        ours.close()
         LOG.warning("progress port %d: %s; the run goes on without /progress and /metrics", port, error.strerror)
         return None
-    progress.follow(lambda: _tell(ours, progress))
-    threading.Thread(target=_hear, args=(ours, progress, answerer), name="progress", daemon=True).start()
+    progress.follow(lambda: _tell(channel, progress))
+    threading.Thread(target=_hear, args=(channel, progress, answerer), name="progress", daemon=True).start()
     return port
 
 
@@ -67,21 +66,31 @@ def render_metrics(values: Mapping[str, float]) -> bytes:
     return generate_latest(registry)
 
 
-def _start(listener: socket.socket, channel: socket.socket) -> subprocess.Popen[bytes]:
-    passed = (listener.fileno(), channel.fileno())
+def _start(listener: socket.socket) -> Tuple[socket.socket, subprocess.Popen[bytes]]:
+    """The process that answers, and this end of the channel to it."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(
-        [sys.executable, "-m", __name__, *map(str, passed)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdin=subprocess.DEVNULL,
-        pass_fds=passed,
-    )
+    channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        passed = (listener.fileno(), theirs.fileno())
+        answerer = subprocess.Popen(
+            [sys.executable, "-m", __name__, *map(str, passed)],
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            pass_fds=passed,
+        )
+    os.register_at_fork(after_in_child=channel.close)  # a loader's worker that is left over would keep it answering
+    return channel, answerer
 
 
 def _tell(channel: socket.socket, progress: Progress) -> None:
-    message = {"progress": progress.as_json(), "metrics": progress.state.as_metrics()}
-    with contextlib.suppress(OSError):
-        channel.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
+    """Called within the run's own work: no error leaves it."""
+    try:
+        message = {"progress": progress.as_json(), "metrics": progress.state.as_metrics()}
+        channel.send(json.dumps(message, default=float).encode(), socket.MSG_DONTWAIT)
+    except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+        pass  # told again at the next change or question; or nobody is left to be told, which _hear says
+    except Exception:
+        LOG.warning("progress could not be told", exc_info=True)
 
 
 def _hear(channel: socket.socket, progress: Progress, answerer: subprocess.Popen[bytes]) -> None:
@@ -107,13 +116,17 @@ class _Latest:
         return self.catch_up()
 
     def catch_up(self) -> bool:
-        """Read what is there: whoever asks hears of all that came before."""
-        with self._lock, contextlib.suppress(BlockingIOError):
-            while message := self._channel.recv(MOST_BYTES, socket.MSG_DONTWAIT):
-                told = json.loads(message)
-                self.progress, self.metrics = told["progress"], told["metrics"]
+        """Read what is there: whoever asks hears of all that came before. Returns: whether any more can come."""
+        with self._lock:
+            try:
+                while message := self._channel.recv(MOST_BYTES, socket.MSG_DONTWAIT):
+                    told = json.loads(message)
+                    self.progress, self.metrics = told["progress"], told["metrics"]
+            except BlockingIOError:
+                return True
+            except ConnectionResetError:  # it ended with a question unread
+                return False
             return False
-        return True
 
     def asked(self, run_until: Optional[str]) -> None:
         """Tell the container that somebody reads `/progress`."""

@@ -18,7 +18,8 @@ from PIL import Image
 
 from tests.unit.trainer.build import image_name, label_line, make_png, run_document, write_archive, write_labels
 from xray_trainer import __main__ as program
-from xray_trainer.progress import Progress, serve
+from xray_trainer.progress import Progress
+from xray_trainer.progress_server import serve
 
 CANARY = 87654321
 NAME = f"{CANARY:08d}_000.png"

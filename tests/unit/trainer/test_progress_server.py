@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import logging
@@ -14,10 +15,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from xray_trainer.prepare.meter import Meter
 from xray_trainer.progress import Progress
 from xray_trainer.progress_server import RUN_UNTIL, serve
 
@@ -48,28 +52,42 @@ def get(port: int, path: str) -> str:
         return str(answer.read().decode())
 
 
+def ask(port: int, run_until: str) -> None:
+    """As the operator does."""
+    question = urllib.request.Request(f"http://127.0.0.1:{port}/progress", headers={RUN_UNTIL: run_until})
+    with urllib.request.urlopen(question, timeout=20) as answer:
+        assert answer.status == 200
+
+
+def until(told: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not told():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def children() -> set[int]:
     """The numbers of this process' children."""
-    return {
-        int(child) for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()
-    }
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+            found |= set(map(int, (task / "children").read_text().split()))
+    return found
 
 
 def test_whoever_asks_for_progress_is_noticed_and_a_scrape_is_not() -> None:
     progress = Asked("Training")
     port = start(progress)
     get(port, "/metrics")
-    get(port, "/progress")
-    assert progress.heard.wait(20)
+    ask(port, "never")
+    until(lambda: progress.run_until() is not None)
     assert progress.questions == 1
 
 
 def test_whoever_tells_more_than_a_time_is_heard_as_anybody() -> None:
     progress = Asked("Training")
     port = start(progress)
-    long = urllib.request.Request(f"http://127.0.0.1:{port}/progress", headers={RUN_UNTIL: "\xe9" * 60_000})
-    with urllib.request.urlopen(long, timeout=20) as answer:
-        assert answer.status == 200
+    ask(port, "\xe9" * 60_000)
     assert progress.heard.wait(20)
     assert progress.run_until() is None
 
@@ -125,9 +143,7 @@ def test_more_changes_than_anybody_could_read_hold_nobody_up_and_the_last_is_tol
     os.kill(answerer, signal.SIGCONT)
     get(port, "/progress")
     assert progress.heard.wait(20)
-    deadline = time.monotonic() + 20
-    while json.loads(get(port, "/progress"))["step"] != 4999:
-        assert time.monotonic() < deadline
+    until(lambda: json.loads(get(port, "/progress"))["step"] == 4999)
 
 
 def test_a_server_that_was_killed_is_told_of_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -137,36 +153,65 @@ def test_a_server_that_was_killed_is_told_of_and_the_run_goes_on(caplog: pytest.
     (answerer,) = children() - before
     with caplog.at_level(logging.WARNING):
         os.kill(answerer, signal.SIGKILL)
-        deadline = time.monotonic() + 20
-        while "ended with code -9" not in caplog.text:
-            assert time.monotonic() < deadline
+        until(lambda: "ended with code -9" in caplog.text)
     progress.advance(3, 10)
     assert progress.state.step == 3
 
 
-def test_it_ends_with_the_container_even_a_killed_one(tmp_path: Path) -> None:
-    program = (
-        "import pathlib, sys, time\n"
-        "from xray_trainer.progress import Progress\n"
-        "from xray_trainer.progress_server import serve\n"
-        "pathlib.Path(sys.argv[1]).write_text(str(serve(Progress('Training'), 0, '127.0.0.1')))\n"
-        "time.sleep(60)\n"
-    )
+CONTAINER = """
+import ctypes, os, pathlib, sys, time
+from xray_trainer.progress import Progress
+from xray_trainer.progress_server import serve
+port = serve(Progress("Training"), 0, "127.0.0.1")
+if os.fork() == 0:  # as a loader of images does
+    time.sleep(60)
+pathlib.Path(sys.argv[1]).write_text(str(port))
+ctypes.PyDLL(None).sleep(60)  # with the lock: no question is heard
+"""
+
+
+def test_it_ends_with_a_killed_container_without_a_word_and_leaves_the_port(tmp_path: Path) -> None:
     told = tmp_path / "port"
-    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen([sys.executable, "-c", program, str(told)], env=os.environ | path) as container:
-        deadline = time.monotonic() + 20
-        while not (told.is_file() and told.read_text()):
-            assert time.monotonic() < deadline
+    place = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", CONTAINER, str(told)]
+    with subprocess.Popen(command, env=place, stderr=subprocess.PIPE, text=True, start_new_session=True) as container:
+        until(lambda: told.is_file() and told.read_text())
         port = int(told.read_text())
         get(port, "/progress")
         container.kill()
-    while True:
-        try:
-            get(port, "/progress")
-        except OSError:
-            break
-        assert time.monotonic() < deadline
+        container.wait()
+        until(lambda: is_free(port))
+        os.killpg(container.pid, signal.SIGKILL)
+        assert container.stderr is not None
+        assert container.stderr.read() == ""
+
+
+def is_free(port: int) -> bool:
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return True
+    except OSError:
+        return False
+
+
+def test_what_can_not_be_told_ends_no_run(caplog: pytest.LogCaptureFixture) -> None:
+    progress = Progress("Training")
+    port = start(progress)
+    progress.record(loss=np.float32(0.5))  # type: ignore[arg-type]
+    assert json.loads(get(port, "/progress"))["metrics"] == [{"name": "loss", "value": "0.5"}]
+    progress.saved({"step": object()})
+    assert "progress could not be told" in caplog.text
+    progress.saved(None)
+    assert json.loads(get(port, "/progress"))["checkpoint"] is None
+
+
+def test_the_last_count_of_data_is_told_without_a_question() -> None:
+    progress = Progress("Preparing")
+    port = start(progress)
+    with Meter(progress, 1000, 40, 1, time.monotonic) as meter:
+        for image in range(1, 41):
+            meter.on_image(image, rejected=0)
+    assert "xray_trainer_images_prepared 40.0" in get(port, "/metrics")
 
 
 def test_a_taken_port_is_no_error() -> None:

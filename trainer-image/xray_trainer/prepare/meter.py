@@ -37,6 +37,7 @@ class Meter:
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
+        self.progress.lives()  # so that the last count is told
         self._display.close()
 
     def on_bytes(self, count: int) -> None:
