@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ def stack() -> tuple[Kube, dict[str, str]]:
     kube = start_cluster(4)
     images = build_images("operator", "prepare", "torch")
     install_chart(kube, images)
+    if kube.find("crd", "ipujobs.graphcore.ai"):
+        let_go_of_ipu_jobs(kube)
     for each in kube.kubectl("get", "namespaces", "-o", "name").split():
         if each.startswith(f"namespace/{PREFIX}"):  # of a session that was killed; its runs hold the node
             remove_namespace(kube, each.removeprefix("namespace/"))
@@ -52,6 +55,14 @@ def module_namespace(kube: Kube) -> Iterator[str]:
     kube.apply(namespace(name))
     yield name
     remove_namespace(kube, name)
+
+
+def let_go_of_ipu_jobs(kube: Kube) -> None:
+    """Of a session that was killed: the stand-in that would let go of them is gone."""
+    for each in json.loads(kube.kubectl("get", "ipujobs", "-A", "-o", "json"))["items"]:
+        place = (each["metadata"]["name"], "-n", each["metadata"]["namespace"])
+        kube.kubectl("delete", "ipujob", *place, "--wait=false")
+        kube.kubectl("patch", "ipujob", *place, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
 
 
 def remove_namespace(kube: Kube, name: str) -> None:

@@ -29,7 +29,7 @@ def test_a_trainer_that_hangs_makes_the_alert_fire_until_it_goes_on(
     with cpu_flavor(kube, FLAVOR, PRICE), running_prometheus(kube, prometheus_programs, tmp_path) as prometheus:
         kube.apply(job)
         until("a checkpoint is told of", lambda: prometheus.query(f"xray_training_checkpoint_age_seconds{series}"), 300)
-        assert prometheus.value(f"xray_training_stalled{series}") == 0
+        until("it is not stalled", lambda: prometheus.value(f"xray_training_stalled{series}") == 0)
         assert not prometheus.firing(ALERT)
         (pod,) = kube.items("pods", module_namespace, f"xray.training/job-name={NAME}")
         with standing_still(pod):

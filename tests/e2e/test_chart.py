@@ -292,4 +292,4 @@ def test_namespaces_go_without_the_operator(helm: Helm) -> None:
     """Nothing here has a finalizer that only the operator could take off. Last, because it ends the module's release."""
     helm.run("uninstall", NAME, "--wait", "--timeout", "3m")
     for each in (JOBS, SYSTEM):
-        helm.kube.kubectl("delete", "namespace", each, "--wait=true", "--timeout=60s")
+        helm.kube.kubectl("delete", "namespace", each, "--wait=true", "--timeout=180s")

@@ -16,8 +16,8 @@ from tests.e2e.waiting import until, wait_for_end
 pytestmark = pytest.mark.e2e
 
 FLAVOR, DEVICES = "demo-vpod4", 4
-LONG, SHORT = 400, 1
-"""Epochs: until it is told to stop, and until it has got its devices."""
+LONG, SHORT = 400, 40
+"""Epochs: until it is told to stop, and so many that it is seen to train."""
 STEP_SECONDS = 180
 
 

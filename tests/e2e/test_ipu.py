@@ -18,7 +18,7 @@ from tests.e2e.waiting import until, wait_for_end
 pytestmark = pytest.mark.e2e
 
 FLAVOR, NAME = "demo-vpod4", "ipu"
-EPOCHS, STEPS_PER_EPOCH = 60, 2
+EPOCHS, STEPS_PER_EPOCH = 200, 2
 """42 of 60 images train: two global batches of 16, and ten images that are others each time."""
 
 

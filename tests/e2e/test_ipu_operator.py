@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dev.cluster.control_plane import NODE_ADDRESS
+from dev.cluster.state import free_ports
 from dev.demo.stack import REPOSITORY, Kube, Manifest, build_images, claim, install_chart
 from tests.command_line import xray
 from tests.e2e.places import CLAIM, tiny_run
@@ -22,7 +23,7 @@ from tests.e2e.waiting import until, wait_for_end
 pytestmark = pytest.mark.e2e
 
 NAME = "by-ipu-job"
-PORT = 18201
+(PORT,) = free_ports(1, ())
 STANDIN = REPOSITORY / "dev" / "ipu_operator_standin"
 PRIVILEGED = {"pod-security.kubernetes.io/enforce": "privileged"}
 
@@ -85,7 +86,7 @@ def test_it_trains_by_ipu_jobs_through_a_suspension(place: Kube, module_namespac
 
     job = tiny_run(module_namespace, NAME, module_namespace, {"synthetic": {"images": 60, "size": 256}})
     job["spec"]["model"]["config"]["layers"] = 4
-    job["spec"]["training"]["epochs"] = 60
+    job["spec"]["training"]["epochs"] = 200
     job["spec"]["checkpoint"] = {"everySteps": 20}
     place.apply(job)
     until("a checkpoint", lambda: status().get("checkpoint"), 420)

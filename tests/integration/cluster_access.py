@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +46,25 @@ def kubectl(kubeconfig: Path, *arguments: str, stdin: str | None = None) -> subp
 def apply(kubeconfig: Path, *objects: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     """kubectl apply."""
     return kubectl(kubeconfig, "apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+
+
+def wait_until_served(kubeconfig: Path, group: str, *kinds: str) -> None:
+    """Until the API server serves these custom resources: before that it says of their CRDs that they are established, its
+    discovery doesn't tell of them yet, and their storage has not one answer.
+    """
+    for kind in kinds:
+        waited = kubectl(kubeconfig, "wait", "--for=condition=Established", f"crd/{kind}.{group}", "--timeout=60s")
+        assert waited.returncode == 0, waited.stderr
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not _are_served(kubeconfig, group, kinds):
+        assert time.monotonic() < end, f"{', '.join(kinds)} of {group} are not served"
+        time.sleep(0.1)
+
+
+def _are_served(kubeconfig: Path, group: str, kinds: Collection[str]) -> bool:
+    told = kubectl(kubeconfig, "api-resources", f"--api-group={group}", "--cached=false", "-o", "name").stdout.split()
+    names = {f"{kind}.{group}" for kind in kinds}
+    return names <= set(told) and all(kubectl(kubeconfig, "get", each, "-A").returncode == 0 for each in names)
 
 
 async def connect(kubeconfig: Path) -> Cluster:

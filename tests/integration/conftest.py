@@ -17,6 +17,7 @@ from tests.integration.cluster_access import (
     kubectl,
     start_control_plane,
     stop_control_plane,
+    wait_until_served,
 )
 from tests.integration.kubelet import NODE
 from xray_operator.cluster.client import Cluster
@@ -31,7 +32,7 @@ def kubeconfig() -> Path:
     path = start_control_plane()
     for each in kubectl(path, "get", "namespaces", "-o", "name").stdout.split():
         if each.startswith(f"namespace/{PREFIX}"):  # of a session that was killed
-            remove_namespace(path, each.removeprefix("namespace/"))
+            remove_left(path, each.removeprefix("namespace/"))
     install_crds(path)
     make_node(path)
     return path
@@ -39,9 +40,7 @@ def kubeconfig() -> Path:
 
 def wait_for_crds(kubeconfig: Path) -> None:
     """Until the API server serves our kinds."""
-    for crd in ("xraytrainingjobs", "acceleratorflavors", "trainingbudgets"):
-        waited = kubectl(kubeconfig, "wait", "--for=condition=Established", f"crd/{crd}.xray.training", "--timeout=60s")
-        assert waited.returncode == 0, waited.stderr
+    wait_until_served(kubeconfig, "xray.training", "xraytrainingjobs", "acceleratorflavors", "trainingbudgets")
 
 
 @contextmanager
@@ -91,6 +90,13 @@ def make_namespace(kubeconfig: Path, name: str, labels: dict[str, str] | None = 
     metadata = {"name": name, "labels": labels or {}}
     made = apply(kubeconfig, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     assert made.returncode == 0, made.stderr
+
+
+def remove_left(kubeconfig: Path, namespace: str) -> None:
+    """A namespace, and jobs that somebody is to let go of who is gone."""
+    for job in kubectl(kubeconfig, "get", "xraytrainingjobs", "-n", namespace, "-o", "name").stdout.split():
+        kubectl(kubeconfig, "patch", job, "-n", namespace, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+    remove_namespace(kubeconfig, namespace)
 
 
 def remove_namespace(kubeconfig: Path, name: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dev.chart.manifests import prometheus_operator_crds
-from tests.integration.cluster_access import kubectl
+from tests.integration.cluster_access import kubectl, wait_until_served
 from tests.integration.release import Release, installed
 
 pytestmark = pytest.mark.integration
@@ -22,8 +22,7 @@ def prometheus_operator(kubeconfig: Path) -> Iterator[None]:
     files = [word for path in prometheus_operator_crds() for word in ("-f", str(path))]
     applied = kubectl(kubeconfig, "apply", "--server-side", *files)
     assert applied.returncode == 0, applied.stderr
-    waited = kubectl(kubeconfig, "wait", "--for=condition=Established", "--timeout=60s", *files)
-    assert waited.returncode == 0, waited.stderr
+    wait_until_served(kubeconfig, "monitoring.coreos.com", *KINDS)
     yield
     kubectl(kubeconfig, "delete", "--wait", *files)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.cluster_access import REPOSITORY, apply, kubectl
+from tests.integration.cluster_access import DEADLINE_SECONDS, REPOSITORY, apply, kubectl
 from tests.integration.conftest import make_namespace, remove_namespace
 from tests.integration.gitops import Album, Verdict, judge, live_through_states
 from tests.integration.life import FLAVOR, flavor
@@ -142,7 +142,9 @@ async def test_a_budget_is_waited_for_until_the_operator_has_counted(
     shown = (f"xtb/{manifest['metadata']['name']}", "-n", namespace)
     unseen = json.loads(kubectl(kubeconfig, "get", *shown, "-o", "json").stdout)
     async with operating(kubeconfig, namespace, tmp_path):
-        waited = await asyncio.to_thread(kubectl, kubeconfig, "wait", *shown, "--for=condition=Ready", "--timeout=30s")
+        waited = await asyncio.to_thread(
+            kubectl, kubeconfig, "wait", *shown, "--for=condition=Ready", f"--timeout={DEADLINE_SECONDS:.0f}s"
+        )
         assert waited.returncode == 0, waited.stderr
     seen = json.loads(kubectl(kubeconfig, "get", *shown, "-o", "json").stdout)
     told = [(verdict.kstatus, verdict.argo) for verdict in judge([unseen, seen])]

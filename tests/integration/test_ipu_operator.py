@@ -19,7 +19,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.integration.cluster_access import REPOSITORY, apply, kubectl, until
+from dev.cluster.state import free_ports
+from tests.integration.cluster_access import REPOSITORY, apply, kubectl, until, wait_until_served
 from tests.integration.kubelet import Kubelet
 from tests.integration.life import STOPPED, Life, Trainer, example, flavor, xray_job
 from tests.integration.operator_process import answers
@@ -29,7 +30,7 @@ from tests.integration.trial import Trial, trial
 
 pytestmark = pytest.mark.integration
 IP = "127.83.0.1"
-PROXY_PORT = 18200
+(PROXY_PORT,) = free_ports(1, ())
 URL = f"http://127.0.0.1:{PROXY_PORT}"
 IPU_JOBS = "/apis/graphcore.ai/v1alpha1/namespaces/{}/ipujobs"
 PODS = "/api/v1/namespaces/{}/pods"
@@ -60,14 +61,7 @@ async def install_crd(kubeconfig: Path) -> None:
     # by the server: what Graphcore's own holds doesn't fit into kubectl's annotation
     done = kubectl(kubeconfig, "apply", "--server-side", "-f", str(CRD))
     assert done.returncode == 0, done.stderr
-    waited = kubectl(kubeconfig, "wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=60s")
-    assert waited.returncode == 0, waited.stderr
-
-    async def served() -> bool:
-        """Established comes before: until its storage is there, the API server has not one answer."""
-        return kubectl(kubeconfig, "get", "--raw", "/apis/graphcore.ai/v1alpha1/ipujobs").returncode == 0
-
-    await until("the API server serves IPUJobs", served)
+    await asyncio.to_thread(wait_until_served, kubeconfig, "graphcore.ai", "ipujobs")
 
 
 def let_go_of_left_ones(kubeconfig: Path) -> None:

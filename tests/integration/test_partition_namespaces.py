@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ import pytest
 import pytest_asyncio
 
 from tests.integration.cluster_access import kubectl, until
-from tests.integration.conftest import make_namespace, remove_namespace
+from tests.integration.conftest import PREFIX, make_namespace, remove_namespace
 from tests.integration.release import Release, installed
 from tests.unit.operator.builders import make_flavor, make_job, make_run
 from xray_operator.config import Images, OperatorConfig
 from xray_operator.core.manifests import build_job
 
 pytestmark = pytest.mark.integration
-NAMESPACE = "partition-namespaces"
+NAMESPACE = f"{PREFIX}{uuid.uuid4().hex[:8]}"
 JOB_CONTROLLER = "system:serviceaccount:kube-system:job-controller"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:{NAMESPACE}-xray-operator"
 IMAGES = {name: f"registry.example/{name}:1" for name in ("prepare", "torch", "ipu")}

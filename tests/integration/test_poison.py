@@ -66,9 +66,10 @@ async def neighbour_is_served(tried: Trial, namespace: str) -> None:
 
 async def health_stays_good() -> None:
     """For longer than a deaf operator would be left alone."""
-    until_moment = time.monotonic() + 2 * DEAF_AFTER_SECONDS
     async with aiohttp.ClientSession() as session:
         health = partial(answers, session, f"http://127.0.0.1:{HEALTH_PORT}/healthz", 200)
+        await until("health is good: the proxy, which is in this loop, answers again", health)
+        until_moment = time.monotonic() + 2 * DEAF_AFTER_SECONDS
 
         async def good_for_long() -> bool:
             assert await health()
