@@ -270,7 +270,8 @@ def _with_rate(folder: Path, rate: float) -> Any:
     [
         (
             *("POPTORCH_EMULATED_IPUS", "2", AcceleratorError),
-            r"Failed to acquire 4 IPU\(s\); the pod holds 4, another process may use them",
+            r"^Failed to acquire 4 IPU\(s\); No device found on the system with 4 IPUs: the configuration needs changing; "
+            "the pod holds 4, another process may use them$",
         ),
         ("POPTORCH_EMULATED_FAILURE", "acquire", AcceleratorError, "Failed to acquire"),
         ("POPTORCH_EMULATED_FAILURE", "recoverable:PARTITION_RESET@3", AcceleratorError, "needs PARTITION_RESET"),

@@ -32,9 +32,10 @@ def ipuHardwareVersion() -> int:
 
 
 def acquire(holder: int, ipus: int) -> None:
-    """Raises: Error if there aren't that many free IPUs."""
+    """Raises: Error if there aren't that many free IPUs; in a line more, as PopTorch's, if there never are."""
     if _failure() == "acquire" or ipus > _ipus() - sum(_held.values()):
-        raise Error(f"Failed to acquire {ipus} IPU(s)", "poptorch_cpp_error")
+        why = f"\nNo device found on the system with {ipus} IPUs: the configuration needs changing" * (ipus > _ipus())
+        raise Error(f"Failed to acquire {ipus} IPU(s){why}", "poptorch_cpp_error")
     _held[holder] = ipus
 
 

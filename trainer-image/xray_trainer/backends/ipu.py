@@ -175,15 +175,14 @@ def is_emulated() -> bool:
 
 def _translated(error: poptorch.Error, run_file: RunFile) -> Exception:
     """What PopTorch raised, in the words and with the exit code of what is to be done; the error itself if that isn't known."""
+    told = "; ".join(filter(None, map(str.strip, error.message.splitlines())))  # a status has one line
     if isinstance(error, poptorch.RecoverableError):
-        return AcceleratorError(f"an IPU failed and needs {error.recovery_action}: {error.message}")
+        return AcceleratorError(f"an IPU failed and needs {error.recovery_action}: {told}")
     if isinstance(error, poptorch.UnrecoverableError):
-        return AcceleratorError(f"an IPU failed and has to be taken out of service: {error.message}")
-    if NOT_ACQUIRED in error.message:
-        return AcceleratorError(
-            f"{error.message}; the pod holds {run_file.accelerator.count}, another process may use them"
-        )
-    if any(words in f"{error.type} {error.message}".lower() for words in NO_MEMORY):
+        return AcceleratorError(f"an IPU failed and has to be taken out of service: {told}")
+    if NOT_ACQUIRED in told:
+        return AcceleratorError(f"{told}; the pod holds {run_file.accelerator.count}, another process may use them")
+    if any(words in f"{error.type} {told}".lower() for words in NO_MEMORY):
         size, stages = run_file.training.micro_batch_size, _section_of(run_file).ipus_per_replica
         smaller = "a smaller one, " if size > 1 else ""
         return OutOfMemoryError(
