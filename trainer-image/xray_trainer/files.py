@@ -20,6 +20,7 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_ROOM_BYTES = 1 << 20
 """With less than this left, a write that failed for reasons untold failed for want of room."""
 TEMPORARY_PREFIX = ".tmp-"
+DELETE_ATTEMPTS = 10
 ABANDONED_SECONDS = 3600
 """A temporary folder that nobody has written to for this long belongs to a killed process: a model or checkpoint has to
 be written within the pod's grace period of 120 s, and a preparation writes with every few images that it reads."""
@@ -108,13 +109,21 @@ def published_folder(final: Path, purpose: str) -> Iterator[Path]:
         raise
     sync_folder(final.parent)
     if former is not None:
-        shutil.rmtree(former, ignore_errors=True)  # as in `discard`
+        _delete(former)
 
 
 def discard(folder: Path) -> None:
-    """Delete a folder. Renamed first: nobody may find it half deleted. Who had a file open may still bring one in: what stays
-    has a name that `delete_abandoned` knows."""
-    shutil.rmtree(_set_aside(folder), ignore_errors=True)
+    """Delete a folder. Renamed first: nobody may find it half deleted."""
+    _delete(_set_aside(folder))
+
+
+def _delete(aside: Path) -> None:
+    """Who was about to add a file as the folder was renamed brings it in while it is deleted: that goes as well. A network's
+    file system may keep what is open somewhere; what stays has a name that `delete_abandoned` knows."""
+    for _ in range(DELETE_ATTEMPTS):
+        shutil.rmtree(aside, ignore_errors=True)
+        if not aside.exists():
+            break
 
 
 def _set_aside(folder: Path) -> Path:

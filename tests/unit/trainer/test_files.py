@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,18 @@ def test_what_interrupts_the_writing_leaves_the_former_folder_and_nothing_else(
     assert contents(tmp_path) == ["model", "model/old"]
 
 
+@pytest.mark.parametrize(("brought_in", "stays"), [(1, []), (3, []), (1000, [True])])
 def test_a_folder_into_which_another_process_still_writes_is_discarded_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brought_in: int, stays: list[bool]
 ) -> None:
-    remove = os.rmdir
+    remove, files = os.rmdir, iter(range(brought_in))
 
     def remove_late(path: str, **options: Any) -> None:
-        (Path(path) / "late").touch()
+        for _ in islice(files, 1):
+            (Path(path) / "late").touch()
         remove(path, **options)
 
     (tmp_path / "shards").mkdir()
     monkeypatch.setattr(os, "rmdir", remove_late)
     discard(tmp_path / "shards")
-    assert [path.name.startswith(TEMPORARY_PREFIX) for path in tmp_path.iterdir()] == [True]
+    assert [path.name.startswith(TEMPORARY_PREFIX) for path in tmp_path.iterdir()] == stays
