@@ -94,9 +94,17 @@ class Kubelet:
         return f"/api/v1/namespaces/{self.namespace}/pods/{self.pod}"
 
     async def unbound(self) -> str | None:
-        """A pod that has no node yet."""
+        """A pod that has no node yet, and of which the scheduler has said so: later it would write over what is told here."""
         listed = await self.cluster.get(f"/api/v1/namespaces/{self.namespace}/pods")
-        return next((pod["metadata"]["name"] for pod in listed["items"] if "nodeName" not in pod["spec"]), None)
+        return next(
+            (
+                pod["metadata"]["name"]
+                for pod in listed["items"]
+                if "nodeName" not in pod["spec"]
+                and any(each["type"] == "PodScheduled" for each in pod["status"].get("conditions", ()))
+            ),
+            None,
+        )
 
     def _ended(self, state: dict[str, Any], seconds: int, code: int, message: object) -> dict[str, Any]:
         text = message if isinstance(message, str) else json.dumps(message)
