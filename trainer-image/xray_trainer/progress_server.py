@@ -83,14 +83,15 @@ def _start(listener: socket.socket) -> Tuple[socket.socket, subprocess.Popen[byt
 
 
 def _tell(channel: socket.socket, progress: Progress) -> None:
-    """Called within the run's own work: no error leaves it."""
+    """Called within the run's own work: what can't be told ends no run."""
     try:
-        message = {"progress": progress.as_json(), "metrics": progress.state.as_metrics()}
-        channel.send(json.dumps(message, default=float).encode(), socket.MSG_DONTWAIT)
-    except (BlockingIOError, BrokenPipeError, ConnectionResetError):
-        pass  # told again at the next change or question; or nobody is left to be told, which _hear says
-    except Exception:
+        state = {"progress": progress.as_json(), "metrics": progress.state.as_metrics()}
+        message = json.dumps(state, default=float).encode()
+    except (TypeError, ValueError, OverflowError):  # a value that JSON has no word for, or a share that is no number
         LOG.warning("progress could not be told", exc_info=True)
+        return
+    with contextlib.suppress(OSError):  # no room: told again at the next change or question; no reader: _hear says it
+        channel.send(message, socket.MSG_DONTWAIT)
 
 
 def _hear(channel: socket.socket, progress: Progress, answerer: subprocess.Popen[bytes]) -> None:
