@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
@@ -87,7 +88,12 @@ def assert_close(model: torch.nn.Module, expected: torch.nn.Module, tolerance: f
 @pytest.fixture(autouse=True)
 def as_many_ipus_as_needed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("POPTORCH_EMULATED_IPUS", "64")
-    for name in ("POPTORCH_CACHE_DIR", "POPTORCH_EMULATED_FAILURE", "POPTORCH_IPU_MODEL"):
+    for name in (
+        "POPTORCH_CACHE_DIR",
+        "POPTORCH_EMULATED_COMPILE_SECONDS",
+        "POPTORCH_EMULATED_FAILURE",
+        "POPTORCH_IPU_MODEL",
+    ):
         monkeypatch.delenv(name, raising=False)
     _hardware._held.clear()
     yield
@@ -360,6 +366,20 @@ def test_an_executable_is_kept_in_the_cache_folder_for_each_way_to_compile(tmp_p
     assert len(once) == 1
     assert compile_with(1) == once
     assert len(compile_with(2)) == 2
+
+
+def test_compiling_takes_the_time_that_was_asked_for_unless_the_executable_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: List[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setenv("POPTORCH_EMULATED_COMPILE_SECONDS", "2.5")
+    for _ in range(2):
+        kept = inference().enableExecutableCaching(str(tmp_path))
+        poptorch.inferenceModel(small(), kept).compile(**batch())
+    assert slept == [2.5]
+    poptorch.inferenceModel(small(), inference()).compile(**batch())
+    assert slept == [2.5, 2.5], "without a cache each time"
 
 
 def test_the_cache_folder_can_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,12 @@ It has the names that optimum-graphcore takes to train and evaluate a Vision Tra
 documentation gives them; any other name raises AttributeError. What it refuses, PopTorch refuses
 as well, or the message says that it is not emulated.
 
-It does not tell how fast an IPU is, what fits into its memory, which operators it has, or how it rounds: floats are
-computed in 32 bits, and weights of half precision are rounded to the nearest number after each step.
+It does not tell how fast an IPU or its compiler is, what fits into its memory, which operators it has, or how it rounds:
+floats are computed in 32 bits, and weights of half precision are rounded to the nearest number after each step.
 
 Environment:
     POPTORCH_EMULATED_IPUS: how many IPUs there are; 4 if left out.
+    POPTORCH_EMULATED_COMPILE_SECONDS: how long it takes to compile what is not in the cache; 0 if left out.
     POPTORCH_EMULATED_FAILURE: what goes wrong, see `_hardware.py`.
     POPTORCH_IPU_MODEL: with 1 there is no hardware, as with PopTorch.
     POPTORCH_CACHE_DIR: the folder of compiled executables, as with PopTorch.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import time
 import weakref
 from contextlib import contextmanager
 from pathlib import Path
@@ -201,7 +203,7 @@ class PoplarExecutor:
         except Error:
             release(id(self))
             raise
-        self._touch_cache(executable)
+        self._build(executable)
         self._executable = executable
         if not self._options.offline:
             self._is_attached = True
@@ -235,20 +237,28 @@ class PoplarExecutor:
             )
         return rounded
 
-    def _touch_cache(self, executable: Executable) -> None:
-        """A file where PopART would keep what it compiled, or find it."""
-        if not self._options.cache_dir:
+    def _build(self, executable: Executable) -> None:
+        """Unless it is kept: take the time of a compiler, and write a file where PopART keeps what it compiled."""
+        kept = self._place_in_cache(executable)
+        if kept and kept.is_file():
+            LOG.info("executable found in the cache: %s", kept.name)
             return
+        seconds = float(os.environ.get("POPTORCH_EMULATED_COMPILE_SECONDS", "0"))
+        LOG.info("compiling for %g s", seconds)
+        time.sleep(seconds)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text("no executable: written by an emulation of PopTorch\n", encoding="utf-8")
+
+    def _place_in_cache(self, executable: Executable) -> Optional[Path]:
+        """None without a cache."""
+        if not self._options.cache_dir:
+            return None
         host = [
             (name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in _tensors_of(self._user_model).items()
         ]
         what = repr((self._training, self._options.described(), executable, host))
-        path = Path(self._options.cache_dir) / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.popef"
-        if path.is_file():
-            LOG.info("executable found in the cache: %s", path.name)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("no executable: written by an emulation of PopTorch\n", encoding="utf-8")
+        return Path(self._options.cache_dir) / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.popef"
 
     # execution
 
