@@ -331,6 +331,22 @@ def test_advice_against_too_little_memory_is_what_can_be_done(
         train(make_run_file(tmp_path, **batches), prepared)
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:75] . DefaultCPUAllocator: can't allocate memory")],
+    ids=["python", "torch"],
+)
+def test_a_host_without_memory_is_no_failure_of_the_ipus(
+    refused: Exception, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise refused
+
+    monkeypatch.setattr("poptorch._poplar_executor.check_memory", refuse)
+    with pytest.raises(OutOfMemoryError, match=r"the host's memory does not hold the run.*host\.memory"):
+        train(make_run_file(tmp_path), prepared)
+
+
 @pytest.mark.parametrize("version", [-1, 1])
 def test_hardware_that_upstream_does_not_take_is_no_ipu(
     version: int, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

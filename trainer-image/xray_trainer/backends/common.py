@@ -146,6 +146,11 @@ def _lift_files(folder: Path) -> None:
     written.rmdir()
 
 
+def is_out_of_host_memory(error: BaseException) -> bool:
+    """Whether Python or torch, whose RuntimeError says so, was refused memory of the host."""
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def versions_of(packages: Iterable[str]) -> Dict[str, str]:
     """Raises: PackageNotFoundError."""
     return {name: metadata.version(name) for name in packages}

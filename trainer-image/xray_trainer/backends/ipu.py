@@ -40,6 +40,7 @@ from xray_trainer.backends.common import (
     Outcome,
     Shuffled,
     ends_unvalidated_epoch,
+    is_out_of_host_memory,
     validation_auroc,
     versions_of,
 )
@@ -130,11 +131,11 @@ def run(
     settings = run_file.training
     set_seed(settings.seed)
     augmentation = Augmentation(settings.seed, settings.horizontal_flip)
-    parts = {
-        part: open_part(cache, manifest, part, run_file.dataset.image_size, augmentation) for part in manifest.parts
-    }
-    model = make_model(run_file.model, run_file.dataset.findings, run_file.dataset.image_size)
     try:
+        parts = {
+            part: open_part(cache, manifest, part, run_file.dataset.image_size, augmentation) for part in manifest.parts
+        }
+        model = make_model(run_file.model, run_file.dataset.findings, run_file.dataset.image_size)
         LOG.info("%s", where_it_runs(_section_of(run_file)))
         config = make_ipu_config(run_file, model.config)
         LOG.info("executables are looked for and kept in %s", config.executable_cache_dir)
@@ -142,6 +143,12 @@ def run(
             return _train(run_file, config, model, parts, Path(scratch), progress, metrics, checkpoints, interruption)
     except poptorch.Error as error:
         raise _translated(error, run_file) from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_host_memory(error):
+            raise
+        raise OutOfMemoryError(
+            "the host's memory does not hold the run; expected a larger host.memory of the flavor"
+        ) from error
 
 
 def _section_of(run_file: RunFile) -> Ipu:

@@ -35,6 +35,7 @@ from xray_trainer.backends.common import (
     Outcome,
     Shuffled,
     ends_unvalidated_epoch,
+    is_out_of_host_memory,
     validation_auroc,
     versions_of,
 )
@@ -59,8 +60,6 @@ EXPECTED_DEVICE = "XRAY_DEVICE"
 """Variable with what the pod is paid for to train on, where that is not for the backend to choose."""
 PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "numpy", "pyarrow")
 """Libraries whose versions decide over the weights."""
-NO_MEMORY = "DefaultCPUAllocator"
-"""In the RuntimeError that torch raises where the host's memory doesn't suffice."""
 
 
 def versions() -> Dict[str, str]:
@@ -99,15 +98,11 @@ def run(
         with tempfile.TemporaryDirectory() as scratch:
             return _train(run_file, model, parts, Path(scratch), progress, metrics, checkpoints, interruption)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not (isinstance(error, torch.OutOfMemoryError) or is_out_of_host_memory(error)):
             raise
         raise OutOfMemoryError(
             f"training.micro_batch_size: {settings.micro_batch_size}: does not fit into memory; expected a smaller one"
         ) from error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or NO_MEMORY in str(error)
 
 
 def device() -> str:
