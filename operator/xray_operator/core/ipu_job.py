@@ -28,6 +28,9 @@ FROM_OUTSIDE: Final = frozenset(
     {"Disrupted", "Evicted", "Preempting", "Terminated", names.NODE_LOST, names.POD_VANISHED}
 )
 """Reasons of pods that were ended without an end of their container."""
+RELEASE_SECONDS: Final = 300
+"""An IPUJob that its controller has not ended by then after its pod's end is deleted, which is sure to let go of the partition:
+that a failed one is ever told to have ended is not published. So long the proxy may take for a partition."""
 COMPLETED: Final = "Completed"
 """What status.launcherStatus says of an IPUJob whose instances are all done."""
 
@@ -101,7 +104,9 @@ def judge(job: Job, pod: Pod, attempts: Sequence[Attempt], *, released: bool) ->
     given_up = _given_up([*former, failure]) if failure else None
     if failure and given_up is None:
         return replace(job, spent=True)
-    return replace(job, complete=failure is None, failed=given_up) if released else replace(job, ending=True)
+    if released:
+        return replace(job, complete=failure is None, failed=given_up)
+    return replace(job, ending=pod.last_finished or pod.lost or pod.created)
 
 
 def with_claim(pods: Sequence[Pod], raw: Raw) -> tuple[Pod, ...]:

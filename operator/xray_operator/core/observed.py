@@ -72,8 +72,8 @@ class Job:
     """Its controller's last word."""
     spent: bool = False
     """It was one attempt, which is over; another has to be made."""
-    ending: bool = False
-    """Its pod is over, and it still holds its partition."""
+    ending: datetime | None = None
+    """Since when its pod is over, while it still holds its partition."""
     claim: Claim | None = None
     """What it holds while it has no pod."""
     version: str = ""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from xray_operator import names
@@ -38,6 +38,7 @@ from xray_operator.core.conditions import find_condition, tell_edits
 from xray_operator.core.cost import price_in_force
 from xray_operator.core.events import build_events
 from xray_operator.core.halt import find_halt
+from xray_operator.core.ipu_job import RELEASE_SECONDS
 from xray_operator.core.manifests import build_config_map, build_job, build_shared_job
 from xray_operator.core.months import find_hold
 from xray_operator.core.observed import Job, JobHandle, Observed, SharedJob, XRayJob
@@ -161,7 +162,7 @@ def _follow(job: XRayJob, batch_job: Job, observed: Observed, now: datetime, con
         goes_on = followed.status["state"] == names.STOPPED and followed.halt is None
         return replace(decision, delete=batch_job.handle if goes_on else None)
     if backend_of(batch_job.snapshot.backend).one_attempt:
-        return _let_go(decision, batch_job, followed)
+        return _let_go(decision, batch_job, followed, now)
     decision = replace(decision, evict=followed.restart if followed.halt is None else "")
     if batch_job.snapshot.partition:
         return replace(decision, turn=followed.turn.change)
@@ -173,10 +174,11 @@ def _follow(job: XRayJob, batch_job: Job, observed: Observed, now: datetime, con
     return replace(decision, suspend=wanted)
 
 
-def _let_go(decision: Decision, batch_job: Job, followed: Followed) -> Decision:
+def _let_go(decision: Decision, batch_job: Job, followed: Followed, now: datetime) -> Decision:
     """What was one attempt goes when the run has to stand still, when it does not move, or when its end is written down: then
-    another is made."""
-    over = batch_job.spent and decision.status is None
+    another is made. The last one goes if its controller doesn't end it."""
+    left = batch_job.ending is not None and now >= batch_job.ending + timedelta(seconds=RELEASE_SECONDS)
+    over = (batch_job.spent or left) and decision.status is None
     return replace(decision, delete=batch_job.handle if over or followed.halt or followed.restart else None)
 
 

@@ -37,9 +37,11 @@ from xray_operator.cluster import paths
 from xray_operator.cluster.capacity import fetch_capacity
 from xray_operator.core.attempts import attempts_from_status, render_time
 from xray_operator.core.ipu_job import (
+    RELEASE_SECONDS,
     count_promised,
     find_ipu_job,
     handle_of,
+    judge,
     read_ipu_job,
     with_claim,
     with_gone_claim,
@@ -188,6 +190,37 @@ def test_a_run_that_is_done_is_not_stopped_while_its_partition_is_let_go_of() ->
     decision = look(attempt(pod), now=900, budget=PRICE_LIMIT, limits={"runSeconds": 60})
     assert decision.delete is None
     assert condition(told(decision), names.RUNNING)[1] == names.RELEASING
+
+
+@pytest.mark.parametrize(
+    ("pod", "former", "state"),
+    [
+        (lambda: failed(15), (), names.FAILED),
+        (lambda: failed(21), ("a", "b"), names.FAILED),
+        (lambda: worker().scheduled(10).prepared(11, 12).trained(13, 60), (), names.SUCCEEDED),
+    ],
+    ids=["fatal", "third", "done"],
+)
+def test_a_partition_that_its_controller_keeps_after_the_runs_end_is_taken_from_it(
+    pod: Callable[[], PodBuilder], former: tuple[str, ...], state: str
+) -> None:
+    """What Graphcore's controller writes of a failed IPUJob is not published: it may never say that it has ended."""
+    status: dict[str, Any] = BEGUN | {"attempts": [row(name) for name in former]}
+    observed = attempt(pod(), status=status, launcherStatus="Failed", iPUPartitionCreated=True)
+    status = written(observed, status, now=200)
+    assert status["state"] not in names.FINAL_STATES
+    assert look(observed, status, 60 + RELEASE_SECONDS - 1).delete is None
+    late = 60 + RELEASE_SECONDS + 60
+    status = told(look(observed, status, late))
+    assert look(observed, status, late).delete == handle_of(ipu_job())
+    attempts = attempts_from_status(status["attempts"])
+    assert observed.job is not None
+    bare = replace(observed.job, ending=None, gone=True)
+    left = judge(bare, observed.pods[-1], attempts, released=True)
+    gone = Observed(job=left, pods=with_gone_claim(observed.pods, at(2)), snapshot=PLAN.snapshot)
+    closed = written(gone, status, now=late + 10)
+    assert closed["state"] == state
+    assert closed["cost"]["heldSeconds"] >= late - 2, "held until it is gone"
 
 
 def test_one_that_completed_without_saying_when_has_held_until_its_pods_end() -> None:
