@@ -26,6 +26,7 @@ test: test-fast build/python38/ready ## every test that needs no accelerator, on
 	$(PYTEST) -m "not slow $(AND_NO_SAMPLE)" tests/e2e; rest=$$?; \
 	wait $$integration || rest=1; cat build/test-integration.log; exit $$rest
 	$(PYTEST) -m "not slow $(AND_NO_SAMPLE)" tests/chaos tests/gate
+	XRAY_CHAOS_IMAGE=ipu $(PYTEST) tests/chaos
 
 # side by side, about as long as each other: what imports torch and other large libraries on one core, the rest on the other
 LARGE := $(addprefix tests/unit/trainer/test_,$(addsuffix .py,checkpoints dataset floors metrics model prepare prepare_sources privacy)) \
@@ -42,9 +43,9 @@ test-fast: .venv/ready ## unit and contract tests but the slow ones, and the cov
 gate: .venv/ready ## the proof that training learns, mean of three seeds
 	XRAY_GATE_SEEDS=3 $(PYTEST) tests/gate -s
 
-chaos: .venv/ready ## twenty stops at random steps of runs on the real node, and five on emulated IPUs
+chaos: .venv/ready ## twenty stops at random steps of runs on the real node, and twenty on emulated IPUs
 	XRAY_CHAOS_KILLS=20 $(PYTEST) tests/chaos -s
-	XRAY_CHAOS_KILLS=5 XRAY_CHAOS_IMAGE=ipu $(PYTEST) tests/chaos -s
+	XRAY_CHAOS_KILLS=20 XRAY_CHAOS_IMAGE=ipu $(PYTEST) tests/chaos -s
 
 bench: .venv/ready build/decoders/ready ## the benchmarks; figures in build/bench
 	@set -e; for b in benchmarks/*.py; do PYTHONPATH=.:operator:trainer-image .venv/bin/python $$b; done
