@@ -9,8 +9,6 @@ from xray_trainer.errors import TrainerError
 
 KERNEL = {137}
 """SIGKILL: nothing of the trainer runs any more."""
-RESERVED = {14}
-"""V-IPU partitions: for a backend that is not there yet."""
 
 
 def kinds(base: type[TrainerError]) -> Iterator[type[TrainerError]]:
@@ -22,7 +20,7 @@ def kinds(base: type[TrainerError]) -> Iterator[type[TrainerError]]:
 
 def test_operator_and_trainer_call_an_exit_code_by_the_same_name() -> None:
     trainer = {kind.exit_code: kind.reason for kind in kinds(TrainerError)}
-    operator = {code: reason for code, reason in EXIT_REASONS.items() if code not in KERNEL | RESERVED}
+    operator = {code: reason for code, reason in EXIT_REASONS.items() if code not in KERNEL}
     assert operator == trainer
 
 
@@ -32,5 +30,5 @@ def test_one_code_has_one_reason() -> None:
 
 
 def test_an_error_that_another_try_may_pass_is_not_fatal() -> None:
-    codes = {kind.exit_code for kind in kinds(TrainerError)} | RESERVED
+    codes = {kind.exit_code for kind in kinds(TrainerError)}
     assert {code for code in codes if code < 20} == set(FATAL_EXIT_CODES)

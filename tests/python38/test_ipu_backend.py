@@ -27,6 +27,7 @@ from xray_trainer.errors import (
     ConfigurationError,
     DivergedError,
     OutOfMemoryError,
+    PartitionError,
     StoppedError,
     TrainerError,
 )
@@ -269,11 +270,14 @@ def _with_rate(folder: Path, rate: float) -> Any:
     ("variable", "value", "error", "message"),
     [
         (
-            *("POPTORCH_EMULATED_IPUS", "2", AcceleratorError),
-            r"^Failed to acquire 4 IPU\(s\); No device found on the system with 4 IPUs: the configuration needs changing; "
-            "the pod holds 4, another process may use them$",
+            *("POPTORCH_EMULATED_IPUS", "2", PartitionError),
+            r"^accelerator.count: 4: Failed to acquire 4 IPU\(s\); No device found on the system with 4 IPUs: the "
+            "configuration needs changing; expected as many as the partition has, or a partition that is reconfigurable$",
         ),
-        ("POPTORCH_EMULATED_FAILURE", "acquire", AcceleratorError, "Failed to acquire"),
+        (
+            *("POPTORCH_EMULATED_FAILURE", "acquire", AcceleratorError),
+            r"^Failed to acquire 4 IPU\(s\); the pod holds 4, another process may use them$",
+        ),
         ("POPTORCH_EMULATED_FAILURE", "recoverable:PARTITION_RESET@3", AcceleratorError, "needs PARTITION_RESET"),
         ("POPTORCH_EMULATED_FAILURE", "unrecoverable@3", AcceleratorError, "taken out of service"),
         ("POPTORCH_EMULATED_FAILURE", "out_of_memory", OutOfMemoryError, "training.micro_batch_size: 2"),
@@ -312,7 +316,7 @@ def test_that_a_model_does_not_fit_is_told_by_the_errors_type_or_by_its_words(
         raise poptorch.Error(message, kind)
 
     monkeypatch.setattr("poptorch._poplar_executor.check_memory", refuse)
-    with pytest.raises(OutOfMemoryError, match="does not fit onto 4 IPUs"):
+    with pytest.raises(OutOfMemoryError, match=f"does not fit onto 4 IPUs.*; PopTorch: {message}"):
         train(make_run_file(tmp_path), prepared)
 
 

@@ -52,6 +52,7 @@ from xray_trainer.errors import (
     ConfigurationError,
     LimitReachedError,
     OutOfMemoryError,
+    PartitionError,
     StoppedError,
 )
 from xray_trainer.files import sha256_of
@@ -101,6 +102,9 @@ WEIGHTS = "pytorch_model.bin"
 SHARED_FOLDER = 0o2775
 """Runs on other flavors write as another user of the same group."""
 NOT_ACQUIRED = "Failed to acquire"
+NO_SUCH_DEVICE = "No device found"
+"""PopTorch adds it where no device has so many IPUs, and not where one is in use.
+Source: CompilerImpl::checkSystemConfig in github.com/graphcore/poptorch."""
 NO_MEMORY = ("memory_allocation", "out of memory", "total memory", "too much code")
 """In the type or in the message of the error that PopTorch raises where a model doesn't fit: PopART hides Poplar's type.
 Source: https://docs.graphcore.ai/projects/memory-performance-optimisation/en/latest/debug-out-of-memory-exception.html"""
@@ -187,6 +191,11 @@ def _translated(error: poptorch.Error, run_file: RunFile) -> Exception:
         return AcceleratorError(f"an IPU failed and needs {error.recovery_action}: {told}")
     if isinstance(error, poptorch.UnrecoverableError):
         return AcceleratorError(f"an IPU failed and has to be taken out of service: {told}")
+    if NO_SUCH_DEVICE in told:
+        return PartitionError(
+            f"accelerator.count: {run_file.accelerator.count}: {told}; expected as many as the partition has, or a partition "
+            "that is reconfigurable"
+        )
     if NOT_ACQUIRED in told:
         return AcceleratorError(f"{told}; the pod holds {run_file.accelerator.count}, another process may use them")
     if any(words in f"{error.type} {told}".lower() for words in NO_MEMORY):
@@ -195,7 +204,7 @@ def _translated(error: poptorch.Error, run_file: RunFile) -> Exception:
         return OutOfMemoryError(
             f"training.micro_batch_size: {size}: the model does not fit onto {stages} IPUs; expected {smaller}more of them for "
             "each replica (ipu.ipus_per_replica), fewer layers on the one that is full (ipu.layers_per_ipu), a smaller "
-            "ipu.overrides.matmul_proportion, or a smaller model"
+            f"ipu.overrides.matmul_proportion, or a smaller model; PopTorch: {told}"
         )
     return error
 
