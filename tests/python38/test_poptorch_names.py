@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import Any, Iterator, List, Tuple
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, Iterator, List, Mapping, Tuple
 
 import optimum.graphcore
 import popart
@@ -27,31 +28,55 @@ ON_THE_PATH = (
 )
 OF_OTHER_MODELS = {"poptorch.Attribute", "poptorch.serializedMatMul"}
 """In functions of modeling_utils.py that only models of text call."""
-EXECUTORS = ("self.training_model", "self.inference_model", "wrapped")
+EXECUTOR = "PoplarExecutor"
+EXECUTORS = ("self.training_model", "self.inference_model", "wrapped", EXECUTOR)
 OPTIMIZERS = ("self.optimizer",)
 
 
 def chains(file: str) -> Iterator[str]:
-    """`a.b.c` for each such expression, as long as it gets."""
+    """`a.b.c` for each such expression, as long as it gets; `a().b` is `a.b`, for what a call gives has names, too.
+
+    What is imported from poptorch by its own name stands under its whole one, and the executor that a function is given
+    under EXECUTOR.
+    """
     tree = ast.parse((SOURCE / file).read_text())
-    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    roots = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and id(node) not in inner:
-            words = _words(node)
-            if words:
-                yield ".".join(words)
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("poptorch", "popart"):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            roots.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
+    yield from roots.values()
+    yield from _chains(tree, roots)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            given = [
+                each.arg for each in node.args.args if each.annotation and _words(each.annotation)[-1:] == [EXECUTOR]
+            ]
+            taken = _chains(node, dict.fromkeys(given, EXECUTOR))
+            yield from (chain for chain in taken if chain.startswith(f"{EXECUTOR}."))
+
+
+def _chains(tree: ast.AST, roots: Mapping[str, str]) -> Iterator[str]:
+    """Args: roots: what a name that a chain begins with stands for."""
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    inner = {id(_called(node.value)) for node in attributes}
+    for words in (_words(node) for node in attributes if id(node) not in inner):
+        if words:
+            yield ".".join([roots.get(words[0], words[0]), *words[1:]])
 
 
 def _words(node: ast.AST) -> List[str]:
     """Nothing, if the chain doesn't begin with a name."""
+    node = _called(node)
     if isinstance(node, ast.Name):
         return [node.id]
     if not isinstance(node, ast.Attribute):
         return []
     words = _words(node.value)
     return [*words, node.attr] if words else []
+
+
+def _called(node: ast.AST) -> ast.AST:
+    return _called(node.func) if isinstance(node, ast.Call) else node
 
 
 def under(*roots: str) -> List[Tuple[str, List[str]]]:
@@ -61,11 +86,12 @@ def under(*roots: str) -> List[Tuple[str, List[str]]]:
 
 
 def lacking(value: Any, words: List[str]) -> str:
-    """The first of the words that isn't there; empty if all are."""
+    """The first of the words that isn't there; empty if all are. What a method gives back is taken to be its object."""
     for word in words:
         if not hasattr(value, word):
             return word
-        value = getattr(value, word)
+        found = getattr(value, word)
+        value = value if isinstance(found, (FunctionType, MethodType)) and not isinstance(value, ModuleType) else found
     return ""
 
 
@@ -82,10 +108,15 @@ def test_the_names_are_found_in_the_source() -> None:
         "poptorch.DataLoaderMode",
         "poptorch.AutoStage.AutoIncrement",
         "popart.SubgraphCopyingStrategy.JustInTime",
+        "poptorch.OutputMode.Final",
+        "poptorch.TensorLocationSettings.useOnChipStorage.useReplicatedTensorSharding",
         *OF_OTHER_MODELS,
     }
     assert {chain for chain, _ in under("opts")} >= {"opts.Training.gradientAccumulation", "opts._popart.set"}
-    assert {chain for chain, _ in under(*EXECUTORS)} >= {"self.training_model.detachFromDevice"}
+    assert {chain for chain, _ in under(*EXECUTORS)} >= {
+        "self.training_model.detachFromDevice",
+        "PoplarExecutor.compile",
+    }
 
 
 @pytest.mark.parametrize(("chain", "words"), under("poptorch", "popart"))
