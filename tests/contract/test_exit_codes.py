@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from xray_operator.core.batch_job import GRACE_SECONDS
 from xray_operator.names import EXIT_REASONS, FATAL_EXIT_CODES
+from xray_trainer import grace
 from xray_trainer.errors import TrainerError
 
 KERNEL = {137}
@@ -32,3 +34,8 @@ def test_one_code_has_one_reason() -> None:
 def test_an_error_that_another_try_may_pass_is_not_fatal() -> None:
     codes = {kind.exit_code for kind in kinds(TrainerError)}
     assert {code for code in codes if code < 20} == set(FATAL_EXIT_CODES)
+
+
+def test_a_container_that_is_stopped_knows_when_it_will_be_killed() -> None:
+    """Or its exit code would be the kernel's."""
+    assert grace.GRACE_SECONDS == GRACE_SECONDS

@@ -43,7 +43,7 @@ COLUMNS = [
 ]
 NEEDED_THERE = {
     *("checkpoints", "config", "dataset", "errors", "files", "findings", "finished", "interruption", "metrics"),
-    *("model", "progress", "report.write", "resources", "result", "train", "backends.callbacks"),
+    *("grace", "model", "progress", "report.write", "resources", "result", "train", "backends.callbacks"),
     *("evaluation.article", "evaluation.cached", "evaluation.document", "evaluation.figures", "evaluation.floors"),
     *(
         "evaluation.predictions",

@@ -30,6 +30,7 @@ from xray_trainer.config import (
 from xray_trainer.errors import StoppedError, TrainerError
 from xray_trainer.findings import NIH_FINDINGS, SEPARATOR
 from xray_trainer.finished import find_finished
+from xray_trainer.grace import TAKEN_UP_SECONDS, ended_before_killed
 from xray_trainer.interruption import StopNow, StopSignal
 from xray_trainer.progress import Progress
 from xray_trainer.progress_server import serve
@@ -56,17 +57,35 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if options.command == "predict":
         return _predict(options)
     stop = StopSignal()
-    signal.signal(signal.SIGTERM, stop.handle)
     progress = Progress("Training" if options.command == "train" else "Preparing")
-    try:
-        result = _finished_or_failed(options, progress, stop)
-        stop.ignore()  # how it ended is settled
-    except StopNow:
-        error = StoppedError(f"{options.command}: stopped by SIGTERM before there was anything to save")
-        result = error_result(error, progress.state.checkpoint)
+    with ended_before_killed(stop, TAKEN_UP_SECONDS, lambda: _end_at_once(options, progress)):
+        signal.signal(signal.SIGTERM, stop.handle)
+        try:
+            result = _finished_or_failed(options, progress, stop)
+            stop.ignore()  # how it ended is settled
+        except StopNow:
+            error = StoppedError(f"{options.command}: stopped by SIGTERM before there was anything to save")
+            result = error_result(error, progress.state.checkpoint)
     if options.result_file is not None:
         write_result(options.result_file, result)
     return int(result["exit_code"])
+
+
+def _end_at_once(options: argparse.Namespace, progress: Progress) -> None:
+    """End the process from another thread: the main one is in a call that may not come back before the pod is killed."""
+    state = progress.state
+    saved = state.checkpoint
+    onwards = "no checkpoint was saved before" if saved is None else f"the checkpoint of step {saved['step']} is kept"
+    error = StoppedError(
+        f"{options.command}: stopped by SIGTERM; {state.phases[-1].name} came to no place to stop at within "
+        f"{TAKEN_UP_SECONDS} s; {onwards}"
+    )
+    try:
+        if options.result_file is not None:
+            write_result(options.result_file, error_result(error, saved))
+        LOG.error("%s: %s", error.reason, error)
+    finally:
+        os._exit(error.exit_code)
 
 
 def predict() -> int:

@@ -3,7 +3,8 @@
 The operator tells whenever it asks for progress by when a run has to end (budget and limits, all attempts counted), a
 minute after it would have stopped it itself. `max_seconds` is for a trainer that nobody has ever asked.
 
-A training looks at `Interruption.due` between steps and between batches of evaluation, never while a file is written.
+A training looks at `Interruption.due` between steps and between batches of evaluation, never while a file is written. For a
+SIGTERM that it does not get to see in time there is grace.py.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.requested = False
+        self.taken_up = False  # it is being acted upon, or changes nothing any more
         self._deferred = False
 
     def handle(self, _signal: int, _frame: Optional[FrameType]) -> None:
@@ -47,7 +49,7 @@ class StopSignal:
 
     def ignore(self) -> None:
         """From now on it changes nothing."""
-        self._deferred = True
+        self._deferred = self.taken_up = True
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,9 @@ class Interruption:
     signal: StopSignal = field(default_factory=StopSignal)
 
     def due(self) -> Optional[TrainerError]:
-        """The reason to end now, or None."""
+        """The reason to end now, or None. Whoever asks acts on it."""
         if self.signal.requested:
+            self.signal.taken_up = True
             return StoppedError("stopped by SIGTERM")
         until = self.progress.run_until()
         if until is not None:
