@@ -57,6 +57,7 @@ from xray_operator.core.reconcile import is_settled, left_run
 from xray_operator.core.sections import pending_preparations
 from xray_operator.core.spec import FlavorSpec, JobSpec, parse_part
 from xray_operator.core.status import of_run
+from xray_operator.core.turns import looking_order
 from xray_operator.errors import NotFound, RecordError, Refused
 from xray_operator.index import Index
 
@@ -104,7 +105,7 @@ class Gatherer:
             pods=pods,
             pod_refused="" if pods or raw["spec"].get("suspend") else await self._pod_refusal(handle),
             queue_told=await self._queue_told(handle) if snapshot.queue_name and raw["spec"].get("suspend") else "",
-            line=await self._line(str(plan.partition_key)) if waits else None,
+            line=await self._line(str(plan.partition_key), handle.namespace) if waits else None,
             progress=await self._progress(pods[-1], run_until(job, snapshot, pods[-1])) if pods else None,
             snapshot=snapshot,
         )
@@ -175,12 +176,16 @@ class Gatherer:
             return ""  # only words are missing then
         return names.short(tell_workload(raws[0]), REFUSAL_CHARACTERS) if raws else ""
 
-    async def _line(self, partition: str) -> Line:
-        """Everyone at a partition, as the API server has it now: Jobs first, so that the pods of one at rest are all seen."""
+    async def _line(self, partition: str, own: str) -> Line:
+        """Everyone at a partition, as the API server has it now; core.turns argues why in this order.
+
+        Args:
+            own: namespace of the run that asks.
+        """
         query = {"labelSelector": f"{names.LABEL_PARTITION}={partition}"}
         found: dict[str, list[Raw]] = {"Job": [], "Pod": []}
         for kind, raws in found.items():
-            for place in self.config.namespaces or (None,):
+            for place in looking_order(self.config.namespaces, own):
                 raws += (await self.cluster.get(paths.listing(kind, place), query))["items"]
         return read_line(found["Job"], found["Pod"])
 

@@ -9,17 +9,23 @@ the next process goes on with.
 There are never two holders, however many processes decide, however old what each of them knows, and whenever they are
 killed:
 
-1. What is decided upon is a LIST that was made for it, of the Jobs and then of the pods with the label, read from the
-   API server at a moment after the pass began; never from the watch's index, which may be behind.
-2. Each step of a Job is one patch with the resourceVersion that this LIST has shown; if anything about the Job has
+1. What is decided upon is LISTed for it, the Jobs with the label and then the pods, read from the API server at moments
+   after the pass began; never from the watch's index, which may be behind. Where the operator serves some namespaces only,
+   there is a LIST for each, and each has a moment of its own; that of the run's own namespace is the first.
+2. Each step of a Job is one patch with the resourceVersion that its LIST has shown; if anything about the Job has
    changed since, it is refused, and the next pass lists anew.
-3. A Job goes on only if it claims in the LIST, and in the same LIST no other Job claims or holds and no pod is left.
+3. A Job goes on only if it claims in these LISTs, and in them no other Job claims or holds and no pod is left.
 
-Say that J1 and J2 hold at once, after the LISTs L1 and L2. Each claimed without a break from before its LIST until it
-went on (2), and has held since. L2 shows J1 neither claiming nor holding (3), so J1's claim is younger than L2's look at
-it, thus younger than J2's claim, which L2 has shown. L1, which is younger than J1's claim, then had to show J2 claiming
-or holding: it did not (3). Whoever sees another claim beside its own gives way if it is the later of the two, and waits
-if it is the earlier, so that one of them is let go on.
+Say that J1 and J2 hold at once. Each claimed without a break from the moment at which its own namespace was LISTed until
+it went on (2), and has held since. J2's pass looked at J1 and saw it neither claim nor hold (3): J1's claim is younger
+than that look. The look is no older than the one at J2 itself, for a run's own namespace is the first (1), and that one
+showed J2's claim. So J1's claim is younger than J2's. By the same words for J1's pass, J2's claim is younger than J1's:
+both can't be. Were the own namespace LISTed later, a claim would count that is younger than the look at the others, and
+they may have gone on in between.
+
+The pods of a namespace are LISTed after its Jobs: what is at rest makes no more, so that those which are left are seen.
+Whoever sees another claim beside its own gives way if it is the later of the two, and waits if it is the earlier, so that
+one of them is let go on.
 
 A Job is at rest when it has not gone on yet, when it is over, or when it is suspended and its controller has said so
 (the condition Suspended): before that, the controller may be about to make a pod. For the same reason nothing is
@@ -33,6 +39,7 @@ outside: another cluster, an operator for other namespaces, somebody who unsuspe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xray_operator import names
@@ -55,6 +62,16 @@ class Turn:
     change: Change | None = None
     told: str = ""
     """Whom it waits for, in words; empty if for nobody."""
+
+
+def looking_order(namespaces: Sequence[str], own: str) -> tuple[str | None, ...]:
+    """Where to LIST for a run, one after the other: its own namespace first, which the argument above needs.
+
+    Args:
+        namespaces: those that the operator serves; none: it serves all, and one LIST tells of all (None).
+        own: the run's.
+    """
+    return tuple(sorted(namespaces, key=lambda place: place != own)) or (None,)
 
 
 def find_turn(job: Job, namespace: str, line: Line | None, *, halted: bool) -> Turn:

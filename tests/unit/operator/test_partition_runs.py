@@ -163,16 +163,22 @@ class Server:
         self.patch = body
 
 
-async def test_the_line_is_listed_anew_jobs_first_and_a_job_that_was_changed_since_takes_no_step() -> None:
+@pytest.mark.parametrize(
+    ("served", "order"), [((), (None,)), (("archive", "radiology", "ward"), ("radiology", "archive", "ward"))]
+)
+async def test_the_line_is_listed_anew_jobs_first_its_own_namespace_first_and_a_changed_job_takes_no_step(
+    served: tuple[str, ...], order: tuple[str | None, ...]
+) -> None:
     job = make_job().spec(**PREPARED)
     run = make_run(job, POD4)
     waits = build_job(run)
     waits["metadata"] |= {"uid": JOB_UID, "resourceVersion": "7", "creationTimestamp": render_time(at(1))}
     server: Any = Server(build_config_map(run))
     session: Any = None
-    observed = await Gatherer(Index(batch_jobs={UID: [waits]}), server, session, CONFIG).observe(job.build())
+    config = CONFIG.model_copy(update={"namespaces": served})
+    observed = await Gatherer(Index(batch_jobs={UID: [waits]}), server, session, config).observe(job.build())
     selector = f"{names.LABEL_PARTITION}={run.partition_key}"
-    assert server.listed == [(paths.listing(kind, None), selector) for kind in ("Job", "Pod")]
+    assert server.listed == [(paths.listing(kind, place), selector) for kind in ("Job", "Pod") for place in order]
     assert observed.line == Line((), ())
     await change_job(server, job.build(), Decision(turn=Change(False, "", "7")))
     assert server.patch["metadata"]["resourceVersion"] == "7"
