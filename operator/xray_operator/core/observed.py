@@ -14,7 +14,7 @@ from typing import Any
 from xray_operator import names
 from xray_operator.core.plan import JobRef, Snapshot
 from xray_operator.core.pods import Claim, Pod, read_pod
-from xray_operator.core.raw import Raw, conditions_of, controller_name, controller_uid, read_time
+from xray_operator.core.raw import Raw, conditions_of, controller_kind, controller_name, controller_uid, read_time
 from xray_operator.core.reports import Progress
 from xray_operator.core.spec import LiveSpec, parse_part
 
@@ -313,12 +313,17 @@ def is_at_rest(raw: Raw) -> bool:
 
 
 def read_line(jobs: Iterable[Raw], pods: Iterable[Raw]) -> Line:
-    """The line as two LISTs show it."""
-    entrants = tuple(_read_entrant(raw) for raw in jobs if not is_over(raw))
+    """The line as LISTs of Jobs and pods show it, without the Jobs at rest that nobody would let go on."""
+    entrants = tuple(_read_entrant(raw) for raw in jobs if not is_over(raw) and (_is_a_run(raw) or not is_at_rest(raw)))
     held = tuple(
         HeldPod(controller_uid(raw), raw["metadata"]["namespace"], _run_of(raw)) for raw in pods if may_hold(raw)
     )
     return Line(entrants, held)
+
+
+def _is_a_run(raw: Raw) -> bool:
+    """Whether an XRayTrainingJob controls this raw Job: none does any more after `kubectl delete --cascade=orphan`."""
+    return controller_kind(raw) == names.JOB_KIND
 
 
 def waiting_version(raw: Raw) -> str:

@@ -29,6 +29,11 @@ def controller_name(raw: Raw) -> str | None:
     return _controller(raw).get("name")
 
 
+def controller_kind(raw: Raw) -> str | None:
+    """The kind of the object that controls this one."""
+    return _controller(raw).get("kind")
+
+
 def _controller(raw: Raw) -> Raw:
     owners = raw["metadata"].get("ownerReferences", ())
     return next((owner for owner in owners if owner.get("controller")), {})

@@ -33,6 +33,10 @@ suspended again before its controller has seen it go on. A pod holds until its p
 deleted, also when its Job is gone. What is left is a pod that the Job controller makes from a cache older than the
 deletion of its Job by a person: the garbage collector takes it away in its next pass.
 
+A Job at rest that no XRayTrainingJob controls is in no line, whatever it claims: `kubectl delete --cascade=orphan` leaves
+such, and nobody would let them go on. Nothing above changes, if to claim is to claim while controlled: who controls a Job
+can't change without its version. Once somebody resumes such a Job by hand, it holds as any other.
+
 The line's order is for fairness, and only that; the safety is in the three rules. What they can't know is a holder
 outside: another cluster, an operator for other namespaces, somebody who unsuspends a Job by hand.
 """

@@ -95,6 +95,9 @@ class World:
             history = self.former[name]
             process.run, process.known = name, history[max(len(history) - 1 - age, 0)]
             process.halted = self.halted[name] is not lag
+            if "ownerReferences" not in process.known["metadata"]:
+                process.run, process.lists, process.change = "", [], None
+                return
             places = self.order(sorted(set(self.homes.values())), self.homes[name])
             process.lists = [(kind, place) for kind in ("Job", "Pod") for place in places]
             process.found, process.change = {"Job": [], "Pod": []}, None
@@ -155,6 +158,16 @@ class World:
         if self.seen[name] is self.jobs[name] and status != self.jobs[name]["status"]:
             self._store(name, raw)
 
+    def orphan(self, name: str) -> None:
+        """`kubectl delete xtj NAME --cascade=orphan`."""
+        if name in self.jobs and self.is_run(name):
+            raw = copy.deepcopy(self.jobs[name])
+            del raw["metadata"]["ownerReferences"]
+            self._store(name, raw)
+
+    def is_run(self, name: str) -> bool:
+        return "ownerReferences" in self.jobs[name]["metadata"]
+
     def kubelet(self, name: str, phase: str) -> None:
         for pod in self.pods:
             if pod["run"] == name and pod["status"]["phase"] in ("Pending", "Running"):
@@ -181,6 +194,7 @@ class World:
             lambda: self.kubelet(name, "Running"),
             lambda: self.kubelet(name, "Succeeded" if flag else "Failed"),
             lambda: self.halted.update({name: flag and age == 0}) if name in self.halted else None,
+            lambda: self.orphan(name) if flag and age == 0 else None,
             lambda: self.processes.__setitem__(who, Process()),
             # without these nobody would ever come to hold anything
             lambda: self.decides(process, name),
@@ -220,7 +234,7 @@ def view(name: str, raw: dict[str, Any]) -> Job:
 
 
 STEPS = st.lists(
-    st.tuples(st.integers(0, 12), st.integers(0, 2), st.sampled_from(NAMES), st.integers(0, 3), st.booleans()),
+    st.tuples(st.integers(0, 13), st.integers(0, 2), st.sampled_from(NAMES), st.integers(0, 3), st.booleans()),
     min_size=20,
     max_size=120,
 )
@@ -249,7 +263,8 @@ def test_there_are_never_two_holders_and_the_line_always_goes_on(steps: Any, hom
         for name in NAMES:
             world.pass_over(name)
             world.kubelet(name, "Succeeded")
-    assert all(raw["status"]["conditions"][0]["type"] == "Complete" for raw in world.jobs.values())
+    runs = [raw for name, raw in world.jobs.items() if world.is_run(name)]
+    assert all(raw["status"]["conditions"][0]["type"] == "Complete" for raw in runs)
 
 
 def goes_on_without_a_claim(job: Job, namespace: str, line: Line, *, halted: bool) -> Turn:
@@ -359,6 +374,53 @@ def test_a_run_that_stands_still_lets_others_pass_and_a_pod_without_its_job_hold
     for _ in range(3):
         world.pass_over("two")
     assert not world.jobs["two"]["spec"]["suspend"]
+
+
+@pytest.mark.parametrize("turn", [names.WAITS, names.CLAIMS])
+def test_a_job_that_its_run_has_left_keeps_nobody_waiting(turn: str) -> None:
+    world = World()
+    world.create("one")
+    world.create("two")
+    if turn == names.CLAIMS:
+        world.pass_over("one")
+    assert world.jobs["one"]["metadata"]["annotations"] == {names.ANNOTATION_TURN: turn}
+    world.orphan("one")
+    for _ in range(2):
+        world.pass_over("two")
+    assert world.holders == ["two"]
+
+
+def test_a_job_that_its_run_has_left_is_let_go_on_by_nobody_who_still_believes_in_it() -> None:
+    world = World()
+    late = world.processes[0]
+    world.create("one")
+    world.pass_over("one")
+    world.orphan("one")
+    world.look(late, "one", 1, lag=False)
+    while late.lists:
+        world.list_next(late)
+    assert late.change is None
+
+
+def test_a_job_that_its_run_has_left_holds_once_it_goes_on() -> None:
+    world = World()
+    world.create("one")
+    world.create("two")
+    let_go_on(world, "one")
+    world.orphan("one")
+    for _ in range(3):
+        world.pass_over("two")
+    world.controller_reads("one")
+    world.controller_acts("one")
+    for _ in range(3):
+        world.pass_over("two")
+    assert world.holders == ["one"]
+    world.kubelet("one", "Succeeded")
+    world.controller_reads("one")
+    world.controller_acts("one")
+    for _ in range(2):
+        world.pass_over("two")
+    assert world.holders == ["one", "two"]
 
 
 def let_go_on(world: World, name: str) -> None:
