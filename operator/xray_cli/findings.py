@@ -139,6 +139,25 @@ def judge_flavors(
     return [*found, Finding("flavors", State.MISSING, told)]
 
 
+def judge_lines(
+    operators: Sequence[tuple[Raw, str | None]] | None, flavors: Sequence[Raw], namespaces: Sequence[Raw] | None
+) -> list[Finding]:
+    """Whether several operators give out one V-IPU partition: each sees the runs of the namespaces that it serves only.
+
+    Args:
+        operators: as for judge_operators; one whose configuration can't be read is left out.
+        namespaces: all of the cluster; None if the user may not look, and then a flavor is taken to be for all.
+    """
+    configs = {_name(deployment): _read_config(text) for deployment, text in operators or () if text}
+    served = {name: config.namespaces for name, config in configs.items() if isinstance(config, OperatorConfig)}
+    sharing: dict[str, list[tuple[str, FlavorSpec]]] = {}
+    for flavor in flavors:
+        spec = parse_part(FlavorSpec, flavor.get("spec"), "spec", names.FLAVOR_INVALID)
+        if isinstance(spec, FlavorSpec) and spec.partition:
+            sharing.setdefault(spec.partition.key, []).append((flavor["metadata"]["name"], spec))
+    return [finding for each in sharing.values() for finding in _judge_line(dict(each), served, namespaces)]
+
+
 def judge_storage(claims: Sequence[Raw], classes: Sequence[Raw] | None) -> list[Finding]:
     """The namespace's claims, for results and data; and the classes that new ones could have."""
     found = [f for f in map(_judge_claim, claims) if f]
@@ -177,10 +196,9 @@ def _name(deployment: Raw) -> str:
 def _judge_config(operator: str, text: str, namespace: str, flavors: Collection[str] | None) -> Iterator[Finding]:
     """An operator's configuration, as far as runs in this namespace depend on it."""
     check = f"configuration of {operator}"
-    try:
-        config = OperatorConfig.model_validate(parse_only_yaml(text) or {})
-    except (ValidationError, DocumentError) as error:
-        yield Finding(check, State.WARNING, f"not of this version: {' '.join(str(error).split())[:200]}")
+    config = _read_config(text)
+    if isinstance(config, str):
+        yield Finding(check, State.WARNING, f"not of this version: {config}")
         return
     if config.namespaces and namespace not in config.namespaces:
         told = f"namespace {namespace} is not served; {_listed(config.namespaces)} {_be(config.namespaces)}"
@@ -191,6 +209,31 @@ def _judge_config(operator: str, text: str, namespace: str, flavors: Collection[
     if default and flavors is not None and default not in flavors:
         told = f"defaultPrepareFlavor {default} is not there: jobs on accelerators have to name dataset.prepareFlavor"
         yield Finding(check, State.WARNING, told)
+
+
+def _judge_line(
+    flavors: Mapping[str, FlavorSpec], served: Mapping[str, Sequence[str]], namespaces: Sequence[Raw] | None
+) -> Iterator[Finding]:
+    """What the operators see of one partition, which these flavors share."""
+    labels = {each["metadata"]["name"]: each["metadata"].get("labels", {}) for each in namespaces or ()}
+    allowed = {name for name in labels for spec in flavors.values() if not _not_allowed(spec, labels[name])}
+    seen = {
+        name: set(given or ("all namespaces",)) if namespaces is None else allowed & set(given or allowed)
+        for name, given in served.items()
+    }
+    if len({frozenset(each) for each in seen.values() if each}) > 1:
+        told = "; ".join(f"{name} sees {_listed(sorted(each))}" for name, each in seen.items() if each)
+        why = f"two runs may hold its partition at once, for the operators see different namespaces: {told}"
+        fix = "let each namespaceSelector match namespaces of one and the same operator"
+        yield Finding(f"flavor {', '.join(flavors)}", State.WARNING, f"{why}; {fix}")
+
+
+def _read_config(text: str) -> OperatorConfig | str:
+    """An operator's configuration, or what is wrong with it."""
+    try:
+        return OperatorConfig.model_validate(parse_only_yaml(text) or {})
+    except (ValidationError, DocumentError) as error:
+        return " ".join(str(error).split())[:200]
 
 
 def _judge_flavor(

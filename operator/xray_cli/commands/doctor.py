@@ -18,6 +18,7 @@ from xray_cli.findings import (
     State,
     judge_crd,
     judge_flavors,
+    judge_lines,
     judge_operators,
     judge_rights,
     judge_storage,
@@ -80,9 +81,12 @@ def _examine(connection: Connection) -> Iterator[Finding]:
     served = all(crd.state is not State.MISSING for crd in crds)
     flavors = _items(connection, paths.flavors()) if served else None
     known = None if flavors is None else [each["metadata"]["name"] for each in flavors]
-    yield from judge_operators(_operators(connection), connection.namespace, known)
+    operators = _operators(connection)
+    yield from judge_operators(operators, connection.namespace, known)
     if served:
         yield from _examine_flavors(connection, flavors)
+        several = operators is not None and len(operators) > 1
+        yield from judge_lines(operators, flavors or (), _items(connection, "/api/v1/namespaces") if several else None)
     namespace = connection.namespace
     claims = _items(connection, paths.collection("PersistentVolumeClaim", namespace))
     if claims is None:

@@ -17,6 +17,7 @@ from xray_cli.findings import (
     State,
     judge_crd,
     judge_flavors,
+    judge_lines,
     judge_operators,
     judge_rights,
     judge_storage,
@@ -124,6 +125,59 @@ def flavor(**spec: Any) -> dict[str, Any]:
     made = usual_flavor("vpod4")
     made["spec"] |= spec
     return made
+
+
+def namespace(name: str, **labels: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name} | labels}}
+
+
+def vpod_flavor(name: str, **labels: str) -> dict[str, Any]:
+    made = flavor(backend="vipuPartition", partition={"host": "10.3.0.1", "id": "vpod4"}, nodeSelector={"vpod": "here"})
+    del made["spec"]["resourceName"]
+    made["metadata"]["name"] = name
+    made["spec"]["namespaceSelector"] = {"matchLabels": labels}
+    return made
+
+
+EVERYWHERE, CHEST, WARD = GOOD, GOOD | {"namespaces": ["chest"]}, GOOD | {"namespaces": ["ward"]}
+NAMESPACES = [namespace("chest", vpod="allowed"), namespace("ward", vpod="allowed"), namespace("kube-system")]
+
+
+@pytest.mark.parametrize(
+    ("configs", "namespaces", "told"),
+    [
+        ((CHEST, WARD), None, "a/xray sees chest; b/xray sees ward"),
+        ((CHEST, EVERYWHERE), None, "a/xray sees chest; b/xray sees all namespaces"),
+        ((CHEST, EVERYWHERE), NAMESPACES, "a/xray sees chest; b/xray sees chest, ward"),
+        ((CHEST, WARD), NAMESPACES, "a/xray sees chest; b/xray sees ward"),
+        ((CHEST, WARD), [*NAMESPACES[:1], namespace("ward")], None),
+        ((CHEST, EVERYWHERE), [*NAMESPACES[:1], namespace("ward")], None),
+        ((CHEST,), None, None),
+        ((CHEST, CHEST), None, None),
+        ((EVERYWHERE, EVERYWHERE), NAMESPACES, None),
+        ((CHEST, None), None, None),
+        ((CHEST, GOOD | {"colour": "red"}), None, None),
+    ],
+)
+def test_operators_that_do_not_see_each_others_runs_cannot_share_a_partition(
+    configs: Any, namespaces: Any, told: str | None
+) -> None:
+    operators = [operator(config=config, namespace=name) for name, config in zip("ab", configs, strict=False)]
+    vpod = vpod_flavor("vpod4", vpod="allowed")
+    assert judge_lines(operators, [flavor()], namespaces) == judge_lines(None, [vpod], namespaces) == []
+    why = f"two runs may hold its partition at once, for the operators see different namespaces: {told}; let "
+    fix = "each namespaceSelector match namespaces of one and the same operator"
+    expected = [Finding("flavor vpod4", State.WARNING, why + fix)] if told else []
+    assert judge_lines(operators, [flavor(), vpod], namespaces) == expected
+
+
+def test_flavors_of_one_partition_are_judged_together() -> None:
+    operators = [operator(config=CHEST, namespace="a"), operator(config=WARD, namespace="b")]
+    namespaces = [namespace("chest", team="chest"), namespace("ward", team="ward")]
+    pair = [vpod_flavor(f"vpod-{team}", team=team) for team in ("chest", "ward")]
+    assert [each.check for each in judge_lines(operators, pair, namespaces)] == ["flavor vpod-chest, vpod-ward"]
+    pair[1]["spec"]["partition"]["id"] = "another"
+    assert judge_lines(operators, pair, namespaces) == []
 
 
 def node(name: str = "node-1", ipus: int = 8, **spec: Any) -> dict[str, Any]:
