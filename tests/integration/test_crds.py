@@ -119,10 +119,11 @@ JOBS = [
     ),
     (
         {"training": {"globalBatchSize": 128, "microBatchSize": 3}},
-        f"spec.training.globalBatchSize: {HERE}128 is not a multiple of microBatchSize, 3; nearest: [126, 129]",
+        f"spec.training.globalBatchSize: {HERE}128 is not a multiple of microBatchSize, 3; nearest: [126, 129]; "
+        "a flavor of IPUs may need another",
     ),
-    ({"training": {"globalBatchSize": 16384, "microBatchSize": 1000}}, "nearest: [16000]"),
-    ({"training": {"globalBatchSize": 2, "microBatchSize": 3}}, "nearest: [3]"),
+    ({"training": {"globalBatchSize": 16384, "microBatchSize": 1000}}, "nearest: [16000]; a flavor"),
+    ({"training": {"globalBatchSize": 2, "microBatchSize": 3}}, "nearest: [3]; a flavor"),
     ({"training": {"learningRate": "0"}}, f'spec.training.learningRate: {HERE}"0" is not above 0'),
     ({"ipu": {"ipusPerReplica": 3}}, 'spec.ipu.ipusPerReplica: Unsupported value: 3: supported values: "1", "2", "4"'),
     (

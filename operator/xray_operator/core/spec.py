@@ -254,7 +254,8 @@ class Training(Part):
         batch, micro = self.global_batch_size, self.micro_batch_size or 1
         if batch % micro:
             nearest = [size for size in (batch // micro * micro, (batch // micro + 1) * micro) if 1 <= size <= 16384]
-            raise ValueError(f"globalBatchSize must be a multiple of microBatchSize; nearest: {nearest}")
+            told = f"globalBatchSize must be a multiple of microBatchSize; nearest: {nearest}"
+            raise ValueError(f"{told}; a flavor of IPUs may need another")
         return self
 
 
