@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final
 
@@ -29,8 +29,8 @@ FROM_OUTSIDE: Final = frozenset(
 )
 """Reasons of pods that were ended without an end of their container."""
 RELEASE_SECONDS: Final = 300
-"""An IPUJob that its controller has not ended by then after its pod's end is deleted, which is sure to let go of the partition:
-that a failed one is ever told to have ended is not published. So long the proxy may take for a partition."""
+"""An IPUJob that its controller has not ended by then after its pod has failed is deleted, which is sure to let go of the
+partition: that such a one is ever told to have ended is not published. So long the proxy may take for a partition."""
 COMPLETED: Final = "Completed"
 """What status.launcherStatus says of an IPUJob whose instances are all done."""
 
@@ -107,6 +107,21 @@ def judge(job: Job, pod: Pod, attempts: Sequence[Attempt], *, released: bool) ->
     if released:
         return replace(job, complete=failure is None, failed=given_up)
     return replace(job, ending=pod.last_finished or pod.lost or pod.created)
+
+
+def is_left(job: Job, pods: Sequence[Pod], now: datetime) -> bool:
+    """Whether nobody ends an IPUJob whose pod has failed for good."""
+    if job.ending is None or pods[-1].phase == "Succeeded":
+        return False
+    return now >= job.ending + timedelta(seconds=RELEASE_SECONDS)
+
+
+def find_end(attempts: Sequence[Attempt]) -> Failure | None:
+    """The failure after which nothing is tried any more; None if the run goes on. A limit may have been raised since."""
+    last = attempts[-1].failure if attempts else None
+    if last is None or last.exit_code == names.LIMIT_EXIT_CODE:
+        return None
+    return last if _given_up([each.failure for each in attempts if each.failure]) else None
 
 
 def with_claim(pods: Sequence[Pod], raw: Raw) -> tuple[Pod, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,7 +24,7 @@ from xray_operator.core.attempts import (
 from xray_operator.core.ipu_job import worker_of
 from xray_operator.core.observed import Observed
 from xray_operator.core.plan import Snapshot
-from xray_operator.core.pods import Pod
+from xray_operator.core.pods import Claim, Pod
 from xray_operator.core.raw import read_time
 from xray_operator.core.reports import NO_COURSE, Course
 
@@ -64,7 +65,7 @@ def see_attempts(
         return close_attempt(former, phase, now, failed=not complete)
 
     job = observed.job
-    claimed = [attempt_without_pod(worker_of(job.name), job.claim, now)] if job and job.claim else []
+    claimed = [_see_claim(worker_of(job.name), job.claim, recorded, now)] if job and job.claim else []
     here = {pod.name for pod in pods} | {attempt.pod_name for attempt in claimed}
     held_by_pods = {pod.claim.made for pod in pods if pod.claim}
     expected = {name for name, row in recorded.items() if not row.had_pod and row.started in held_by_pods} - here
@@ -73,6 +74,16 @@ def see_attempts(
     ]
     seen = [attempt for pod in pods if (attempt := look(pod))]
     return merge_attempts(rows, [*seen, *claimed], snapshot.price)
+
+
+def _see_claim(name: str, claim: Claim, recorded: Mapping[str, Attempt], now: datetime) -> Attempt:
+    """What is held while there is no pod: before it has come, or after one that nobody saw go, whose row stands."""
+    bare, former = attempt_without_pod(name, claim, now), recorded.get(name)
+    if former is None or not former.had_pod:
+        return bare
+    unseen = max(bare.held - former.held, 0)
+    seconds = {**former.seconds, names.IDLE: former.seconds[names.IDLE] + unseen}
+    return replace(former, finished=bare.finished, seconds=seconds, billed=None)
 
 
 def _saved(status: Mapping[str, Any], observed: Observed) -> list[datetime]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from xray_operator import names
@@ -30,7 +30,7 @@ from xray_operator.core.admission import (
     prepare_objections,
     size_run,
 )
-from xray_operator.core.attempts import attempts_from_status
+from xray_operator.core.attempts import Failure, attempts_from_status
 from xray_operator.core.backends import backend_of
 from xray_operator.core.bill import find_preparing_halt, prepared_amount
 from xray_operator.core.capacity import find_wait
@@ -38,7 +38,7 @@ from xray_operator.core.conditions import find_condition, tell_edits
 from xray_operator.core.cost import price_in_force
 from xray_operator.core.events import build_events
 from xray_operator.core.halt import find_halt
-from xray_operator.core.ipu_job import RELEASE_SECONDS
+from xray_operator.core.ipu_job import find_end, is_left
 from xray_operator.core.manifests import build_config_map, build_job, build_shared_job
 from xray_operator.core.months import find_hold
 from xray_operator.core.observed import Job, JobHandle, Observed, SharedJob, XRayJob
@@ -162,7 +162,7 @@ def _follow(job: XRayJob, batch_job: Job, observed: Observed, now: datetime, con
         goes_on = followed.status["state"] == names.STOPPED and followed.halt is None
         return replace(decision, delete=batch_job.handle if goes_on else None)
     if backend_of(batch_job.snapshot.backend).one_attempt:
-        return _let_go(decision, batch_job, followed, now)
+        return _let_go(decision, batch_job, followed, left=is_left(batch_job, observed.pods, now))
     decision = replace(decision, evict=followed.restart if followed.halt is None else "")
     if batch_job.snapshot.partition:
         return replace(decision, turn=followed.turn.change)
@@ -174,10 +174,9 @@ def _follow(job: XRayJob, batch_job: Job, observed: Observed, now: datetime, con
     return replace(decision, suspend=wanted)
 
 
-def _let_go(decision: Decision, batch_job: Job, followed: Followed, now: datetime) -> Decision:
+def _let_go(decision: Decision, batch_job: Job, followed: Followed, *, left: bool) -> Decision:
     """What was one attempt goes when the run has to stand still, when it does not move, or when its end is written down: then
-    another is made. The last one goes if its controller doesn't end it."""
-    left = batch_job.ending is not None and now >= batch_job.ending + timedelta(seconds=RELEASE_SECONDS)
+    another is made. The last one goes if it is left to itself."""
     over = (batch_job.spent or left) and decision.status is None
     return replace(decision, delete=batch_job.handle if over or followed.halt or followed.restart else None)
 
@@ -228,6 +227,8 @@ def _start_recorded(
     if problems := obstacles(job.ref.namespace, observed):
         return _refuse(job, problems, now, config, edited(job, snapshot))
     attempts = attempts_from_status(job.status.get("attempts", ()))
+    if backend_of(snapshot.backend).one_attempt and (end := find_end(attempts)):
+        return _follow(job, _ended_job(job, snapshot, end), observed, now, config)
     if halt := find_halt(job.live, attempts):
         return _tell(job, halted_status(job, halt, snapshot, now), now, config)
     plan = make_plan(job.ref, snapshot)
@@ -241,6 +242,15 @@ def _start_recorded(
         return _tell(job, waiting_for, now, config)
     last_pod = attempts[-1].pod_name if attempts else ""
     return Decision(create=build_job(plan, job.status.get("model", {}).get("commit"), last_pod))
+
+
+def _ended_job(job: XRayJob, snapshot: Snapshot, end: Failure) -> Job:
+    """The last attempt's object, which went while nobody watched."""
+    run = job.status["run"]
+    kind = run.get("jobKind", "Job")
+    handle = JobHandle(job.ref.namespace, run["jobName"], "", snapshot.rerun, deleting=True, kind=kind)
+    begun, told = snapshot.started_at, end.message
+    return Job(handle, snapshot, begun, suspended=False, complete=False, failed=end.reason, message=told, gone=True)
 
 
 def _prepare(

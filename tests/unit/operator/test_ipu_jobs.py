@@ -192,35 +192,60 @@ def test_a_run_that_is_done_is_not_stopped_while_its_partition_is_let_go_of() ->
     assert condition(told(decision), names.RUNNING)[1] == names.RELEASING
 
 
-@pytest.mark.parametrize(
-    ("pod", "former", "state"),
-    [
-        (lambda: failed(15), (), names.FAILED),
-        (lambda: failed(21), ("a", "b"), names.FAILED),
-        (lambda: worker().scheduled(10).prepared(11, 12).trained(13, 60), (), names.SUCCEEDED),
-    ],
-    ids=["fatal", "third", "done"],
-)
-def test_a_partition_that_its_controller_keeps_after_the_runs_end_is_taken_from_it(
-    pod: Callable[[], PodBuilder], former: tuple[str, ...], state: str
+LAST_FAILURES: dict[str, tuple[int, tuple[str, ...]]] = {"fatal": (15, ()), "third": (21, ("a", "b"))}
+"""The exit code, and the names of the attempts before it."""
+
+
+def left_after(code: int, former: tuple[str, ...]) -> tuple[Observed, dict[str, Any]]:
+    """An IPUJob that nobody ends after its pod has failed for good, and what status told of it at first."""
+    status: dict[str, Any] = BEGUN | {"attempts": [row(name) for name in former]}
+    observed = attempt(failed(code), status=status, launcherStatus="Failed", iPUPartitionCreated=True)
+    return observed, written(observed, status, now=200)
+
+
+@pytest.mark.parametrize(("code", "former"), LAST_FAILURES.values(), ids=LAST_FAILURES)
+def test_a_partition_that_its_controller_keeps_after_a_failed_end_is_taken_from_it(
+    code: int, former: tuple[str, ...]
 ) -> None:
     """What Graphcore's controller writes of a failed IPUJob is not published: it may never say that it has ended."""
-    status: dict[str, Any] = BEGUN | {"attempts": [row(name) for name in former]}
-    observed = attempt(pod(), status=status, launcherStatus="Failed", iPUPartitionCreated=True)
-    status = written(observed, status, now=200)
+    observed, status = left_after(code, former)
     assert status["state"] not in names.FINAL_STATES
     assert look(observed, status, 60 + RELEASE_SECONDS - 1).delete is None
     late = 60 + RELEASE_SECONDS + 60
     status = told(look(observed, status, late))
     assert look(observed, status, late).delete == handle_of(ipu_job())
-    attempts = attempts_from_status(status["attempts"])
     assert observed.job is not None
     bare = replace(observed.job, ending=None, gone=True)
-    left = judge(bare, observed.pods[-1], attempts, released=True)
+    left = judge(bare, observed.pods[-1], attempts_from_status(status["attempts"]), released=True)
     gone = Observed(job=left, pods=with_gone_claim(observed.pods, at(2)), snapshot=PLAN.snapshot)
     closed = written(gone, status, now=late + 10)
-    assert closed["state"] == state
+    assert closed["state"] == names.FAILED
     assert closed["cost"]["heldSeconds"] >= late - 2, "held until it is gone"
+
+
+@pytest.mark.parametrize(("code", "former"), LAST_FAILURES.values(), ids=LAST_FAILURES)
+def test_a_run_that_has_failed_for_good_is_not_tried_again_by_an_operator_that_saw_neither_pod_nor_ipu_job_go(
+    code: int, former: tuple[str, ...]
+) -> None:
+    _, status = left_after(code, former)
+    deleted = ipu_job(launcherStatus="Failed", iPUPartitionCreated=True)
+    deleted["metadata"]["deletionTimestamp"] = render_time(at(421))
+    job = read_ipu_job(deleted, handle_of(deleted), PLAN.snapshot, (), attempts_from_status(status["attempts"]))
+    status = written(Observed(job=job, pods=with_claim((), deleted), snapshot=PLAN.snapshot), status, now=430)
+    nothing = Observed(snapshot=PLAN.snapshot, capacity=Capacity(partitions=4))
+    for now in (440, 450, 460):
+        decision = look(nothing, status, now)
+        assert decision.create is None
+        status = decision.status or status
+    assert status["state"] == names.FAILED
+    assert condition(status, names.READY)[1] == status["attempts"][-1]["reason"]
+    assert f"exit code {code}" in condition(status, names.READY)[2]
+
+
+def test_one_that_is_done_keeps_its_ipu_job_for_its_controller_to_end() -> None:
+    observed = attempt(worker().scheduled(10).prepared(11, 12).trained(13, 60), iPUPartitionCreated=True)
+    status = written(observed, BEGUN, now=60 + RELEASE_SECONDS + 60)
+    assert look(observed, status, 60 + RELEASE_SECONDS + 60).delete is None
 
 
 def test_one_that_completed_without_saying_when_has_held_until_its_pods_end() -> None:
