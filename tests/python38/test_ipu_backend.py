@@ -27,7 +27,6 @@ from xray_trainer.errors import (
     ConfigurationError,
     DivergedError,
     OutOfMemoryError,
-    PartitionError,
     StoppedError,
     TrainerError,
 )
@@ -270,13 +269,14 @@ def _with_rate(folder: Path, rate: float) -> Any:
     ("variable", "value", "error", "message"),
     [
         (
-            *("POPTORCH_EMULATED_IPUS", "2", PartitionError),
-            r"^accelerator.count: 4: Failed to acquire 4 IPU\(s\); No device found on the system with 4 IPUs: the "
-            "configuration needs changing; expected as many as the partition has, or a partition that is reconfigurable$",
+            *("POPTORCH_EMULATED_IPUS", "2", AcceleratorError),
+            r"^Failed to acquire 4 IPU\(s\); No device found on the system with 4 IPUs: the configuration needs changing; "
+            "the pod holds 4: those that it sees are no device of that size; a V-IPU partition has to have it, or to be "
+            "reconfigurable$",
         ),
         (
             *("POPTORCH_EMULATED_FAILURE", "acquire", AcceleratorError),
-            r"^Failed to acquire 4 IPU\(s\); the pod holds 4, another process may use them$",
+            r"^Failed to acquire 4 IPU\(s\); the pod holds 4: another process may use them$",
         ),
         ("POPTORCH_EMULATED_FAILURE", "recoverable:PARTITION_RESET@3", AcceleratorError, "needs PARTITION_RESET"),
         ("POPTORCH_EMULATED_FAILURE", "unrecoverable@3", AcceleratorError, "taken out of service"),

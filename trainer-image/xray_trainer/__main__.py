@@ -75,7 +75,7 @@ def _end_at_once(options: argparse.Namespace, progress: Progress) -> None:
     """End the process from another thread: the main one is in a call that may not come back before the pod is killed."""
     state = progress.state
     saved = state.checkpoint
-    onwards = "no checkpoint was saved before" if saved is None else f"the checkpoint of step {saved['step']} is kept"
+    onwards = "there is no checkpoint" if saved is None else f"the checkpoint of step {saved['step']} is kept"
     error = StoppedError(
         f"{options.command}: stopped by SIGTERM; {state.phases[-1].name} came to no place to stop at within "
         f"{TAKEN_UP_SECONDS} s; {onwards}"

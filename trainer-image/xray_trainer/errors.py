@@ -6,7 +6,6 @@
     │   └── MemberError          and one file of theirs tells it
     ├── DivergedError        12  the loss is no longer a number
     ├── DiskFullError        13  a volume has too little room
-    ├── PartitionError       14  no partition has as many IPUs as the flavor says
     ├── OutOfMemoryError     15  the accelerator's or the host's memory doesn't hold the run
     ├── LimitReachedError    16  the time is over and nobody else keeps it; a checkpoint was saved
     ├── TransportError       20  something could not be fetched: worth another try
@@ -58,11 +57,6 @@ class DivergedError(TrainerError):
 class DiskFullError(TrainerError):
     exit_code = 13
     reason = "DiskFull"
-
-
-class PartitionError(TrainerError):
-    exit_code = 14
-    reason = "PartitionNotFound"
 
 
 class OutOfMemoryError(TrainerError):

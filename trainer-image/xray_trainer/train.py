@@ -114,6 +114,7 @@ def train(run_file: RunFile, progress: Progress, signal: Optional[StopSignal] = 
         write_json(output / RESULT, {**result, **describe(run_file, prepared, manifest, model, libraries)})
         sync_folder(output)
         shutil.rmtree(output / CHECKPOINTS_FOLDER, ignore_errors=True)
+        progress.saved(None)
     return result
 
 

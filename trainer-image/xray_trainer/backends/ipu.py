@@ -52,7 +52,6 @@ from xray_trainer.errors import (
     ConfigurationError,
     LimitReachedError,
     OutOfMemoryError,
-    PartitionError,
     StoppedError,
 )
 from xray_trainer.files import sha256_of
@@ -191,13 +190,12 @@ def _translated(error: poptorch.Error, run_file: RunFile) -> Exception:
         return AcceleratorError(f"an IPU failed and needs {error.recovery_action}: {told}")
     if isinstance(error, poptorch.UnrecoverableError):
         return AcceleratorError(f"an IPU failed and has to be taken out of service: {told}")
-    if NO_SUCH_DEVICE in told:
-        return PartitionError(
-            f"accelerator.count: {run_file.accelerator.count}: {told}; expected as many as the partition has, or a partition "
-            "that is reconfigurable"
-        )
     if NOT_ACQUIRED in told:
-        return AcceleratorError(f"{told}; the pod holds {run_file.accelerator.count}, another process may use them")
+        sized = (
+            "those that it sees are no device of that size; a V-IPU partition has to have it, or to be reconfigurable"
+        )
+        why = sized if NO_SUCH_DEVICE in told else "another process may use them"
+        return AcceleratorError(f"{told}; the pod holds {run_file.accelerator.count}: {why}")
     if any(words in f"{error.type} {told}".lower() for words in NO_MEMORY):
         size, stages = run_file.training.micro_batch_size, _section_of(run_file).ipus_per_replica
         smaller = "a smaller one, " if size > 1 else ""
