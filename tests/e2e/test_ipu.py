@@ -97,15 +97,16 @@ def test_compiling_and_training_are_phases_of_their_own(ended: dict[str, Any]) -
     times = ended["times"]
     assert {"compiling", "training", "evaluating"} <= set(times)
     assert times["compiling"]["startedAt"] >= times["training"]["startedAt"], "by the pod's own account"
-    assert times["compiling"]["seconds"] >= 2 * COMPILE_SECONDS, "for training and for evaluation"
-    assert times["training"]["seconds"] > 0
+    assert times["training"]["seconds"] > times["compiling"]["seconds"], (
+        "the latest pod found what the first had compiled"
+    )
 
 
 def test_what_was_compiled_is_kept_for_the_attempt_that_goes_on(place: Place, ended: dict[str, Any]) -> None:
     (key,) = (place.volume / "xray-executables").iterdir()
     assert len(list(key.glob("*.popef"))) == 2, "for training and for evaluation, whatever the number of attempts"
     first, second = ended["attempts"]
-    assert first["compilingSeconds"] >= 2 * COMPILE_SECONDS
+    assert first["compilingSeconds"] >= 2 * COMPILE_SECONDS, "for training and for evaluation"
     assert second.get("compilingSeconds", 0) < COMPILE_SECONDS
 
 

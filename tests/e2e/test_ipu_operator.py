@@ -44,7 +44,8 @@ def standin(stack: tuple[Kube, dict[str, str]], module_namespace: str) -> Iterat
     """Graphcore's operator with four IPUs, as far as it is played; its kind goes with it."""
     kube, _ = stack
     kube.kubectl("apply", "--server-side", "-f", str(STANDIN / "ipujobs.yaml"))
-    kube.kubectl("wait", "--for=condition=Established", "crd/ipujobs.graphcore.ai", "--timeout=60s")
+    listed = ("api-resources", "--api-group=graphcore.ai", "--cached=false", "-o", "name")
+    until("IPUJobs are served", lambda: "ipujobs.graphcore.ai" in kube.kubectl(*listed))
     paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "operator")])
     options = ["--ipus", "4", "--host", NODE_ADDRESS, "--port", str(PORT), "--namespace", module_namespace]
     process = subprocess.Popen(
